@@ -1,0 +1,3 @@
+module github.com/stile-ipc/stile
+
+go 1.26
