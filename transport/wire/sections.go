@@ -1,0 +1,243 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// MD is call metadata: lower-case keys, any number of values each. Values of keys
+// that end in "-bin" are raw bytes.
+type MD map[string][]string
+
+// Call is the section that opens a call.
+type Call struct {
+	Method         string        // "/package.Service/Method"
+	Timeout        time.Duration // until the deadline as the client sent it; 0: no deadline
+	Authority      string
+	UserAgent      string
+	ContentSubtype string // "" means proto
+	Encoding       string // compressor of the request messages, "" or "identity": none
+	AcceptEncoding string // comma-separated compressors the client can read
+	MD             MD
+}
+
+// Head is the section with the response header.
+type Head struct {
+	ContentSubtype string
+	Encoding       string // compressor of the response messages
+	MD             MD
+}
+
+// Trailer is the section that ends a call.
+type Trailer struct {
+	Code    uint32
+	Message string
+	MD      MD
+}
+
+// Reset is the payload of a TypeReset frame.
+type Reset struct {
+	Code    uint32
+	Message string
+}
+
+// AppendSection appends the length-prefixed section that write appends.
+func AppendSection(b []byte, write func([]byte) []byte) []byte {
+	at := len(b)
+	b = append(b, 0, 0, 0, 0)
+	b = write(b)
+	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+	return b
+}
+
+// CutSection splits a length-prefixed section off the front of b.
+func CutSection(b []byte) (section, rest []byte, err error) {
+	if len(b) < 4 {
+		return nil, nil, fmt.Errorf("%w: section length in %d bytes", ErrMalformed, len(b))
+	}
+	n := binary.LittleEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return nil, nil, fmt.Errorf("%w: section of %d bytes in %d", ErrMalformed, n, len(b)-4)
+	}
+	return b[4 : 4+n], b[4+n:], nil
+}
+
+// AppendCall appends c without a length.
+func AppendCall(b []byte, c *Call) []byte {
+	b = appendString(b, c.Method)
+	b = binary.AppendUvarint(b, uint64(max(c.Timeout, 0)))
+	b = appendString(b, c.Authority)
+	b = appendString(b, c.UserAgent)
+	b = appendString(b, c.ContentSubtype)
+	b = appendString(b, c.Encoding)
+	b = appendString(b, c.AcceptEncoding)
+	return appendMD(b, c.MD)
+}
+
+// ParseCall decodes what AppendCall wrote. The result does not alias b.
+func ParseCall(b []byte) (Call, error) {
+	r := reader{s: string(b)}
+	c := Call{Method: r.str()}
+	timeout := r.uvarint()
+	c.Authority, c.UserAgent, c.ContentSubtype = r.str(), r.str(), r.str()
+	c.Encoding, c.AcceptEncoding = r.str(), r.str()
+	c.MD = r.md()
+	if timeout > uint64(1<<63-1) {
+		r.fail("timeout")
+	}
+	c.Timeout = time.Duration(timeout)
+	return c, r.end("call")
+}
+
+// AppendHead appends h without a length.
+func AppendHead(b []byte, h *Head) []byte {
+	b = appendString(b, h.ContentSubtype)
+	b = appendString(b, h.Encoding)
+	return appendMD(b, h.MD)
+}
+
+// ParseHead decodes what AppendHead wrote. The result does not alias b.
+func ParseHead(b []byte) (Head, error) {
+	r := reader{s: string(b)}
+	h := Head{ContentSubtype: r.str(), Encoding: r.str(), MD: r.md()}
+	return h, r.end("header")
+}
+
+// AppendTrailer appends t without a length.
+func AppendTrailer(b []byte, t *Trailer) []byte {
+	b = binary.AppendUvarint(b, uint64(t.Code))
+	b = appendString(b, t.Message)
+	return appendMD(b, t.MD)
+}
+
+// ParseTrailer decodes what AppendTrailer wrote. The result does not alias b.
+func ParseTrailer(b []byte) (Trailer, error) {
+	r := reader{s: string(b)}
+	t := Trailer{Code: r.code(), Message: r.str(), MD: r.md()}
+	return t, r.end("trailer")
+}
+
+// AppendReset appends r.
+func AppendReset(b []byte, r *Reset) []byte {
+	b = binary.AppendUvarint(b, uint64(r.Code))
+	return appendString(b, r.Message)
+}
+
+// ParseReset decodes what AppendReset wrote.
+func ParseReset(b []byte) (Reset, error) {
+	r := reader{s: string(b)}
+	v := Reset{Code: r.code(), Message: r.str()}
+	return v, r.end("reset")
+}
+
+// AppendWindow appends the payload of a TypeWindow frame that grants n bytes.
+func AppendWindow(b []byte, n uint32) []byte { return binary.LittleEndian.AppendUint32(b, n) }
+
+// ParseWindow decodes the payload of a TypeWindow frame.
+func ParseWindow(b []byte) (uint32, error) {
+	if len(b) != 4 {
+		return 0, fmt.Errorf("%w: window of %d bytes, need 4", ErrMalformed, len(b))
+	}
+	return binary.LittleEndian.Uint32(b), nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendMD(b []byte, md MD) []byte {
+	n := 0
+	for _, vs := range md {
+		n += len(vs)
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	for k, vs := range md {
+		for _, v := range vs {
+			b = appendString(b, k)
+			b = appendString(b, v)
+		}
+	}
+	return b
+}
+
+// reader cuts fields off a string; after the first failure it returns zero values.
+type reader struct {
+	s   string
+	bad string // what could not be read
+}
+
+func (r *reader) fail(what string) {
+	if r.bad == "" {
+		r.bad = what
+	}
+	r.s = ""
+}
+
+func (r *reader) uvarint() uint64 {
+	var v uint64
+	for i := 0; i < len(r.s) && i < binary.MaxVarintLen64; i++ {
+		c := r.s[i]
+		if i == binary.MaxVarintLen64-1 && c > 1 {
+			break
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			r.s = r.s[i+1:]
+			return v
+		}
+	}
+	r.fail("number")
+	return 0
+}
+
+func (r *reader) code() uint32 {
+	v := r.uvarint()
+	if v > 1<<32-1 {
+		r.fail("status code")
+		return 0
+	}
+	return uint32(v)
+}
+
+func (r *reader) str() string {
+	n := r.uvarint()
+	if n > uint64(len(r.s)) {
+		r.fail("string")
+		return ""
+	}
+	s := r.s[:n]
+	r.s = r.s[n:]
+	return s
+}
+
+func (r *reader) md() MD {
+	n := r.uvarint()
+	if n > uint64(len(r.s))/2 { // a pair takes two bytes at least
+		r.fail("metadata count")
+		return nil
+	}
+	if n == 0 {
+		return nil
+	}
+	md := make(MD, min(n, 64))
+	for range n {
+		k, v := r.str(), r.str()
+		if r.bad != "" {
+			return nil
+		}
+		md[k] = append(md[k], v)
+	}
+	return md
+}
+
+func (r *reader) end(what string) error {
+	if r.bad != "" {
+		return fmt.Errorf("%w: %s: bad %s", ErrMalformed, what, r.bad)
+	}
+	if r.s != "" {
+		return fmt.Errorf("%w: %s: %d bytes too many", ErrMalformed, what, len(r.s))
+	}
+	return nil
+}
