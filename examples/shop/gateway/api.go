@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	catalogv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/catalog/v1"
+	inventoryv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/inventory/v1"
+	ordersv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/orders/v1"
+	pricingv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/pricing/v1"
+)
+
+type api struct {
+	catalog   catalogv1.CatalogServiceClient
+	inventory inventoryv1.InventoryServiceClient
+	pricing   pricingv1.PricingServiceClient
+	orders    ordersv1.OrdersServiceClient
+	services  map[string]*grpc.ClientConn
+	timeout   time.Duration
+}
+
+func (a *api) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /products", a.handle(a.listProducts))
+	mux.Handle("GET /products/{id}", a.handle(a.getProduct))
+	mux.Handle("POST /orders", a.handle(a.placeOrder))
+	mux.Handle("GET /orders/{id}", a.handle(a.getOrder))
+	mux.Handle("GET /healthz", a.handle(a.healthz))
+	mux.Handle("/", a.handle(func(r *http.Request) (int, any, error) {
+		return 0, nil, &httpError{http.StatusNotFound, "NOT_FOUND", "no such page: " + r.Method + " " + r.URL.Path}
+	}))
+	return mux
+}
+
+// handle gives a request its deadline, and writes what answer returns: a
+// status and a value for JSON, or an error.
+func (a *api) handle(answer func(*http.Request) (int, any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), a.timeout)
+		defer cancel()
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		code, body, err := answer(r.WithContext(ctx))
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		writeJSON(w, code, body)
+	})
+}

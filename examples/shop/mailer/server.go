@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	mailerv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/mailer/v1"
+)
+
+const maxLines = 50
+
+type server struct {
+	mailerv1.UnimplementedMailerServiceServer
+	outbox string
+	delay  time.Duration
+}
+
+func (s *server) SendOrderConfirmation(ctx context.Context, req *mailerv1.SendOrderConfirmationRequest) (*mailerv1.SendOrderConfirmationResponse, error) {
+	to, err := mail.ParseAddress(req.GetTo())
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "to: %v", err)
+	}
+	if n := len(req.GetLines()); n == 0 || n > maxLines {
+		return nil, status.Errorf(codes.InvalidArgument, "%d lines, want 1 to %d", n, maxLines)
+	}
+	local := messageID()
+	message, err := render(local+"@shop.example", to, req)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "render message: %v", err)
+	}
+	if err := s.deliver(ctx, local, message); err != nil {
+		return nil, err
+	}
+	return &mailerv1.SendOrderConfirmationResponse{MessageId: local + "@shop.example"}, nil
+}
+
+func (s *server) deliver(ctx context.Context, name string, message []byte) error {
+	if s.delay > 0 {
+		accepted := time.NewTimer(s.delay)
+		defer accepted.Stop()
+		select {
+		case <-accepted.C:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	if s.outbox == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(s.outbox, name+".eml"), message, 0o600); err != nil {
+		return status.Errorf(codes.Unavailable, "deliver message: %v", err)
+	}
+	return nil
+}
+
+func messageID() string {
+	var id [12]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
