@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// fakeClient answers in the test's own process.
+type fakeClient func(payload []byte) ([]byte, error)
+
+func (f fakeClient) echo(_ context.Context, _ int, payload []byte) ([]byte, error) { return f(payload) }
+func (fakeClient) check() error                                                    { return nil }
+func (fakeClient) close() error                                                    { return nil }
+
+func TestLoadRefusesWrongEcho(t *testing.T) {
+	var old []byte
+	for name, answer := range map[string]fakeClient{
+		"short":     func(p []byte) ([]byte, error) { return p[:len(p)-1], nil },
+		"long":      func(p []byte) ([]byte, error) { return append(p, 0), nil },
+		"none":      func([]byte) ([]byte, error) { return nil, nil },
+		"last call": func(p []byte) ([]byte, error) { r := old; old = append([]byte(nil), p...); return r, nil },
+		"one byte": func(p []byte) ([]byte, error) {
+			r := append([]byte(nil), p...)
+			r[len(r)/2]++
+			return r, nil
+		},
+	} {
+		for _, size := range []int{64, 64 << 10} {
+			old = make([]byte, size)
+			_, err := newLoad(answer, "unary", size, 1).run(time.Hour)
+			if !errors.Is(err, errWrongEcho) {
+				t.Errorf("%s reply to %d bytes: %v", name, size, err)
+			}
+		}
+	}
+}
+
+func TestLoadEndsAtFirstError(t *testing.T) {
+	broken := errors.New("broken")
+	calls := 0
+	l := newLoad(fakeClient(func(p []byte) ([]byte, error) {
+		if calls++; calls == 100 {
+			return nil, broken
+		}
+		return p, nil
+	}), "unary", 64, 1)
+	if _, err := l.run(time.Hour); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}
+
+func TestLoadWithoutCallsFails(t *testing.T) {
+	l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), "unary", 64, 2)
+	if _, err := l.run(0); !errors.Is(err, errNoCalls) {
+		t.Error(err)
+	}
+}
+
+func TestLoadDoesNotAllocate(t *testing.T) {
+	l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), "unary", 64, 1)
+	c := l.callers[0]
+	allocs := testing.AllocsPerRun(1000, func() {
+		if err := l.call(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		c.hist.record(int64(c.calls))
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations a call", allocs)
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	for _, v := range []int64{-1, 0, 1, 127, 128, 129, 255, 256, 1000, 123_456, 1<<39 + 12345, 1<<40 - 1, 1 << 40, 1 << 62} {
+		start, width := bucketStart(bucketOf(v))
+		in := min(max(v, 0), 1<<maxBits-1)
+		if in < start || in >= start+width || width > max(1, in>>subBits) {
+			t.Errorf("%d is in [%d, %d)", v, start, start+width)
+		}
+	}
+	for i := range buckets {
+		if start, width := bucketStart(i); bucketOf(start) != i || bucketOf(start+width-1) != i {
+			t.Fatalf("bucket %d: [%d, %d)", i, start, start+width)
+		}
+	}
+	var all histogram
+	for part := range int64(10) {
+		var h histogram
+		for v := range int64(100) {
+			h.record((part*100 + v + 1) * 1000)
+		}
+		all.add(&h)
+	}
+	for q, want := range map[float64]float64{0.5: 500e3, 0.99: 990e3, 1: 1000e3} {
+		if got := all.quantile(q); got < want*0.99 || got > want*1.01 {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	if got := new(histogram).quantile(0.5); got != 0 {
+		t.Errorf("median of nothing is %v", got)
+	}
+}

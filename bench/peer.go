@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+)
+
+// peer is one way of carrying the echo call between two processes.
+type peer struct {
+	name    string
+	network string   // of the listener: "unix" or "tcp"
+	env     []string // "KEY=value", set in both processes
+	// serve starts answering on lis and returns a function that ends it and
+	// waits.
+	serve func(lis net.Listener) (stop func() error, err error)
+	// dial connects to the address the server listens on, for that many callers.
+	dial func(addr net.Addr, callers int) (client, error)
+}
+
+// client is the calling end of a peer.
+type client interface {
+	// echo makes one unary call. Callers are numbered from 0; one caller has one
+	// call at a time, and different callers call at once. The reply is the
+	// caller's to keep; payload may be changed once echo has returned.
+	echo(ctx context.Context, caller int, payload []byte) ([]byte, error)
+	// check fails if the calls made so far did not go the way the peer's name says.
+	check() error
+	close() error
+}
+
+// basePeer is the one that ratios refer to.
+const basePeer = "grpc-unix"
+
+// ownPrefix begins the names of the peers that are not rivals.
+const ownPrefix = "stile-"
+
+// peers lists all peers, in the order of the table.
+func peers() []peer {
+	list := []peer{grpcUnixPeer(), grpcTCPPeer(), connectPeer(), ttrpcPeer(), drpcPeer(), netrpcPeer()}
+	return append(list, stilePeers()...)
+}
+
+// peersNamed returns the peers of a comma-separated list, or all of them for "".
+func peersNamed(names string) ([]peer, error) {
+	all := peers()
+	if names == "" {
+		return all, nil
+	}
+	var list []peer
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(p peer) bool { return p.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no peer %q; there are %s", name, peerNames(all))
+		}
+		list = append(list, all[i])
+	}
+	return list, nil
+}
+
+func peerNames(list []peer) string {
+	names := make([]string, len(list))
+	for i, p := range list {
+		names[i] = p.name
+	}
+	return strings.Join(names, ",")
+}
