@@ -1,0 +1,5 @@
+//go:build !stile
+
+package compat
+
+var stileDoors []door

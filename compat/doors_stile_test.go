@@ -1,0 +1,53 @@
+//go:build stile
+
+package compat
+
+import (
+	"net"
+
+	"github.com/stile-ipc/stile"
+	"google.golang.org/grpc"
+)
+
+// servedByStile is a server some framework built, served through stile.Serve.
+type servedByStile struct{ *grpc.Server }
+
+func (s servedByStile) Serve(l net.Listener) error { return stile.Serve(s.Server, l) }
+
+var stileDoors = makeStileDoors()
+
+func makeStileDoors() []door {
+	type client = func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
+	clients := []struct {
+		name string
+		new  client
+	}{
+		{"NewClient", stile.NewClient},
+		{"DialOptions", func(target string, o ...grpc.DialOption) (*grpc.ClientConn, error) {
+			return grpc.NewClient(target, append(o, stile.DialOptions()...)...)
+		}},
+	}
+	servers := []struct {
+		name string
+		new  func(...grpc.ServerOption) server
+	}{
+		{"NewServer", func(o ...grpc.ServerOption) server { return stile.NewServer(o...) }},
+		{"Serve", func(o ...grpc.ServerOption) server { return servedByStile{grpc.NewServer(o...)} }},
+	}
+	transports := []struct{ name, env string }{{"shm", ""}, {"unix", "unix"}}
+	var out []door
+	for _, tr := range transports {
+		for _, c := range clients {
+			for _, s := range servers {
+				out = append(out, door{
+					name:      tr.name + "/" + c.name + "/" + s.name,
+					transport: tr.env,
+					local:     true,
+					newServer: s.new,
+					newClient: c.new,
+				})
+			}
+		}
+	}
+	return out
+}

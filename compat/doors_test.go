@@ -1,0 +1,66 @@
+package compat
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
+)
+
+// server is what grpc.Server, stile.Server and a grpc.Server given to
+// stile.Serve have in common.
+type server interface {
+	reflection.GRPCServer // RegisterService and GetServiceInfo
+	Serve(net.Listener) error
+	Stop()
+	GracefulStop()
+}
+
+// door is one way of making the two ends of a call.
+type door struct {
+	name string
+	// transport is the value of STILE_TRANSPORT: "" for the library's choice.
+	transport string
+	// local doors must carry calls past HTTP/2.
+	local     bool
+	newServer func(...grpc.ServerOption) server
+	newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
+}
+
+// plainDoor is grpc-go on both sides.
+func plainDoor(name string) door {
+	return door{
+		name:      name,
+		newServer: func(o ...grpc.ServerOption) server { return grpc.NewServer(o...) },
+		newClient: grpc.NewClient,
+	}
+}
+
+// doors lists the reference first, then the reference again (a control: a case
+// whose transcript is not stable would be caught there), then what is tested.
+func doors() []door {
+	return append([]door{plainDoor("grpc-go"), plainDoor("grpc-go-again")}, stileDoors...)
+}
+
+// countingListener counts the HTTP/2 connections a server accepted.
+type countingListener struct {
+	net.Listener
+	accepted atomic.Int32
+	once     sync.Once
+	serving  chan struct{} // closed at the first Accept: the server is up
+}
+
+func newCountingListener(l net.Listener) *countingListener {
+	return &countingListener{Listener: l, serving: make(chan struct{})}
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	l.once.Do(func() { close(l.serving) })
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted.Add(1)
+	}
+	return c, err
+}
