@@ -136,7 +136,8 @@ func (d *driver) command(ctx context.Context, p peer, j job, role string, in, ou
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, d.exe)
-	cmd.Env = append(ownEnv(), roleEnv+"="+role, jobEnv+"="+string(text))
+	cmd.Env = append(ownEnv(), roleEnv+"="+role, jobEnv+"="+string(text),
+		"STILE_DIR="+filepath.Join(d.dir, "doors")) // not seen by, and not seeing, others
 	cmd.Env = append(cmd.Env, p.env...)
 	cmd.Stderr = d.stderr
 	cmd.ExtraFiles = []*os.File{in, out}
@@ -148,7 +149,7 @@ func ownEnv() []string {
 	var env []string
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "STILE", "STILE_TRANSPORT", roleEnv, jobEnv:
+		case "STILE", "STILE_DIR", "STILE_TRANSPORT", roleEnv, jobEnv:
 		default:
 			env = append(env, kv)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -20,13 +21,17 @@ type peer struct {
 	dial func(addr net.Addr, callers int) (client, error)
 }
 
+// errOtherWay is wrapped when a peer's calls are carried by something else.
+var errOtherWay = errors.New("calls are carried")
+
 // client is the calling end of a peer.
 type client interface {
 	// echo makes one unary call. Callers are numbered from 0; one caller has one
 	// call at a time, and different callers call at once. The reply is the
 	// caller's to keep; payload may be changed once echo has returned.
 	echo(ctx context.Context, caller int, payload []byte) ([]byte, error)
-	// check fails if the calls made so far did not go the way the peer's name says.
+	// check fails, with errOtherWay or because it cannot tell, unless calls go the
+	// way the peer's name says.
 	check() error
 	close() error
 }

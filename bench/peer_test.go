@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -77,6 +78,18 @@ func TestRunPlan(t *testing.T) {
 	}
 	if n := strings.Count(progress.String(), "\n"); n != 8 {
 		t.Errorf("%d lines of progress, want 8", n)
+	}
+}
+
+// TestCanceledPairEnds checks that both processes end early: runPair waits for them.
+func TestCanceledPairEnds(t *testing.T) {
+	d := testDriver(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	p := ttrpcPeer()
+	_, err := d.runPair(ctx, p, job{Peer: p.name, Cell: cell{"unary", 64, 2}, Window: time.Hour})
+	if err == nil {
+		t.Error("an hour has passed")
 	}
 }
 

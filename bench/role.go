@@ -179,6 +179,9 @@ func measure(c client, j job, ctl control) (*sample, error) {
 		if _, err := l.run(j.Warmup); err != nil {
 			return nil, fmt.Errorf("warm-up: %w", err)
 		}
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("after warm-up: %w", err)
+		}
 	}
 	busy0, err := busyTime()
 	if err != nil {
