@@ -30,6 +30,9 @@ var columns = []column{
 // lossMark follows a value of Stile that a rival betters.
 const lossMark = "!"
 
+// quiet is the CPU in cores that others may use without the table saying so.
+const quiet = 0.1
+
 // columnsOf returns the columns that mean something in a cell.
 func columnsOf(c cell) []column {
 	if c.Kind != "paced" {
@@ -52,6 +55,9 @@ func writeTable(w io.Writer, r report) error {
 	fmt.Fprintf(&b, "%s, %d cores, Linux %s, %s, grpc-go %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.GRPC)
 	fmt.Fprintf(&b, "load average %.2f before, %.2f after; CPU used by others %.2f cores (median), %.2f at most\n",
 		m.Load1[0], m.Load1[1], m.Foreign.Median, m.Foreign.Max)
+	if m.Foreign.Median > quiet {
+		fmt.Fprintln(&b, "NOT QUIET: others were running; measure again before believing this")
+	}
 	fmt.Fprintf(&b, "(…×): times better than %s; %s: worse than a rival; spread: of p50 over the rounds\n", basePeer, lossMark)
 	var losses []string
 	for rows := r.Rows; len(rows) > 0; {

@@ -70,10 +70,12 @@ func TestTableGolden(t *testing.T) {
 	golden(t, "table.golden", b.Bytes())
 }
 
-// TestTableWithoutBase checks that a table without grpc-go has no ratios.
+// TestTableWithoutBase checks that a table without grpc-go has no ratios, and that
+// company on the machine is told.
 func TestTableWithoutBase(t *testing.T) {
 	r := fixedReport()
 	r.Rows = r.Rows[1:4]
+	r.Machine.Foreign = stat{0.9, 0.5, 1.1}
 	var b bytes.Buffer
 	if err := writeTable(&b, r); err != nil {
 		t.Fatal(err)
