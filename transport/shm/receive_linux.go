@@ -1,0 +1,193 @@
+package shm
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/stile-ipc/stile/transport"
+)
+
+// drainBatch is how many frames are delivered before other goroutines get a turn.
+const drainBatch = 128
+
+// Who receives, and why no frame waits unseen.
+//
+// The holder of rlock is the only consumer: the connection's goroutine or a
+// caller in Poll. sleeping is 1 only while nobody holds rlock, or its holder is
+// about to look at the ring once more before it lets go:
+//
+//	goroutine, in its bed:        caller, leaving:
+//	  lock, or mark and sleep       sleeping = 1
+//	  sleeping = 1                  ring not empty? sleeping = 0, unlock, wake goroutine
+//	  ring not empty? receive       unlock; was it marked? wake goroutine
+//	  unlock, sleep
+//
+// By the argument at Conn.Write, a frame published while nobody receives either
+// is seen by the look after sleeping = 1, or rings. The ring is an edge in the
+// poller and runs the goroutine's up function again; an edge that comes while it
+// runs is kept for after it. The goroutine then takes rlock, or it finds a caller
+// there: that caller may have looked at the ring before the frame came, but has
+// not let go yet. It will find the mark and wake the goroutine. The model in
+// model_test.go walks through every interleaving of this.
+
+// receive is the connection's goroutine: it sleeps, receives, and ends things.
+func (c *Conn) receive() {
+	for {
+		c.sleep()
+		if c.serve(); c.gone.Load() != nil {
+			c.drainGone()
+		}
+		if c.ended.Load() != nil {
+			break
+		}
+		c.rlock.unlock() // a mark is our own
+	}
+	c.handler.HandleClose(c.cause())
+	c.giveBack()
+}
+
+// sleep returns with rlock held when there is something to do.
+func (c *Conn) sleep() {
+	parked := false
+	err := c.bed.sleep(func(uintptr) bool {
+		c.tellSpace()
+		if !c.rlock.lockOrMark() {
+			return false
+		}
+		if parked {
+			c.spin.awoken()
+		}
+		if c.ending() || c.in.ready() {
+			return true
+		}
+		c.in.sleeping.store(1)
+		if c.in.ready() || c.ending() {
+			c.in.sleeping.store(0)
+			return true
+		}
+		parked = true
+		c.spin.asleep()
+		c.stats.parks.Add(1)
+		c.polled.Store(false)
+		c.rlock.unlock()
+		return false
+	})
+	if err != nil { // cannot be: the doorbell is open and in the poller
+		c.Fail(fmt.Errorf("shm: doorbell: %w (%w)", transport.ErrClosed, err))
+		for !c.rlock.tryLock() {
+			runtime.Gosched()
+		}
+	}
+}
+
+// serve delivers frames until it is time to sleep. The caller holds rlock.
+func (c *Conn) serve() {
+	if c.in.sleeping.load() != 0 {
+		c.in.sleeping.store(0)
+	}
+	for {
+		n, err := c.drain(drainBatch)
+		if err != nil {
+			c.Fail(err)
+		}
+		if c.ending() {
+			return
+		}
+		c.tellSpace()
+		if n == drainBatch {
+			runtime.Gosched()
+			continue
+		}
+		if c.polled.Load() && !c.handover.Load() {
+			return // a caller is going to receive: it must find the lock free
+		}
+		if !c.await(nil, &c.polled, true) {
+			c.handover.Store(false)
+			return
+		}
+	}
+}
+
+// drain delivers at most limit frames. The caller holds rlock.
+func (c *Conn) drain(limit int) (n int, err error) {
+	bytes := 0
+	for n < limit && c.ended.Load() == nil {
+		h, b, err := c.in.next()
+		if err != nil || b == nil {
+			return c.count(n, bytes), err
+		}
+		if c.in.wanting.load() != 0 && c.in.roomy() && c.in.wanting.swap(0) != 0 {
+			c.stats.doorbells.Add(1)
+			ring(c.bell)
+		}
+		n++
+		bytes += len(b.B)
+		c.handler.HandleFrame(h, b)
+	}
+	return c.count(n, bytes), nil
+}
+
+func (c *Conn) count(n, bytes int) int {
+	if n > 0 {
+		c.stats.framesIn.Add(uint64(n))
+		c.stats.bytesIn.Add(uint64(bytes))
+	}
+	return n
+}
+
+// drainGone delivers what a peer that is gone has left, and ends the connection.
+// A peer that only pretends to be gone cannot make it go on for ever.
+func (c *Conn) drainGone() {
+	for left := c.in.size / frameAlign; left > 0; left-- {
+		n, err := c.drain(1)
+		if err != nil {
+			c.Fail(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	c.Fail(*c.gone.Load())
+}
+
+// Poll receives on the caller's goroutine while that is likely to bring its
+// reply sooner than sleeping.
+func (c *Conn) Poll(done *atomic.Bool) {
+	if !c.polled.Load() {
+		c.polled.Store(true)
+	}
+	if done.Load() || !c.rlock.tryLock() {
+		return
+	}
+	c.stats.polls.Add(1)
+	c.in.sleeping.store(0)
+	for {
+		n, err := c.drain(drainBatch)
+		if err != nil {
+			c.Fail(err)
+			break
+		}
+		if done.Load() || c.ending() {
+			break
+		}
+		if !c.await(done, nil, n > 0) {
+			break
+		}
+	}
+	c.leave()
+}
+
+// leave ends a caller's turn at the ring: see the argument above.
+func (c *Conn) leave() {
+	c.in.sleeping.store(1)
+	if c.in.ready() {
+		c.in.sleeping.store(0)
+		c.rlock.unlock()
+		c.bed.wake()
+		return
+	}
+	if c.rlock.unlock() {
+		c.bed.wake()
+	}
+}

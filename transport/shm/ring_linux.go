@@ -1,0 +1,102 @@
+package shm
+
+import (
+	"fmt"
+
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// producer is the writing end of a ring. The holder of the write lock owns it.
+//
+// Its own position is private: head is written for the peer and never read back.
+type producer struct {
+	control
+	data []byte // ring and mirror
+	size uint64
+	pos  uint64 // bytes ever written
+	seen uint64 // last believed tail
+}
+
+func newProducer(s *segment, i int) producer {
+	return producer{control: s.control(i), data: s.data(i), size: uint64(s.ring)}
+}
+
+// fits tells whether n more bytes fit. A tail that goes backwards, passes the
+// head or lies between frames is corrupt.
+func (p *producer) fits(n uint64) (bool, error) {
+	if p.size-(p.pos-p.seen) >= n {
+		return true, nil
+	}
+	t := p.tail.load()
+	if p.pos-t > p.pos-p.seen || t%frameAlign != 0 {
+		return false, fmt.Errorf("%w: tail %d, was %d, head %d", ErrCorrupt, t, p.seen, p.pos)
+	}
+	p.seen = t
+	return p.size-(p.pos-t) >= n, nil
+}
+
+// put writes one frame, for which fits was true, and publishes it.
+func (p *producer) put(h wire.Header, head, body []byte) {
+	n := frameSize(len(head) + len(body))
+	b := p.data[p.pos&(p.size-1):][:n]
+	wire.PutHeader(b, h)
+	copy(b[wire.HeaderSize:], head)
+	copy(b[wire.HeaderSize+len(head):], body)
+	p.pos += n
+	p.head.store(p.pos)
+}
+
+// consumer is the reading end of a ring. The holder of the receive lock owns it.
+type consumer struct {
+	control
+	data []byte // ring and mirror
+	size uint64
+	pos  uint64 // bytes ever read
+	end  uint64 // last believed head
+}
+
+func newConsumer(s *segment, i int) consumer {
+	return consumer{control: s.control(i), data: s.data(i), size: uint64(s.ring)}
+}
+
+// ready tells whether something was published.
+func (k *consumer) ready() bool { return k.pos != k.end || k.head.load() != k.pos }
+
+// refresh believes the peer's head if it can be true.
+func (k *consumer) refresh() error {
+	h := k.head.load()
+	if used := h - k.pos; used > k.size || used < k.end-k.pos || h%frameAlign != 0 {
+		return fmt.Errorf("%w: head %d, was %d, tail %d", ErrCorrupt, h, k.end, k.pos)
+	}
+	k.end = h
+	return nil
+}
+
+// next takes one frame, or none if the ring is empty: then b is nil. The caller
+// owns b.
+func (k *consumer) next() (h wire.Header, b *wire.Buf, err error) {
+	if k.pos == k.end {
+		if err := k.refresh(); err != nil || k.pos == k.end {
+			return wire.Header{}, nil, err
+		}
+	}
+	at := k.data[k.pos&(k.size-1):]
+	var hdr [wire.HeaderSize]byte // the peer can still change its own
+	copy(hdr[:], at)
+	h, err = wire.ParseHeader(hdr[:])
+	if err != nil {
+		return h, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	n := frameSize(int(h.Len))
+	if n > k.end-k.pos {
+		return h, nil, fmt.Errorf("%w: frame of %d bytes, %d are there", ErrCorrupt, n, k.end-k.pos)
+	}
+	b = wire.GetBuf(int(h.Len))
+	copy(b.B, at[wire.HeaderSize:][:h.Len])
+	k.pos += n
+	k.tail.store(k.pos)
+	return h, b, nil
+}
+
+// roomy tells whether enough is free for any frame, as far as is known here.
+func (k *consumer) roomy() bool { return k.size-(k.end-k.pos) >= k.size/4 }

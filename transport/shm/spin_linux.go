@@ -1,0 +1,142 @@
+package shm
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spinYield is how long a spin keeps the processor from other goroutines.
+	spinYield = 2 * time.Microsecond
+	// spinChecks looks at the ring with spinPause between lie between two looks
+	// at the clock, about half a microsecond.
+	spinChecks = 16
+	spinPause  = 2
+
+	// The score is between 0 (spinning has not paid) and maxScore.
+	maxScore   = 8
+	scoreWin   = 2
+	scoreLoss  = 1
+	probeEvery = 16 // at score 0 one wait in so many spins nevertheless
+	wakeCost   = 50 * time.Microsecond
+)
+
+var epoch = time.Now()
+
+func now() time.Duration { return time.Since(epoch) }
+
+// spinner decides how long to wait for a frame before sleeping. The holder of
+// the receive lock owns it.
+type spinner struct {
+	limit time.Duration // 0: never
+	score int
+	waits int           // waits at score 0
+	since time.Duration // when the goroutine went to sleep, 0 if it did not
+}
+
+// newSpinner decides whether spinning can pay at all: the peer and we need a
+// processor each.
+func newSpinner(limit time.Duration) spinner {
+	if limit == 0 {
+		limit = defaultSpin
+	}
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil && set.Count() == 1 {
+		limit = 0
+	}
+	if limit < 0 || runtime.GOMAXPROCS(0) == 1 || runtime.NumCPU() == 1 {
+		limit = 0
+	}
+	return spinner{limit: limit, score: maxScore}
+}
+
+// budget is how long the next wait may spin.
+func (s *spinner) budget() time.Duration {
+	if s.score > 0 || s.limit == 0 {
+		return s.limit
+	}
+	if s.waits++; s.waits%probeEvery == 0 {
+		return s.limit
+	}
+	return 0
+}
+
+func (s *spinner) won() { s.score = min(s.score+scoreWin, maxScore) }
+
+func (s *spinner) lost() { s.score = max(s.score-scoreLoss, 0) }
+
+// asleep and awoken bracket a sleep: a short one would have been worth a spin.
+func (s *spinner) asleep() {
+	if s.limit != 0 {
+		s.since = now()
+	}
+}
+
+func (s *spinner) awoken() {
+	if s.since != 0 && now()-s.since < s.limit+wakeCost {
+		s.score = min(s.score+1, maxScore)
+	}
+	s.since = 0
+}
+
+// await spins until a frame is there, which it tells, or until done is set, the
+// connection ends, quit is set, or the budget is spent. The caller holds rlock.
+//
+// A spinner holds a processor of the Go scheduler whose queue may contain the
+// very goroutine that is to bring the reply, hence it yields: first if it has
+// made goroutines runnable, then every spinYield. One yield to the kernel lets a
+// peer run that shares the core.
+func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
+	budget := c.spin.budget()
+	if budget == 0 {
+		return c.in.ready()
+	}
+	start := now()
+	yielded := start
+	if yield {
+		runtime.Gosched()
+	}
+	kernel := true
+	for {
+		for range spinChecks {
+			if c.in.ready() {
+				return c.spun(start, true)
+			}
+			if done != nil && done.Load() {
+				c.spun(start, true)
+				return false
+			}
+			pause(spinPause)
+		}
+		if c.ending() || (quit != nil && quit.Load()) {
+			c.stats.spin.Add(uint64(now() - start))
+			return false
+		}
+		t := now()
+		if t-start > budget {
+			return c.spun(start, c.in.ready())
+		}
+		if t-yielded > spinYield {
+			if kernel {
+				_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+				kernel = false
+			}
+			runtime.Gosched()
+			yielded = now()
+		}
+	}
+}
+
+// spun accounts for a spin and returns whether it found a frame.
+func (c *Conn) spun(start time.Duration, paid bool) bool {
+	c.stats.spin.Add(uint64(now() - start))
+	if paid {
+		c.spin.won()
+	} else {
+		c.spin.lost()
+	}
+	return paid
+}
