@@ -1,0 +1,212 @@
+package sock
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+const (
+	// A writer waits while highWater bytes or more are not yet with the kernel, and
+	// is let go when they have sunk to lowWater. So less than highWater plus one
+	// frame is held.
+	highWater = 256 << 10
+	lowWater  = highWater / 2
+
+	// keepSize is the largest buffer, in bytes, that an idle connection keeps.
+	keepSize = 128 << 10
+
+	// inlineRounds is how often a writer flushes, also for others, before it leaves
+	// the rest to the flusher goroutine.
+	inlineRounds = 8
+)
+
+// writer gathers frames and gives them to the kernel.
+type writer struct {
+	nc  net.Conn
+	raw *rawWriter // nil where a write that does not block cannot be had
+
+	// broken is set when the kernel has refused bytes for good.
+	broken atomic.Bool
+
+	mu       sync.Mutex
+	err      error         // why frames are refused: the connection's cause, or what the kernel said
+	pend     []byte        // accepted frames no flush has begun to write
+	queued   int           // accepted bytes not with the kernel yet
+	total    uint64        // bytes the kernel has taken
+	flushing bool          // someone flushes; if not, pend and out are empty
+	space    chan struct{} // not nil while writers wait for space; closed to wake them all
+	idle     chan struct{} // not nil while someone waits for the end of flushing
+
+	// Owned by whoever set flushing.
+	out []byte // being written
+	off int    // bytes of out the kernel has taken
+}
+
+func (w *writer) init(c net.Conn) {
+	w.nc = c
+	w.raw = newRawWriter(c)
+}
+
+func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) error {
+	n := len(head) + len(body)
+	if n > wire.MaxPayload {
+		return fmt.Errorf("sock: payload of %d bytes, at most %d", n, wire.MaxPayload)
+	}
+	select {
+	case <-cancel:
+		return transport.ErrCanceled
+	default:
+	}
+	h.Len = uint32(n)
+	flush, err := c.w.accept(cancel, h, head, body)
+	if err != nil || !flush {
+		return err
+	}
+	if c.burst.Load() {
+		// Several calls are under way: let their frames join this write. Who is
+		// ready to run now is ahead of this goroutine in the queue.
+		runtime.Gosched()
+	}
+	if c.w.raw == nil || !c.w.flush(false) {
+		go c.w.flush(true)
+	}
+	return nil
+}
+
+// accept appends one frame, waiting for space if it must. It reports whether the
+// caller has to flush.
+func (w *writer) accept(cancel <-chan struct{}, h wire.Header, head, body []byte) (flush bool, err error) {
+	w.mu.Lock()
+	for w.err == nil && w.queued >= highWater {
+		if w.space == nil {
+			w.space = make(chan struct{})
+		}
+		space := w.space
+		w.mu.Unlock()
+		select {
+		case <-space:
+		case <-cancel:
+			return false, transport.ErrCanceled
+		}
+		w.mu.Lock()
+	}
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return false, w.err
+	}
+	var enc [wire.HeaderSize]byte
+	wire.PutHeader(enc[:], h)
+	size := len(enc) + len(head) + len(body)
+	w.pend = append(append(append(slices.Grow(w.pend, size), enc[:]...), head...), body...)
+	w.queued += size
+	flush = !w.flushing
+	w.flushing = true
+	return flush, nil
+}
+
+// flush writes until nothing is left, and reports so. Without block it gives up,
+// still flushing, when the kernel is full or others keep adding.
+func (w *writer) flush(block bool) bool {
+	more := w.advance(0, nil)
+	for round := 0; more; round++ {
+		if !block && round == inlineRounds {
+			return false
+		}
+		var n int
+		var err error
+		if w.raw != nil {
+			n, err = w.raw.write(w.out[w.off:], block)
+		} else {
+			n, err = w.nc.Write(w.out[w.off:min(len(w.out), w.off+readSize)])
+		}
+		more = w.advance(n, err)
+		if more && n == 0 && !block {
+			return false
+		}
+	}
+	return true
+}
+
+// advance notes what the kernel took of out and puts the next bytes there. It
+// reports false, and ends the flushing, when there are none.
+func (w *writer) advance(n int, err error) (more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.off += n
+	w.queued -= n
+	w.total += uint64(n)
+	if err != nil {
+		if w.err == nil {
+			w.err = fmt.Errorf("sock: write: %w: %w", transport.ErrPeerGone, err)
+		}
+		w.out, w.pend, w.off, w.queued = nil, nil, 0, 0
+		w.broken.Store(true)
+		w.nc.SetReadDeadline(time.Now().Add(drainIdle))
+	}
+	if w.queued <= lowWater {
+		w.wakeLocked()
+	}
+	if w.off < len(w.out) {
+		return true
+	}
+	w.out, w.pend, w.off = w.pend, w.out[:0], 0
+	if len(w.out) > 0 {
+		return true
+	}
+	w.flushing = false
+	if cap(w.out) > keepSize {
+		w.out = nil
+	}
+	if cap(w.pend) > keepSize {
+		w.pend = nil
+	}
+	if w.idle != nil {
+		close(w.idle)
+		w.idle = nil
+	}
+	return false
+}
+
+func (w *writer) wakeLocked() {
+	if w.space != nil {
+		close(w.space)
+		w.space = nil
+	}
+}
+
+// refuse makes every frame not accepted yet be refused with err.
+func (w *writer) refuse(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+	w.wakeLocked()
+}
+
+// idleSignal returns a channel that closes when nobody flushes any more, or nil
+// when nobody does.
+func (w *writer) idleSignal() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.flushing {
+		return nil
+	}
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+	}
+	return w.idle
+}
+
+// taken returns how many bytes the kernel has taken so far.
+func (w *writer) taken() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.total
+}
