@@ -24,6 +24,16 @@ type api struct {
 
 func (a *api) routes() http.Handler {
 	mux := http.NewServeMux()
+	for path, methods := range map[string]string{
+		"/products": "GET, HEAD", "/products/{id}": "GET, HEAD",
+		"/orders": "POST", "/orders/{id}": "GET, HEAD",
+		"/healthz": "GET, HEAD",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", methods)
+			writeError(w, r, &httpError{http.StatusMethodNotAllowed, "UNIMPLEMENTED", r.URL.Path + " does not take " + r.Method})
+		})
+	}
 	mux.Handle("GET /products", a.handle(a.listProducts))
 	mux.Handle("GET /products/{id}", a.handle(a.getProduct))
 	mux.Handle("POST /orders", a.handle(a.placeOrder))

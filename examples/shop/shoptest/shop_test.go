@@ -169,6 +169,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown product", "GET", "/products/sku-9999", "", 404, "NOT_FOUND", "sku-9999"},
 		{"unknown order", "GET", "/orders/none", "", 404, "NOT_FOUND", "none"},
 		{"unknown page", "GET", "/cellar", "", 404, "NOT_FOUND", "/cellar"},
+		{"wrong method", "POST", "/products", "", 405, "UNIMPLEMENTED", "POST"},
 		{"no body", "POST", "/orders", "", 400, "INVALID_ARGUMENT", "not an order"},
 		{"not JSON", "POST", "/orders", "{", 400, "INVALID_ARGUMENT", "not an order"},
 		{"two orders", "POST", "/orders", who + `[{"id":"sku-0001","quantity":1}]} {}`, 400, "INVALID_ARGUMENT", "more after"},
