@@ -32,6 +32,8 @@ var streamCases = []diffCase{
 		cs.closeSend()
 		cs.send("b")
 		cs.recv()
+		e.svc.wg.Wait()
+		e.drop("server") // it sees the half-close or the cancelation first
 	}},
 	{name: "stream/CloseSend twice", run: func(e *env) {
 		e.serve(e.echo())
@@ -195,7 +197,7 @@ var streamCases = []diffCase{
 		sent := make(chan error, 1)
 		e.serve(&service{stream: func(ss grpc.ServerStream) error {
 			var err error
-			for range 1024 {
+			for range 160 {
 				if err = ss.SendMsg(str(strings.Repeat("x", 64<<10))); err != nil {
 					break
 				}
@@ -234,7 +236,7 @@ var streamCases = []diffCase{
 		cs := e.open(e.ctx, cc, clientMethod)
 		sent := make(chan error, 1)
 		go func() {
-			for range 1024 {
+			for range 160 {
 				if err := cs.SendMsg(str(strings.Repeat("x", 64<<10))); err != nil {
 					sent <- err
 					return

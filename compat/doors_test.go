@@ -50,10 +50,12 @@ type countingListener struct {
 	accepted atomic.Int32
 	once     sync.Once
 	serving  chan struct{} // closed at the first Accept: the server is up
+	end      sync.Once
+	closed   chan struct{} // closed by Close: no new connection is taken
 }
 
 func newCountingListener(l net.Listener) *countingListener {
-	return &countingListener{Listener: l, serving: make(chan struct{})}
+	return &countingListener{Listener: l, serving: make(chan struct{}), closed: make(chan struct{})}
 }
 
 func (l *countingListener) Accept() (net.Conn, error) {
@@ -63,4 +65,9 @@ func (l *countingListener) Accept() (net.Conn, error) {
 		l.accepted.Add(1)
 	}
 	return c, err
+}
+
+func (l *countingListener) Close() error {
+	l.end.Do(func() { close(l.closed) })
+	return l.Listener.Close()
 }

@@ -91,12 +91,16 @@ func (e *env) dial(opts ...grpc.DialOption) *grpc.ClientConn {
 }
 
 func (e *env) tryDial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	all := append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, opts...)
+	all := append([]grpc.DialOption{insecureOption()}, opts...)
 	cc, err := e.door.newClient(e.target(), all...)
 	if err == nil {
 		e.conns = append(e.conns, cc)
 	}
 	return cc, err
+}
+
+func insecureOption() grpc.DialOption {
+	return grpc.WithTransportCredentials(insecure.NewCredentials())
 }
 
 // stopCase ends a case that cannot go on; the failure is already reported.
@@ -137,6 +141,16 @@ func (e *env) close() {
 	}
 }
 
+// checkLocal fails the test if a local door let a call through HTTP/2.
+func (e *env) checkLocal() {
+	if !e.door.local || e.lis == nil {
+		return
+	}
+	if n := e.lis.accepted.Load(); n != 0 {
+		e.t.Errorf("not local: %d HTTP/2 connection(s) accepted", n)
+	}
+}
+
 // runCase runs one case on one door and returns its transcript.
 func runCase(t *testing.T, d door, c diffCase) map[string][]string {
 	e := newEnv(t, d)
@@ -159,10 +173,8 @@ func runCase(t *testing.T, d door, c diffCase) map[string][]string {
 		return e.copy()
 	}
 	e.close()
-	if d.local && !c.remote && e.lis != nil {
-		if n := e.lis.accepted.Load(); n != 0 {
-			t.Errorf("not local: %d HTTP/2 connection(s) accepted", n)
-		}
+	if !c.remote {
+		e.checkLocal()
 	}
 	return e.copy()
 }
