@@ -31,11 +31,11 @@ func TestAvailable(t *testing.T) {
 func newPair(t testing.TB, client, server Config) (attached, created *Conn) {
 	t.Helper()
 	a, b := controlPair(t)
-	created, files, err := Create(a, transport.Info{}, server)
+	created, files, err := Create(a, transport.Info{LocalAddr: a.LocalAddr(), RemoteAddr: a.RemoteAddr()}, server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	attached, err = Attach(b, takeFDs(t, files), transport.Info{}, client)
+	attached, err = Attach(b, takeFDs(t, files), transport.Info{LocalAddr: b.LocalAddr(), RemoteAddr: b.RemoteAddr()}, client)
 	if err != nil {
 		t.Fatal(err)
 	}
