@@ -80,6 +80,7 @@ type clientSettings struct {
 	resolvers            []resolver.Builder
 	defaultScheme        string
 	defaultServiceConfig *grpc.ServiceConfig //nolint:staticcheck // the type of the parsed default
+	policy               string              // load-balancing policy the default service config names; "": none
 	disableServiceConfig bool
 	disableRetry         bool
 	maxCallAttempts      int
@@ -206,6 +207,19 @@ func readServices(s *grpc.Server) (table serviceTable, err error) {
 	return table, nil
 }
 
+// gracefullyStopped reports whether s was stopped by GracefulStop, once Serve
+// has returned.
+func gracefullyStopped(s *grpc.Server) bool {
+	if serverLayout() != "" {
+		return false
+	}
+	v := structOf(s)
+	mu := (*sync.Mutex)(addr(v.FieldByName("mu")))
+	mu.Lock()
+	defer mu.Unlock()
+	return v.FieldByName("drain").Bool()
+}
+
 // readClient copies what local calls need out of cc. It never panics.
 func readClient(cc *grpc.ClientConn) (out clientSettings) {
 	defer func() {
@@ -233,6 +247,9 @@ func readClient(cc *grpc.ClientConn) (out clientSettings) {
 		out.defaultScheme = scheme
 	}
 	out.defaultServiceConfig = get[*grpc.ServiceConfig](&r, "defaultServiceConfig") //nolint:staticcheck // see above
+	if js := get[*string](&r, "defaultServiceConfigRawJSON"); js != nil {
+		out.policy = policyOf(*js)
+	}
 	out.disableServiceConfig = get[bool](&r, "disableServiceConfig")
 	out.disableRetry = get[bool](&r, "disableRetry")
 	out.maxCallAttempts = get[int](&r, "maxCallAttempts")

@@ -38,9 +38,13 @@ type Trailer struct {
 
 // Reset is the payload of a TypeReset frame.
 type Reset struct {
-	Code    uint32
+	Code    uint32 // gRPC status code, or ResetRefused
 	Message string
 }
+
+// ResetRefused is the code of a Reset for a call that the server did not look at,
+// so that the client may make it again elsewhere.
+const ResetRefused = 1<<32 - 1
 
 // AppendSection appends the length-prefixed section that write appends.
 func AppendSection(b []byte, write func([]byte) []byte) []byte {

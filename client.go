@@ -1,0 +1,389 @@
+package stile
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// NewClient is [grpc.NewClient] for a connection whose calls go through shared
+// memory whenever the target is a Stile server on this host, and through
+// grpc-go's own transport otherwise. It takes the same target and options, and
+// the result is a real *grpc.ClientConn, with grpc-go's concurrency contract.
+//
+// Stile's interceptors run after the caller's own. No HTTP/2 connection is
+// opened until a call needs one. With STILE=off in the environment it is
+// grpc.NewClient.
+func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	plain, own, explicit, onlyTwins := splitDialOptions(opts)
+	if off() {
+		return grpc.NewClient(target, plain...)
+	}
+	d := &dialer{own: own}
+	if onlyTwins {
+		d.explicit = &explicit
+	}
+	return grpc.NewClient(target, append(plain, d.options()...)...)
+}
+
+// DialOptions returns opts followed by what makes a grpc-go connection take
+// local calls, for libraries that only accept dial options. It must come after
+// all other dial options of that connection. The result may be used for any
+// number of connections.
+func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
+	plain, own, _, _ := splitDialOptions(opts)
+	if off() {
+		return plain
+	}
+	return append(plain, (&dialer{own: own}).options()...)
+}
+
+// off reports whether the environment turns Stile off.
+func off() bool { return strings.EqualFold(os.Getenv("STILE"), "off") }
+
+// dialer is what the connections made with one set of options share.
+type dialer struct {
+	own      ownDialOptions
+	explicit *clientSettings // nil: read them from the connection
+	last     atomic.Pointer[entrance]
+
+	mu        sync.Mutex
+	entrances map[*grpc.ClientConn]*entrance
+}
+
+func (d *dialer) options() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(d.unary),
+		grpc.WithChainStreamInterceptor(d.stream),
+	}
+}
+
+// entrance finds or makes the entrance of a connection.
+func (d *dialer) entrance(cc *grpc.ClientConn) *entrance {
+	if e := d.last.Load(); e != nil && e.cc == cc {
+		return e
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entrances[cc]
+	if e == nil {
+		if d.entrances == nil {
+			d.entrances = map[*grpc.ClientConn]*entrance{}
+		}
+		e = newEntrance(cc, d)
+		d.entrances[cc] = e
+	}
+	d.last.Store(e)
+	return e
+}
+
+// forget drops the entrance of a connection that was closed.
+func (d *dialer) forget(e *entrance) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.entrances, e.cc)
+	d.last.CompareAndSwap(e, nil)
+}
+
+func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	e := d.entrance(cc)
+	if m := e.enter(ctx, method); m != nil {
+		err := e.invoke(ctx, m, method, req, reply, opts)
+		if !errors.Is(err, errRefused) {
+			return err
+		}
+	}
+	return invoker(ctx, method, req, reply, cc, opts...)
+}
+
+func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	e := d.entrance(cc)
+	if m := e.enter(ctx, method); m != nil {
+		s, err := e.newStream(ctx, m, desc, method, opts)
+		if !errors.Is(err, errRefused) {
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
+		}
+	}
+	return streamer(ctx, desc, cc, method, opts...)
+}
+
+var unaryDesc = &grpc.StreamDesc{}
+
+// invoke makes a unary call on m. errRefused: the server has not seen it.
+func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req, reply any, opts []grpc.CallOption) error {
+	s, call, err := e.prepare(ctx, unaryDesc, method, opts)
+	if err != nil {
+		return err
+	}
+	err = s.roundTrip(m, call, req, reply)
+	s.finish(err)
+	return err
+}
+
+func (s *clientStream) roundTrip(m *clientMux, call *wire.Call, req, reply any) error {
+	p, err := s.pack.pack(req)
+	if err == nil {
+		err = checkSize(len(p.data), *s.info.maxSend)
+	}
+	if err != nil {
+		p.free()
+		return err
+	}
+	s.sentLast = true
+	err = s.start(m, call, &p, true)
+	if err == nil {
+		s.outPayload(req, &p)
+	}
+	p.free()
+	if err != nil && !errors.Is(err, errStreamDone) { // done: the server answered before it had all
+		return s.startError(err)
+	}
+	if err := s.recv(reply); err != nil {
+		if err == io.EOF {
+			return status.Error(codes.Internal, "cardinality violation: received no response message from non-server-streaming RPC")
+		}
+		return err
+	}
+	return s.recvEnd()
+}
+
+// newStream opens a stream on m. errRefused: the server has not seen it.
+func (e *entrance) newStream(ctx context.Context, m *clientMux, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
+	s, call, err := e.prepare(ctx, desc, method, opts)
+	if err != nil {
+		return nil, err
+	}
+	if s.cancel == nil {
+		s.ctx, s.cancel = context.WithCancel(s.ctx)
+	}
+	if err := s.start(m, call, nil, false); err != nil {
+		err = s.startError(err)
+		s.finish(err)
+		return nil, err
+	}
+	s.watch()
+	return s, nil
+}
+
+// startError maps the error of a first send. A call of which the connection took
+// nothing can be made again another way.
+func (s *clientStream) startError(err error) error {
+	if cerr := s.ctx.Err(); cerr != nil {
+		return rpcError(cerr)
+	}
+	if _, ok := status.FromError(err); ok || s.out.sent.Load() {
+		return rpcError(err)
+	}
+	return errRefused
+}
+
+// prepare does all of a call that comes before the wire, in grpc-go's order.
+func (e *entrance) prepare(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (s *clientStream, call *wire.Call, err error) {
+	s = &clientStream{ctx: ctx, desc: desc, method: method, stats: e.set.stats}
+	begun := false
+	defer func() {
+		if err == nil {
+			return
+		}
+		if begun {
+			s.endStats(err, nil)
+		}
+		for _, f := range s.info.onFinish {
+			f(err)
+		}
+		if s.cancel != nil {
+			s.cancel()
+		}
+		s, call = nil, nil
+	}()
+	md, err := outgoing(ctx)
+	if err != nil {
+		return s, nil, err
+	}
+	mc := e.methodConfig(method)
+	if err := s.configure(&mc, &e.set, opts); err != nil {
+		return s, nil, err
+	}
+	if err := s.ctx.Err(); err != nil {
+		return s, nil, rpcError(err)
+	}
+	s.beginStats()
+	begun = true
+	call = &wire.Call{
+		Method: method, Authority: s.info.authority, UserAgent: e.set.userAgent,
+		ContentSubtype: s.info.contentSubtype, Encoding: s.info.compressor, MD: md,
+	}
+	if call.Authority == "" {
+		call.Authority = e.set.authority
+	}
+	if len(e.set.stats) > 0 { // a handler may have added to the context
+		if call.MD, err = outgoing(s.ctx); err != nil {
+			return s, nil, err
+		}
+	}
+	if s.pack.cp != nil {
+		call.Encoding = s.pack.cp.Type()
+	}
+	call.AcceptEncoding = s.acceptEncoding(call.Encoding)
+	if call.MD, err = e.addCredentials(s, call); err != nil {
+		return s, nil, err
+	}
+	if d, ok := s.ctx.Deadline(); ok {
+		if call.Timeout = time.Until(d); call.Timeout <= 0 {
+			return s, nil, rpcError(context.DeadlineExceeded)
+		}
+	}
+	return s, call, nil
+}
+
+// configure reads the call options and the method's service config into s.
+func (s *clientStream) configure(mc *grpc.MethodConfig, set *clientSettings, opts []grpc.CallOption) error {
+	if mc.Timeout != nil && *mc.Timeout >= 0 {
+		s.ctx, s.cancel = context.WithTimeout(s.ctx, *mc.Timeout)
+	}
+	if err := readCallOptions(opts, &s.info); err != nil {
+		return rpcError(err)
+	}
+	if !s.info.failFastSet && mc.WaitForReady != nil {
+		s.info.failFast = !*mc.WaitForReady
+	}
+	s.info.maxSend = smaller(mc.MaxReqSize, s.info.maxSend, math.MaxInt32)
+	s.info.maxRecv = smaller(mc.MaxRespSize, s.info.maxRecv, 4<<20)
+	s.pack = packer{codec: s.info.codec, comp: s.info.compressorV1}
+	if s.info.compressor == "" {
+		s.pack.cp = set.cp
+	}
+	s.unpack = unpacker{codec: s.info.codec, limit: *s.info.maxRecv, dc: set.dc}
+	return nil
+}
+
+// smaller is the limit that the service config and the call's options ask for
+// together.
+func smaller(config, option *int, standard int) *int {
+	switch {
+	case config == nil && option == nil:
+		return &standard
+	case config == nil:
+		return option
+	case option == nil || *config < *option:
+		return config
+	}
+	return option
+}
+
+// acceptEncoding names the compressors whose responses the call can read.
+func (s *clientStream) acceptEncoding(sending string) string {
+	if s.info.acceptCompressors != nil {
+		return strings.Join(s.info.acceptCompressors, ",")
+	}
+	accept := ""
+	if encoding.GetCompressor("gzip") != nil {
+		accept = "gzip"
+	}
+	if sending != "" && sending != encoding.Identity && sending != accept {
+		if accept != "" {
+			accept += ","
+		}
+		accept += sending
+	}
+	return accept
+}
+
+// accepts reports whether the call may be answered with this encoding.
+func (c *callInfo) accepts(name string) bool {
+	if c.acceptCompressors == nil || name == encoding.Identity {
+		return true
+	}
+	for _, a := range c.acceptCompressors {
+		if a == name {
+			return true
+		}
+	}
+	return false
+}
+
+// addCredentials asks the per-call credentials and adds what they give to the
+// call's metadata.
+func (e *entrance) addCredentials(s *clientStream, call *wire.Call) (wire.MD, error) {
+	creds := e.set.perRPC
+	if len(creds) == 0 && s.info.creds == nil {
+		return call.MD, nil
+	}
+	audience := audienceOf(call)
+	md := make(wire.MD, len(call.MD)+2)
+	for k, v := range call.MD {
+		md[k] = v
+	}
+	for _, c := range creds {
+		if err := addCredential(s.ctx, md, c, audience, codes.Unauthenticated); err != nil {
+			return nil, err
+		}
+	}
+	if c := s.info.creds; c != nil {
+		if c.RequireTransportSecurity() {
+			return nil, status.Error(codes.Unauthenticated, "transport: cannot send secure credentials on an insecure connection")
+		}
+		if err := addCredential(s.ctx, md, c, audience, codes.Internal); err != nil {
+			return nil, err
+		}
+	}
+	return md, nil
+}
+
+// audienceOf is the URI that grpc-go hands to credentials.
+func audienceOf(call *wire.Call) string {
+	host := strings.TrimSuffix(call.Authority, ":443")
+	service := call.Method
+	if i := strings.LastIndex(service, "/"); i >= 0 {
+		service = service[:i]
+	}
+	return "https://" + host + service
+}
+
+func addCredential(ctx context.Context, md wire.MD, c credentials.PerRPCCredentials, audience string, code codes.Code) error {
+	data, err := c.GetRequestMetadata(ctx, audience)
+	if err != nil {
+		st, ok := status.FromError(err)
+		switch {
+		case !ok:
+			return status.Errorf(code, "transport: per-RPC creds failed due to error: %v", err)
+		case restricted(st.Code()):
+			return status.Errorf(codes.Internal, "transport: received per-RPC creds error with illegal status: %v", err)
+		}
+		return err
+	}
+	for k, v := range data {
+		k = strings.ToLower(k)
+		if err := validatePair(k, []string{v}); err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+		md[k] = append(md[k][:len(md[k]):len(md[k])], v)
+	}
+	return nil
+}
+
+// restricted tells the codes that a control plane must not produce (gRFC A54).
+func restricted(c codes.Code) bool {
+	switch c {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange, codes.DataLoss:
+		return true
+	}
+	return false
+}

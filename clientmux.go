@@ -1,0 +1,249 @@
+package stile
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// errRefused says that the server will not look at a call, so that it may be
+// made again another way.
+var errRefused = errors.New("stile: call refused by a server that is going away")
+
+// errProtocol wraps what a peer did wrong at the level of calls.
+func errProtocol(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", transport.ErrProtocol, fmt.Sprintf(format, args...))
+}
+
+// clientMux is the client's side of one connection: the table of its calls.
+type clientMux struct {
+	conn     transport.Conn
+	settings settings // the server's
+	slots    chan struct{}
+	lastID   atomic.Uint64
+	closed   atomic.Bool // no new calls: the server drains or the connection ended
+	onDown   func(*clientMux)
+
+	mu      sync.Mutex // held for short sections only, never while writing
+	streams map[uint64]*clientStream
+	parts   partTable
+	cause   error // why the connection ended
+}
+
+// newClientMux starts the connection. onDown is called once, from the reader,
+// when the connection takes no more calls.
+func newClientMux(conn transport.Conn, s settings, onDown func(*clientMux)) *clientMux {
+	m := &clientMux{conn: conn, settings: s, onDown: onDown, streams: map[uint64]*clientStream{}}
+	if s.maxStreams < 1<<20 {
+		m.slots = make(chan struct{}, s.maxStreams)
+	}
+	m.parts.limit = defaultHeaderList
+	conn.Start(m)
+	return m
+}
+
+// open enters s in the table. It waits for a free slot when the server limits
+// the number of streams, until done closes. errRefused: no new calls here.
+func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
+	if m.slots != nil {
+		select {
+		case m.slots <- struct{}{}:
+		case <-done:
+			return transport.ErrCanceled
+		}
+	}
+	s.mux, s.id = m, m.lastID.Add(1)
+	s.in.init(m.conn)
+	s.out.init(m.conn, s.id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed.Load() {
+		if m.slots != nil {
+			<-m.slots
+		}
+		return errRefused
+	}
+	m.streams[s.id] = s
+	return nil
+}
+
+// forget removes a stream whose call is over. Only the first call for an id counts.
+func (m *clientMux) forget(id uint64) {
+	m.mu.Lock()
+	_, ok := m.streams[id]
+	delete(m.streams, id)
+	m.parts.drop(id)
+	m.mu.Unlock()
+	if ok && m.slots != nil {
+		<-m.slots
+	}
+}
+
+func (m *clientMux) stream(id uint64) *clientStream {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.streams[id]
+}
+
+// HandleFrame implements [transport.Handler].
+func (m *clientMux) HandleFrame(h wire.Header, b *wire.Buf) {
+	if err := m.handle(h, b); err != nil {
+		m.conn.Fail(err)
+	}
+}
+
+func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
+	if h.Type == wire.TypeGoAway {
+		b.Release()
+		m.drain()
+		return nil
+	}
+	s := m.stream(h.Stream)
+	if s == nil { // late: the call is over on this side
+		b.Release()
+		return nil
+	}
+	switch h.Type {
+	case wire.TypeStream:
+		return m.handleStream(s, h, b)
+	case wire.TypePart:
+		defer b.Release()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.parts.add(h.Stream, b.B)
+	case wire.TypeReset:
+		defer b.Release()
+		r, err := wire.ParseReset(b.B)
+		if err != nil {
+			return errProtocol("%v", err)
+		}
+		s.reset(&r)
+		return nil
+	case wire.TypeWindow:
+		defer b.Release()
+		n, err := wire.ParseWindow(b.B)
+		if err != nil {
+			return errProtocol("%v", err)
+		}
+		return s.out.add(n)
+	}
+	b.Release()
+	return errProtocol("frame type %d from the server", h.Type)
+}
+
+func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf) error {
+	payload := b.B
+	if h.Flags&(wire.FlagHeader|wire.FlagTrailer) != 0 {
+		m.mu.Lock()
+		payload = m.parts.take(h.Stream, payload)
+		m.mu.Unlock()
+	}
+	if h.Flags&(wire.FlagCall|wire.FlagHalfClose) != 0 {
+		b.Release()
+		return errProtocol("client-only flags %#x from the server", uint8(h.Flags))
+	}
+	if h.Flags&wire.FlagHeader != 0 {
+		section, rest, err := wire.CutSection(payload)
+		if err == nil {
+			var head wire.Head
+			if head, err = wire.ParseHead(section); err == nil {
+				s.in.setHeader(&head, len(section))
+			}
+		}
+		if err != nil {
+			b.Release()
+			return errProtocol("%v", err)
+		}
+		payload = rest
+	}
+	var trailer *wire.Trailer
+	if h.Flags&wire.FlagTrailer != 0 {
+		section, rest, err := wire.CutSection(payload)
+		if err == nil {
+			trailer = new(wire.Trailer)
+			*trailer, err = wire.ParseTrailer(section)
+		}
+		if err != nil {
+			b.Release()
+			return errProtocol("%v", err)
+		}
+		payload = rest
+	}
+	if len(payload) > 0 {
+		if err := s.in.put(b, payload); err != nil {
+			return err
+		}
+	} else {
+		b.Release()
+	}
+	if trailer != nil {
+		s.in.end(trailer)
+		s.out.fail(errStreamDone)
+	}
+	return nil
+}
+
+// drain stops new calls; those under way go on. It acknowledges the server's
+// GoAway, after which the server may count on seeing no new call.
+func (m *clientMux) drain() {
+	m.mu.Lock()
+	first := !m.closed.Swap(true)
+	m.mu.Unlock()
+	if !first {
+		return
+	}
+	m.onDown(m)
+	go func() { // a handler must not write; ends with the write or the connection
+		_ = m.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
+	}()
+}
+
+// HandleClose implements [transport.Handler].
+func (m *clientMux) HandleClose(err error) {
+	m.mu.Lock()
+	first := !m.closed.Swap(true)
+	m.cause = err
+	streams := m.streams
+	m.streams = map[uint64]*clientStream{}
+	m.parts.clear()
+	m.mu.Unlock()
+	if first {
+		m.onDown(m)
+	}
+	for _, s := range streams {
+		s.in.fail(err)
+		s.out.fail(err)
+		if m.slots != nil {
+			<-m.slots
+		}
+	}
+}
+
+// abandon ends every call with a status and closes the connection.
+func (m *clientMux) abandon(err error) {
+	m.mu.Lock()
+	m.closed.Store(true)
+	for _, s := range m.streams {
+		s.in.fail(err)
+		s.out.fail(err)
+	}
+	m.mu.Unlock()
+	_ = m.conn.Close()
+}
+
+// reset records that the server ended the call without a trailer.
+func (s *clientStream) reset(r *wire.Reset) {
+	err := errRefused
+	if r.Code != wire.ResetRefused {
+		err = status.Error(codes.Code(r.Code), r.Message)
+	}
+	s.in.fail(err)
+	s.out.fail(errStreamDone)
+}

@@ -1,0 +1,354 @@
+package stile
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// errStreamDone tells a sender that the call is over; why is found by RecvMsg.
+var errStreamDone = errors.New("stile: the call is over")
+
+// clientStream is one local call. It implements [grpc.ClientStream] with that
+// interface's rules: one goroutine may send while one other receives.
+type clientStream struct {
+	mux     *clientMux
+	id      uint64
+	in      inbox
+	out     outflow
+	ctx     context.Context
+	cancel  context.CancelFunc // of ctx; nil when ctx is the caller's own
+	unwatch func() bool
+
+	desc   *grpc.StreamDesc
+	method string
+	info   callInfo
+	stats  []stats.Handler
+	begin  time.Time
+	pack   packer
+	unpack unpacker
+
+	opened      bool // entered in the connection's table
+	sentLast    bool
+	encodingSet bool
+	headerSeen  bool     // InHeader was reported
+	received    bool     // a message was
+	sendRoom    [16]byte // of the sending goroutine
+	grantRoom   [4]byte  // of the receiving goroutine
+
+	finished atomic.Bool
+	finish1  sync.Once
+}
+
+var _ grpc.ClientStream = (*clientStream)(nil)
+
+// start opens the call on m: sections, and the first message too when msg is
+// not nil. errRefused: nothing was sent.
+func (s *clientStream) start(m *clientMux, call *wire.Call, msg *packed, last bool) error {
+	if err := m.open(s, s.ctx.Done()); err != nil {
+		if s.ctx.Err() != nil {
+			return contextError(s.ctx)
+		}
+		return err
+	}
+	s.opened = true
+	if size := headerListSize(call.MD); uint64(size) > uint64(m.settings.maxHeaderList) {
+		return status.Errorf(codes.Internal, "header list size to send violates the maximum size (%d bytes) set by server", m.settings.maxHeaderList)
+	}
+	var room [512]byte
+	b := batch{
+		flags: wire.FlagCall,
+		head:  wire.AppendSection(room[:0], func(b []byte) []byte { return wire.AppendCall(b, call) }),
+	}
+	if msg != nil {
+		b.hasMsg, b.msg, b.gzipped = true, msg.data, msg.compressed
+	}
+	if last {
+		b.endFlags = wire.FlagHalfClose
+	}
+	s.outHeader(call)
+	return s.out.send(s.ctx.Done(), &b, nil)
+}
+
+// watch ends the call when its context does.
+func (s *clientStream) watch() {
+	s.unwatch = context.AfterFunc(s.ctx, func() { s.finish(contextError(s.ctx)) })
+}
+
+func (s *clientStream) Context() context.Context { return s.ctx }
+
+func (s *clientStream) Header() (metadata.MD, error) {
+	h, err := s.in.waitHeader(s.ctx)
+	if err != nil {
+		err = rpcError(err)
+		s.finish(err)
+		return nil, err
+	}
+	if h == nil { // trailers only
+		return nil, nil
+	}
+	s.inHeader(h)
+	return headerMD(h), nil
+}
+
+func headerMD(h *wire.Head) metadata.MD {
+	md := make(metadata.MD, len(h.MD)+1)
+	for k, v := range h.MD {
+		md[k] = v
+	}
+	md["content-type"] = []string{contentType(h.ContentSubtype)}
+	return md
+}
+
+// Trailer implements [grpc.ClientStream]. A response of a trailer alone carries
+// the content type there, as in grpc-go.
+func (s *clientStream) Trailer() metadata.MD {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if s.in.trailer == nil {
+		return nil
+	}
+	md := make(metadata.MD, len(s.in.trailer.MD)+1)
+	for k, v := range s.in.trailer.MD {
+		md[k] = v
+	}
+	if s.in.header == nil {
+		md["content-type"] = []string{contentType(s.info.contentSubtype)}
+	}
+	return md
+}
+
+func (s *clientStream) SendMsg(m any) error {
+	if s.sentLast {
+		return status.Errorf(codes.Internal, "SendMsg called after CloseSend")
+	}
+	if !s.desc.ClientStreams {
+		s.sentLast = true
+	}
+	p, err := s.pack.pack(m)
+	if err == nil {
+		err = checkSize(len(p.data), *s.info.maxSend)
+	}
+	if err != nil {
+		p.free()
+		s.finish(err)
+		return err
+	}
+	defer p.free()
+	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	if s.sentLast {
+		b.endFlags = wire.FlagHalfClose
+	}
+	if s.finished.Load() || s.out.send(s.ctx.Done(), &b, s.sendRoom[:0]) != nil {
+		return io.EOF // the status is RecvMsg's to tell
+	}
+	s.outPayload(m, &p)
+	return nil
+}
+
+func checkSize(size, limit int) error {
+	if size > limit {
+		return status.Errorf(codes.ResourceExhausted, "trying to send message larger than max (%d vs. %d)", size, limit)
+	}
+	return nil
+}
+
+func (s *clientStream) CloseSend() error {
+	if s.sentLast {
+		return nil
+	}
+	s.sentLast = true
+	if !s.finished.Load() {
+		_ = s.out.send(s.ctx.Done(), &batch{endFlags: wire.FlagHalfClose}, s.sendRoom[:0])
+	}
+	return nil
+}
+
+func (s *clientStream) RecvMsg(m any) error {
+	err := s.recv(m)
+	if err == nil && !s.desc.ServerStreams {
+		err = s.recvEnd()
+	}
+	if errors.Is(err, errRefused) {
+		err = status.Error(codes.Unavailable, "the server is going away and took no new call")
+	}
+	if err != nil {
+		s.finish(err)
+	} else if !s.desc.ServerStreams {
+		s.finish(nil)
+	}
+	return err
+}
+
+// recvEnd reads the end of a call that has one response.
+func (s *clientStream) recvEnd() error {
+	msg, err := s.in.readMessage(s.ctx, *s.info.maxRecv, s.grant)
+	switch {
+	case err == io.EOF:
+		return s.endStatus(nil)
+	case err != nil:
+		return readError(err)
+	}
+	msg.release()
+	return status.Error(codes.Internal, "cardinality violation: expected <EOF> for non server-streaming RPCs, but received another message")
+}
+
+// recv reads one message. io.EOF: the call ended with OK.
+func (s *clientStream) recv(m any) error {
+	msg, err := s.in.readMessage(s.ctx, *s.info.maxRecv, s.grant)
+	if herr := s.readHeader(); herr != nil {
+		msg.release()
+		return herr
+	}
+	if err == io.EOF {
+		if err := s.endStatus(io.EOF); err != io.EOF {
+			return err
+		}
+		if !s.desc.ServerStreams && !s.received {
+			return status.Error(codes.Internal, "cardinality violation: received no response message from non-server-streaming RPC")
+		}
+		return io.EOF
+	}
+	if err != nil {
+		return readError(err)
+	}
+	defer msg.release()
+	wireLen := len(msg.data)
+	size, err := s.unpack.unpack(&msg, m)
+	if err != nil {
+		return err
+	}
+	s.received = true
+	s.inPayload(m, size, wireLen)
+	return nil
+}
+
+// endStatus is the call's status, or ok.
+func (s *clientStream) endStatus(ok error) error {
+	t := s.in.status()
+	s.inTrailer(t)
+	if err := statusOf(t); err != nil {
+		return err
+	}
+	return ok
+}
+
+// readHeader takes note of the response header once it is there.
+func (s *clientStream) readHeader() error {
+	if s.encodingSet {
+		return nil
+	}
+	h := s.in.responseHeader()
+	if h == nil {
+		return nil
+	}
+	s.encodingSet = true
+	s.inHeader(h)
+	s.unpack.setEncoding(h.Encoding, s.unpack.dc)
+	if s.unpack.encoding != "" && !s.info.accepts(s.unpack.encoding) {
+		return status.Errorf(codes.Internal, "grpc: peer compressed the response with %q which is not allowed by AcceptCompressors", h.Encoding)
+	}
+	return nil
+}
+
+// grant lets the server send n more bytes.
+func (s *clientStream) grant(n int) {
+	h := wire.Header{Type: wire.TypeWindow, Stream: s.id}
+	_ = s.mux.conn.Write(s.ctx.Done(), h, wire.AppendWindow(s.grantRoom[:0], uint32(n)), nil)
+}
+
+// finish ends the call on this side; err is its outcome, nil or io.EOF for OK.
+// Only the first call counts. It never blocks.
+func (s *clientStream) finish(err error) {
+	s.finish1.Do(func() {
+		if err == io.EOF {
+			err = nil
+		}
+		s.finished.Store(true)
+		if s.unwatch != nil {
+			s.unwatch()
+		}
+		if s.opened {
+			s.hangUp(err)
+		}
+		s.after(err)
+		if s.cancel != nil {
+			s.cancel()
+		}
+	})
+}
+
+// hangUp gives back what the connection holds for the call, and tells the server
+// if it does not know that the call is over.
+func (s *clientStream) hangUp(err error) {
+	s.in.mu.Lock()
+	over := s.in.ended || s.in.err != nil
+	s.in.mu.Unlock()
+	if err != nil {
+		s.in.fail(err)
+	}
+	s.in.discard()
+	s.out.fail(errStreamDone)
+	s.mux.forget(s.id)
+	if !over && s.out.sent.Load() {
+		s.sendReset(err)
+	}
+}
+
+// sendReset tells the server that the call is over. It does not wait for a
+// server that does not read: a frame that does not fit now is sent later.
+func (s *clientStream) sendReset(err error) {
+	code := codes.Canceled
+	if err != nil {
+		code = status.Code(err)
+	}
+	h := wire.Header{Type: wire.TypeReset, Stream: s.id}
+	head := wire.AppendReset(nil, &wire.Reset{Code: uint32(code)})
+	conn := s.mux.conn
+	if conn.Write(closedChan, h, head, nil) != nil {
+		go func() { _ = conn.Write(nil, h, head, nil) }() // ends with the write or the connection
+	}
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// after gives the caller what its options ask for.
+func (s *clientStream) after(err error) {
+	var trailer metadata.MD
+	if len(s.info.trailer) > 0 || len(s.stats) > 0 {
+		trailer = s.Trailer()
+	}
+	for _, md := range s.info.header {
+		if h := s.in.responseHeader(); h != nil {
+			*md = headerMD(h)
+		} else {
+			*md = nil
+		}
+	}
+	for _, md := range s.info.trailer {
+		*md = trailer
+	}
+	for _, p := range s.info.peer {
+		if s.opened {
+			*p = *peerOf(s.mux.conn.Info())
+		}
+	}
+	s.endStats(err, trailer)
+	if errors.Is(err, errRefused) { // the call is made again, and ends there
+		return
+	}
+	for _, f := range s.info.onFinish {
+		f(err)
+	}
+}

@@ -1,0 +1,218 @@
+package stile
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// method is one callable method of a server.
+type method struct {
+	impl   any
+	unary  *grpc.MethodDesc // or
+	stream *grpc.StreamDesc
+	info   *grpc.UnaryServerInfo
+}
+
+// methodTable finds methods by full name, "/package.Service/Method".
+type methodTable struct {
+	methods  map[string]*method
+	services map[string]bool
+}
+
+func newMethodTable(table serviceTable) methodTable {
+	t := methodTable{methods: map[string]*method{}, services: map[string]bool{}}
+	for name, e := range table {
+		t.services[name] = true
+		for m, desc := range e.unary {
+			t.methods["/"+name+"/"+m] = &method{impl: e.impl, unary: desc}
+		}
+		for m, desc := range e.streams {
+			t.methods["/"+name+"/"+m] = &method{impl: e.impl, stream: desc}
+		}
+	}
+	return t
+}
+
+// add enters a service as grpc.Server.RegisterService does.
+func (t serviceTable) add(desc *grpc.ServiceDesc, impl any) {
+	e := &serviceEntry{impl: impl, unary: map[string]*grpc.MethodDesc{}, streams: map[string]*grpc.StreamDesc{}, metadata: desc.Metadata}
+	for i := range desc.Methods {
+		e.unary[desc.Methods[i].MethodName] = &desc.Methods[i]
+	}
+	for i := range desc.Streams {
+		e.streams[desc.Streams[i].StreamName] = &desc.Streams[i]
+	}
+	t[desc.ServiceName] = e
+}
+
+// unknown is the status for a method that is not in the table.
+func (t *methodTable) unknown(name string) *status.Status {
+	rest, ok := strings.CutPrefix(name, "/")
+	i := strings.LastIndex(rest, "/")
+	switch {
+	case !ok || i < 0:
+		return status.Newf(codes.Unimplemented, "malformed method name: %q", name)
+	case t.services[rest[:i]]:
+		return status.Newf(codes.Unimplemented, "unknown method %v for service %v", rest[i+1:], rest[:i])
+	}
+	return status.Newf(codes.Unimplemented, "unknown service %v", rest[:i])
+}
+
+// serve runs one call from its first section to its status, on a worker.
+func (s *serverStream) serve() {
+	d := s.conn.door
+	defer d.handlers.Done()
+	call, err := wire.ParseCall(s.section)
+	s.sectionBuf.Release()
+	s.section, s.sectionBuf = nil, nil
+	if err != nil {
+		s.conn.conn.Fail(errProtocol("%v", err))
+		s.close()
+		return
+	}
+	s.call = call
+	s.begin()
+	defer s.close()
+	m := d.methods.methods[call.Method]
+	switch {
+	case m != nil:
+	case d.set.unknown != nil && d.wellFormed(call.Method):
+		m = &method{stream: d.set.unknown}
+	default:
+		_ = s.writeStatus(d.methods.unknown(call.Method))
+		return
+	}
+	err = s.process(m)
+	s.endStats(err)
+}
+
+// wellFormed reports whether a method name has both its slashes: an unknown
+// service handler sees no other.
+func (d *door) wellFormed(name string) bool {
+	return strings.HasPrefix(name, "/") && strings.LastIndex(name, "/") > 0
+}
+
+// process runs a method behind its interceptors and writes the status.
+func (s *serverStream) process(m *method) error {
+	s.desc = m.stream
+	if s.desc == nil {
+		s.desc = unaryDesc
+	}
+	s.beginStats()
+	if st := s.setCodec(); st != nil {
+		_ = s.writeStatus(st)
+		return st.Err()
+	}
+	s.ctx = grpc.NewContextWithServerTransportStream(s.ctx, (*transportStream)(s))
+	var reply any
+	var err error
+	if m.unary != nil {
+		reply, err = m.unary.Handler(m.impl, s.ctx, s.RecvMsg, s.conn.door.set.unaryInt)
+	} else {
+		err = s.runStream(m)
+	}
+	if err != nil {
+		st, ok := status.FromError(err)
+		if !ok {
+			st = status.FromContextError(err)
+		}
+		_ = s.writeStatus(st)
+		return st.Err()
+	}
+	if m.unary != nil {
+		return s.writeReply(reply)
+	}
+	_ = s.writeStatus(statusOK)
+	return nil
+}
+
+func (s *serverStream) runStream(m *method) error {
+	intercept := s.conn.door.set.streamInt
+	if intercept == nil || !s.desc.ClientStreams && !s.desc.ServerStreams {
+		return s.desc.Handler(m.impl, s)
+	}
+	info := &grpc.StreamServerInfo{FullMethod: s.call.Method, IsClientStream: s.desc.ClientStreams, IsServerStream: s.desc.ServerStreams}
+	return intercept(m.impl, s, info, s.desc.Handler)
+}
+
+// setCodec chooses codec and compressors for what the client announced.
+func (s *serverStream) setCodec() *status.Status {
+	set := &s.conn.door.set
+	codec := set.codec
+	if codec == nil {
+		if s.call.ContentSubtype != "" {
+			codec = codecFor(s.call.ContentSubtype)
+		}
+		if codec == nil { // grpc-go: an unknown subtype is taken for proto
+			codec = protoCodec
+		}
+	}
+	s.pack = packer{codec: codec}
+	s.unpack = unpacker{codec: codec, limit: set.maxRecv, server: true}
+	name := s.call.Encoding
+	s.unpack.setEncoding(name, set.dc)
+	compressed := name != "" && name != encoding.Identity
+	if compressed && s.unpack.dc == nil && s.unpack.comp == nil {
+		return status.Newf(codes.Unimplemented, "grpc: Decompressor is not installed for grpc-encoding %q", name)
+	}
+	switch {
+	case set.cp != nil:
+		s.pack.cp, s.encoding = set.cp, set.cp.Type()
+	case compressed:
+		if s.pack.comp = encoding.GetCompressor(name); s.pack.comp != nil {
+			s.encoding = name
+		}
+	}
+	return nil
+}
+
+// begin makes the call's context: deadline, incoming metadata, peer.
+func (s *serverStream) begin() {
+	ctx := s.conn.ctx
+	var cancel context.CancelFunc
+	if s.call.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, s.call.Timeout)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	s.conn.mu.Lock()
+	s.cancel = cancel
+	gone := s.gone
+	s.conn.mu.Unlock()
+	if gone {
+		cancel()
+	}
+	s.ctx = metadata.NewIncomingContext(ctx, s.incomingMD())
+	s.tagStats()
+}
+
+// incomingMD is the metadata that a grpc-go server would show for this call.
+func (s *serverStream) incomingMD() metadata.MD {
+	md := make(metadata.MD, len(s.call.MD)+4)
+	for k, v := range s.call.MD {
+		if !reserved(k) {
+			md[k] = v
+		}
+	}
+	md["content-type"] = []string{contentType(s.call.ContentSubtype)}
+	if s.call.Authority != "" {
+		md[":authority"] = []string{s.call.Authority}
+	}
+	if s.call.UserAgent != "" {
+		md["user-agent"] = []string{s.call.UserAgent}
+	}
+	if s.call.AcceptEncoding != "" {
+		md["grpc-accept-encoding"] = []string{s.call.AcceptEncoding}
+	}
+	return md
+}
+
+var statusOK = status.New(codes.OK, "")

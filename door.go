@@ -1,0 +1,198 @@
+package stile
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/local"
+)
+
+// door is the local side of a server: the rendezvous beside each listener, the
+// connections that came through them and the services behind.
+type door struct {
+	set     serverSettings
+	own     ownServerOptions
+	log     *slog.Logger
+	methods methodTable
+	workers workers
+
+	mu        sync.Mutex
+	listeners map[transport.Listener]struct{}
+	conns     map[*serverConn]struct{}
+	state     doorState
+	accepting sync.WaitGroup // accept loops
+	handlers  sync.WaitGroup // running handlers
+}
+
+type doorState int
+
+const (
+	doorOpen doorState = iota
+	doorDraining
+	doorStopped
+)
+
+func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door {
+	d := &door{
+		set: set, own: own, log: own.logger, methods: newMethodTable(table),
+		listeners: map[transport.Listener]struct{}{}, conns: map[*serverConn]struct{}{},
+	}
+	if d.log == nil {
+		d.log = slog.Default()
+	}
+	return d
+}
+
+// open publishes the rendezvous beside lis and accepts there. The result closes
+// it again. A door that cannot open is said in the log: the listener serves on.
+func (d *door) open(lis net.Listener) func() {
+	keys, err := local.KeysForListener(lis)
+	if errors.Is(err, local.ErrAddress) || errors.Is(err, local.ErrUnsupported) {
+		return func() {} // no address a client could look for
+	}
+	shut := strings.Join(d.set.shut, "; ")
+	var l transport.Listener
+	if err == nil {
+		l, err = local.Listen(local.ListenConfig{
+			Dir: d.own.dir, Keys: keys, AllowUIDs: d.own.allowUIDs, Logger: d.log,
+			NoSHM: d.own.noSharedMemory || socketsOnly(), Shut: shut,
+			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList()}.encode(),
+		})
+	}
+	if shut != "" {
+		d.log.Info("stile: the local door stays shut, calls are plain gRPC", "address", lis.Addr().String(), "reason", shut)
+	}
+	if err != nil {
+		d.log.Warn("stile: no local door beside the listener, calls are plain gRPC", "address", lis.Addr().String(), "error", err)
+		return func() {}
+	}
+	if !d.add(l) {
+		_ = l.Close()
+		return func() {}
+	}
+	go d.accept(l)
+	return func() { d.remove(l) }
+}
+
+func (d *door) headerList() uint32 {
+	if d.set.maxHeaderList > 0 {
+		return d.set.maxHeaderList
+	}
+	return defaultHeaderList
+}
+
+func (d *door) add(l transport.Listener) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state != doorOpen {
+		return false
+	}
+	d.listeners[l] = struct{}{}
+	d.accepting.Add(1)
+	return true
+}
+
+func (d *door) remove(l transport.Listener) {
+	d.mu.Lock()
+	delete(d.listeners, l)
+	d.mu.Unlock()
+	_ = l.Close()
+}
+
+func (d *door) accept(l transport.Listener) {
+	defer d.accepting.Done()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				d.log.Warn("stile: the local door closed", "error", err)
+			}
+			return
+		}
+		c := newServerConn(d, conn)
+		d.mu.Lock()
+		state := d.state
+		if state == doorOpen {
+			d.conns[c] = struct{}{}
+		}
+		d.mu.Unlock()
+		c.start()
+		if state != doorOpen {
+			_ = conn.Close()
+		}
+	}
+}
+
+// forget drops a connection that ended.
+func (d *door) forget(c *serverConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.conns, c)
+}
+
+// shutListeners moves to state and stops accepting. It returns the connections,
+// or false when the door is in that state or beyond.
+func (d *door) shutListeners(state doorState) ([]*serverConn, bool) {
+	d.mu.Lock()
+	if d.state >= state {
+		d.mu.Unlock()
+		return nil, false
+	}
+	d.state = state
+	listeners := d.listeners
+	d.listeners = map[transport.Listener]struct{}{}
+	conns := make([]*serverConn, 0, len(d.conns))
+	for c := range d.conns {
+		conns = append(conns, c)
+	}
+	d.mu.Unlock()
+	for l := range listeners {
+		_ = l.Close()
+	}
+	return conns, true
+}
+
+// drain takes no new connections and asks clients to make no new calls.
+func (d *door) drain() {
+	conns, _ := d.shutListeners(doorDraining)
+	for _, c := range conns {
+		c.drain()
+	}
+}
+
+// gracefulStop drains and returns when all calls have ended.
+func (d *door) gracefulStop() {
+	d.drain()
+	d.mu.Lock()
+	conns := make([]*serverConn, 0, len(d.conns))
+	for c := range d.conns {
+		conns = append(conns, c)
+	}
+	d.mu.Unlock()
+	for _, c := range conns {
+		c.waitDrained()
+		_ = c.conn.Close()
+	}
+	d.stop()
+	d.handlers.Wait()
+}
+
+// stop ends every connection, and so every call, at once.
+func (d *door) stop() {
+	conns, _ := d.shutListeners(doorStopped)
+	for _, c := range conns {
+		c.conn.Fail(transport.ErrClosed)
+	}
+	for _, c := range conns {
+		_ = c.conn.Close()
+	}
+	d.accepting.Wait()
+	if d.set.waitForHandlers {
+		d.handlers.Wait()
+	}
+	d.workers.close()
+}

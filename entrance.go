@@ -1,0 +1,282 @@
+package stile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/local"
+)
+
+const (
+	// retryEvery is how often calls look for a local door that is not there. It is
+	// what the return to a door within a second costs: one lstat per address.
+	retryEvery = 200 * time.Millisecond
+	// patience is how long one call waits for a local door before it goes over
+	// gRPC; the attempt goes on without it.
+	patience = 50 * time.Millisecond
+	// resolvePatience is the same for the target's first resolution.
+	resolvePatience = 250 * time.Millisecond
+)
+
+// entrance decides for one grpc.ClientConn which way its calls go, and keeps the
+// local connection. Its methods are safe for concurrent use.
+type entrance struct {
+	cc   *grpc.ClientConn
+	d    *dialer
+	set  clientSettings
+	shut string // not empty: why all calls are gRPC's
+	log  *slog.Logger
+
+	mux    atomic.Pointer[clientMux] // the connection calls use; nil: none
+	config atomic.Pointer[grpc.ServiceConfig]
+
+	mu      sync.Mutex
+	finder  *finder
+	trying  chan struct{} // closed when the attempt under way ends; nil: none
+	lastTry time.Time
+	closed  bool
+	said    map[string]bool // what the log was told
+}
+
+func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
+	e := &entrance{cc: cc, d: d, set: readClient(cc), log: d.own.logger, said: map[string]bool{}}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if e.set.layoutUnknown && d.explicit != nil {
+		e.set = *d.explicit
+	}
+	e.set.allow(&d.own)
+	if len(e.set.shut) > 0 {
+		e.shut = strings.Join(e.set.shut, "; ")
+		e.sayOnce("calls go over gRPC", "reason", e.shut)
+		return e
+	}
+	e.config.Store(e.set.defaultServiceConfig)
+	go e.watch()
+	return e
+}
+
+// allow drops the reasons to stay shut that Stile's own options lift.
+func (s *clientSettings) allow(own *ownDialOptions) {
+	if !s.customDialer || !own.pastDialer {
+		return
+	}
+	kept := s.shut[:0]
+	for _, reason := range s.shut {
+		if reason != shutDialer {
+			kept = append(kept, reason)
+		}
+	}
+	s.shut = kept
+}
+
+// sayOnce logs what a person should know, once for each message and target.
+func (e *entrance) sayOnce(msg string, args ...any) {
+	e.mu.Lock()
+	said := e.said[msg]
+	e.said[msg] = true
+	e.mu.Unlock()
+	if !said {
+		e.log.Info("stile: "+msg, append([]any{"target", e.cc.Target()}, args...)...)
+	}
+}
+
+// watch waits for the end of the grpc.ClientConn, which has no hook for it.
+func (e *entrance) watch() {
+	for s := e.cc.GetState(); s != connectivity.Shutdown; s = e.cc.GetState() {
+		e.cc.WaitForStateChange(context.Background(), s)
+	}
+	e.close()
+}
+
+// close ends the local connection and the search for one.
+func (e *entrance) close() {
+	e.mu.Lock()
+	e.closed = true
+	f, m := e.finder, e.mux.Swap(nil)
+	e.mu.Unlock()
+	e.d.forget(e)
+	if f != nil {
+		f.close()
+	}
+	if m != nil {
+		m.abandon(status.Error(codes.Canceled, "grpc: the client connection is closing"))
+	}
+}
+
+// enter returns the local connection that a call of method takes, or nil when it
+// goes over gRPC.
+func (e *entrance) enter(ctx context.Context, method string) *clientMux {
+	if e.shut != "" || e.cc.GetState() == connectivity.Shutdown {
+		return nil
+	}
+	m := e.mux.Load()
+	if m == nil || m.closed.Load() {
+		if m = e.look(ctx); m == nil {
+			return nil
+		}
+	}
+	if e.needsGRPC(method) {
+		return nil
+	}
+	return m
+}
+
+// needsGRPC reports whether the service config asks for what only grpc-go does.
+func (e *entrance) needsGRPC(method string) bool {
+	if e.config.Load() == nil || e.set.disableRetry {
+		return false
+	}
+	mc := e.methodConfig(method)
+	if mc.RetryPolicy == nil {
+		return false
+	}
+	e.sayOnce("a method with a retry policy goes over gRPC", "method", method)
+	return true
+}
+
+// methodConfig is the service config's part for a method, as grpc-go looks it up.
+func (e *entrance) methodConfig(method string) grpc.MethodConfig {
+	sc := e.config.Load()
+	if sc == nil {
+		return grpc.MethodConfig{}
+	}
+	if mc, ok := sc.Methods[method]; ok {
+		return mc
+	}
+	if mc, ok := sc.Methods[method[:strings.LastIndex(method, "/")+1]]; ok {
+		return mc
+	}
+	return sc.Methods[""]
+}
+
+// look tries to find a local door, at most every retryEvery, and waits a little
+// for the result.
+func (e *entrance) look(ctx context.Context) *clientMux {
+	e.mu.Lock()
+	done := e.trying
+	if done == nil {
+		if e.closed || time.Since(e.lastTry) < retryEvery {
+			e.mu.Unlock()
+			return nil
+		}
+		done = make(chan struct{})
+		e.trying = done
+		go e.try(done)
+	}
+	wait := patience
+	if e.finder == nil || !e.finder.known() {
+		wait = resolvePatience
+	}
+	e.mu.Unlock()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if m := e.mux.Load(); m != nil && !m.closed.Load() {
+		return m
+	}
+	return nil
+}
+
+// try makes one attempt; it owns e.trying.
+func (e *entrance) try(done chan struct{}) {
+	defer close(done)
+	m := e.attempt()
+	e.mu.Lock()
+	e.trying, e.lastTry = nil, time.Now()
+	if e.closed {
+		e.mu.Unlock()
+		if m != nil {
+			_ = m.conn.Close()
+		}
+		return
+	}
+	if m != nil {
+		e.mux.Store(m)
+	}
+	e.mu.Unlock()
+}
+
+// attempt resolves the target if need be and knocks at each address.
+func (e *entrance) attempt() *clientMux {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	e.mu.Lock()
+	if e.finder == nil {
+		e.finder = newFinder(e)
+	}
+	f := e.finder
+	e.mu.Unlock()
+	addrs, reason := f.addresses(ctx)
+	if reason != "" {
+		e.sayOnce("calls go over gRPC", "reason", reason)
+		return nil
+	}
+	cfg := e.dialConfig()
+	for _, a := range addrs {
+		key, err := local.KeyOf(a)
+		if err != nil {
+			continue
+		}
+		conn, blob, err := local.Dial(ctx, key, cfg)
+		if err != nil {
+			e.heed(a.String(), err)
+			continue
+		}
+		s, err := parseSettings(blob)
+		if err != nil {
+			conn.Start(discard{})
+			conn.Fail(err)
+			_ = conn.Close()
+			e.heed(a.String(), err)
+			continue
+		}
+		return newClientMux(conn, s, e.down)
+	}
+	f.again()
+	return nil
+}
+
+func (e *entrance) dialConfig() local.DialConfig {
+	return local.DialConfig{
+		Dir: e.d.own.dir, AllowUIDs: e.d.own.allowUIDs, Logger: e.log,
+		NoSHM: e.d.own.noSharedMemory || socketsOnly(),
+	}
+}
+
+// socketsOnly reports whether the environment forbids shared memory.
+func socketsOnly() bool { return os.Getenv("STILE_TRANSPORT") == "unix" }
+
+// heed says once what keeps calls from a door that is there.
+func (e *entrance) heed(addr string, err error) {
+	for _, usual := range []error{local.ErrNoEntry, local.ErrStale, local.ErrAddress, local.ErrUnsupported} {
+		if errors.Is(err, usual) {
+			return
+		}
+	}
+	e.sayOnce("the local door cannot be used", "address", addr, "error", err.Error())
+}
+
+// down is called by a connection that takes no more calls.
+func (e *entrance) down(m *clientMux) {
+	e.mux.CompareAndSwap(m, nil)
+	e.mu.Lock()
+	e.lastTry = time.Time{} // a server replaced in place is found at once
+	e.mu.Unlock()
+}

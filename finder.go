@@ -1,0 +1,246 @@
+package stile
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// finder resolves a target with the resolver that grpc-go itself would use, and
+// keeps the newest answer.
+type finder struct {
+	e      *entrance
+	scheme string
+	res    resolver.Resolver
+	failed string // why there is no resolver
+
+	mu     sync.Mutex
+	addrs  []string
+	policy string        // load-balancing policy the resolver asks for
+	first  chan struct{} // closed by the first answer
+	have   bool
+}
+
+// resolverConn is what a finder shows its resolver.
+type resolverConn struct {
+	resolver.ClientConn // room for methods of newer versions
+	*finder
+}
+
+func newFinder(e *entrance) *finder {
+	f := &finder{e: e, first: make(chan struct{})}
+	u, err := url.Parse(e.cc.CanonicalTarget())
+	if err != nil {
+		f.failed = err.Error()
+		return f
+	}
+	f.scheme = u.Scheme
+	b := f.builder()
+	if b == nil {
+		f.failed = "no resolver for scheme " + strconv.Quote(f.scheme)
+		return f
+	}
+	opts := resolver.BuildOptions{DisableServiceConfig: e.set.disableServiceConfig, DialCreds: insecure.NewCredentials()}
+	f.res, err = b.Build(resolver.Target{URL: *u}, resolverConn{finder: f}, opts)
+	if err != nil {
+		f.failed = err.Error()
+	}
+	return f
+}
+
+func (f *finder) builder() resolver.Builder {
+	for _, b := range f.e.set.resolvers {
+		if b.Scheme() == f.scheme {
+			return b
+		}
+	}
+	return resolver.Get(f.scheme)
+}
+
+func (f *finder) close() {
+	if f.res != nil {
+		f.res.Close()
+	}
+}
+
+// known reports whether the resolver has answered.
+func (f *finder) known() bool {
+	select {
+	case <-f.first:
+		return true
+	default:
+		return f.failed != ""
+	}
+}
+
+// again hints to the resolver that its answer may be old.
+func (f *finder) again() {
+	if f.res != nil {
+		f.res.ResolveNow(resolver.ResolveNowOptions{})
+	}
+}
+
+// UpdateState implements [resolver.ClientConn].
+func (c resolverConn) UpdateState(s resolver.State) error {
+	var addrs []string
+	for _, a := range s.Addresses {
+		addrs = append(addrs, a.Addr)
+	}
+	if len(addrs) == 0 {
+		for _, ep := range s.Endpoints {
+			for _, a := range ep.Addresses {
+				addrs = append(addrs, a.Addr)
+			}
+		}
+	}
+	config := c.e.set.defaultServiceConfig
+	policy := c.e.set.policy
+	if r := s.ServiceConfig; r != nil && !c.e.set.disableServiceConfig {
+		if p, ok := r.Config.(*parsedConfig); ok && r.Err == nil {
+			config, policy = p.ServiceConfig, p.policy
+		}
+	}
+	c.e.config.Store(config)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addrs, c.policy = addrs, policy
+	if !c.have {
+		c.have = true
+		close(c.first)
+	}
+	return nil
+}
+
+// ReportError implements [resolver.ClientConn]. gRPC's own resolver reports the
+// same error to the callers.
+func (c resolverConn) ReportError(error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.have {
+		c.have = true
+		close(c.first)
+	}
+}
+
+// NewAddress implements [resolver.ClientConn].
+func (c resolverConn) NewAddress(addrs []resolver.Address) {
+	_ = c.UpdateState(resolver.State{Addresses: addrs})
+}
+
+// parsedConfig is a service config as grpc-go parsed it, and the policy it names.
+type parsedConfig struct {
+	*grpc.ServiceConfig
+	policy string
+}
+
+// ParseServiceConfig implements [resolver.ClientConn] with grpc-go's own parser,
+// which it only shows through a connection's default config.
+func (c resolverConn) ParseServiceConfig(js string) *serviceconfig.ParseResult {
+	cc, err := grpc.NewClient("passthrough:///config", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(js))
+	if err != nil {
+		return &serviceconfig.ParseResult{Err: err}
+	}
+	defer cc.Close()
+	return &serviceconfig.ParseResult{Config: &parsedConfig{readClient(cc).defaultServiceConfig, policyOf(js)}}
+}
+
+// policyOf returns the first load-balancing policy a service config names, ""
+// for none.
+func policyOf(js string) string {
+	var sc struct {
+		LoadBalancingPolicy string
+		LoadBalancingConfig []map[string]json.RawMessage
+	}
+	if json.Unmarshal([]byte(js), &sc) != nil {
+		return ""
+	}
+	for _, choice := range sc.LoadBalancingConfig {
+		for name := range choice {
+			return name
+		}
+	}
+	return strings.ToLower(sc.LoadBalancingPolicy)
+}
+
+// addresses waits for the first answer and returns the addresses to knock at, or
+// the reason why none will do.
+func (f *finder) addresses(ctx context.Context) ([]net.Addr, string) {
+	if f.failed != "" {
+		return nil, f.failed
+	}
+	select {
+	case <-f.first:
+	case <-ctx.Done():
+		return nil, ""
+	}
+	f.mu.Lock()
+	names, policy := f.addrs, f.policy
+	f.mu.Unlock()
+	if policy != "" && policy != "pick_first" && len(names) > 1 {
+		return nil, "load-balancing policy " + policy + " spreads calls over " + strconv.Itoa(len(names)) + " addresses"
+	}
+	var out []net.Addr
+	for _, name := range names {
+		out = append(out, f.parse(ctx, name)...)
+	}
+	return out, ""
+}
+
+// parse turns an address as resolvers give it into what a listener has. Names
+// are looked up, as grpc-go's dialer does with what a passthrough target holds.
+func (f *finder) parse(ctx context.Context, name string) []net.Addr {
+	if f.scheme == "unix" || f.scheme == "unix-abstract" {
+		return []net.Addr{&net.UnixAddr{Net: "unix", Name: name}}
+	}
+	if path, ok := strings.CutPrefix(name, "unix:"); ok {
+		if rest, ok := strings.CutPrefix(path, "//"); ok {
+			path = rest
+		}
+		return []net.Addr{&net.UnixAddr{Net: "unix", Name: path}}
+	}
+	host, port, err := net.SplitHostPort(name)
+	if err != nil {
+		return nil
+	}
+	p, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil {
+		return nil
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []net.Addr{&net.TCPAddr{IP: ip.AsSlice(), Port: p, Zone: ip.Zone()}}
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil
+	}
+	var out []net.Addr
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		out = append(out, &net.TCPAddr{IP: ip.AsSlice(), Port: p, Zone: ip.Zone()})
+	}
+	return out
+}
+
+// discard is the handler of a connection that is of no use.
+type discard struct{}
+
+var _ transport.Handler = discard{}
+
+func (discard) HandleFrame(_ wire.Header, b *wire.Buf) { b.Release() }
+func (discard) HandleClose(error)                      {}

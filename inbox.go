@@ -1,0 +1,340 @@
+package stile
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// initialWindow is how many message bytes a peer may send on a stream before the
+// receiver has read any. It bounds what a stream that nobody reads can pin, and
+// is part of protocol version 1.
+const initialWindow = 256 << 10
+
+// prefixLen is gRPC's length prefix of a message: one byte of flags, four of
+// big-endian length.
+const prefixLen = 5
+
+var errWindow = fmt.Errorf("%w: more message bytes than the window allows", transport.ErrProtocol)
+
+// inbox is the receiving half of a stream: what the connection's reader puts in
+// and one user goroutine takes out. The reader never blocks on it.
+type inbox struct {
+	conn transport.Conn // for Poll only
+
+	mu       sync.Mutex
+	chunks   []chunk
+	first    int  // index of the first unread chunk
+	allowed  int  // bytes the peer may still send
+	consumed int  // bytes read and not yet granted again
+	ended    bool // the peer sends no more message bytes
+	err      error
+	waiting  bool
+
+	header     *wire.Head    // response header (client side)
+	trailer    *wire.Trailer // status (client side); set together with ended
+	headerSize int           // encoded size of the header section, bytes
+
+	arrived atomic.Bool   // something changed since the waiter last looked
+	wake    chan struct{} // capacity 1; signalled when waiting
+}
+
+// chunk is a part of the message byte stream.
+type chunk struct {
+	buf  *wire.Buf
+	data []byte // unread part of buf
+}
+
+func (in *inbox) init(conn transport.Conn) {
+	in.conn = conn
+	in.allowed = initialWindow
+	in.wake = make(chan struct{}, 1)
+}
+
+// put adds message bytes; the inbox takes buf, of which data is a part. It
+// reports an error when the peer exceeds its window.
+func (in *inbox) put(buf *wire.Buf, data []byte) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err != nil || in.ended {
+		buf.Release()
+		return nil
+	}
+	in.allowed -= len(data)
+	if in.allowed < 0 {
+		buf.Release()
+		return errWindow
+	}
+	in.chunks = append(in.chunks, chunk{buf, data})
+	in.signalLocked()
+	return nil
+}
+
+// setHeader records the response header; only the first counts.
+func (in *inbox) setHeader(h *wire.Head, size int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.header == nil && !in.ended {
+		in.header, in.headerSize = h, size
+		in.signalLocked()
+	}
+}
+
+// end marks the end of the message bytes, with the status on the client's side.
+func (in *inbox) end(t *wire.Trailer) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.ended && in.err == nil {
+		in.ended, in.trailer = true, t
+		in.signalLocked()
+	}
+}
+
+// fail makes every read return err once the messages already here are read.
+// The first error wins; an error after the end is of no interest.
+func (in *inbox) fail(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.ended && in.err == nil {
+		in.err = err
+		in.signalLocked()
+	}
+}
+
+// discard gives back everything that is queued. Later puts are released at once.
+func (in *inbox) discard() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil {
+		in.err = io.ErrClosedPipe
+	}
+	for _, c := range in.chunks[in.first:] {
+		c.buf.Release()
+	}
+	in.chunks, in.first = nil, 0
+}
+
+func (in *inbox) signalLocked() {
+	in.arrived.Store(true)
+	if in.waiting {
+		in.waiting = false
+		in.wake <- struct{}{} // never blocks: at most one signal per wait
+	}
+}
+
+// await waits until something arrives or done closes. It is called with mu held
+// and returns with mu held; it reports whether done closed.
+func (in *inbox) awaitLocked(done <-chan struct{}) bool {
+	in.arrived.Store(false)
+	in.mu.Unlock()
+	in.conn.Poll(&in.arrived)
+	in.mu.Lock()
+	if in.arrived.Load() {
+		return false
+	}
+	in.waiting = true
+	in.mu.Unlock()
+	select {
+	case <-in.wake:
+		in.mu.Lock()
+		return false
+	case <-done:
+	}
+	in.mu.Lock()
+	if in.waiting {
+		in.waiting = false
+	} else {
+		<-in.wake // signalled between done and the lock
+	}
+	return true
+}
+
+// available reports whether a read would find bytes, under mu.
+func (in *inbox) availableLocked() bool { return in.first < len(in.chunks) }
+
+// message is one received message as it came over the wire.
+type message struct {
+	data       []byte
+	compressed byte // first byte of gRPC's prefix
+	buf        *wire.Buf
+}
+
+func (m *message) release() {
+	if m.buf != nil {
+		m.buf.Release()
+	}
+	*m = message{}
+}
+
+// errTooLarge is returned by readMessage for a message over the limit.
+type errTooLarge struct{ size, limit int }
+
+func (e *errTooLarge) Error() string {
+	return fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", e.size, e.limit)
+}
+
+// readMessage takes the next message. grant is called, without locks, with the
+// number of bytes that the peer may send in addition. It returns io.EOF at the
+// end, io.ErrUnexpectedEOF for an end inside a message, [*errTooLarge], the
+// context's error, or what fail was given.
+func (in *inbox) readMessage(ctx context.Context, limit int, grant func(int)) (message, error) {
+	var prefix [prefixLen]byte
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if n, err := in.readLocked(ctx, prefix[:], grant); err != nil {
+		if n > 0 && errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return message{}, err
+	}
+	m := message{compressed: prefix[0]}
+	size := int(binary.BigEndian.Uint32(prefix[1:]))
+	if size > limit {
+		return m, &errTooLarge{size, limit}
+	}
+	if size == 0 {
+		return m, nil
+	}
+	if err := in.waitLocked(ctx, grant); err != nil {
+		return m, unexpected(err)
+	}
+	if c := &in.chunks[in.first]; len(c.data) == size { // the usual case: take the buffer itself
+		m.data, m.buf = c.data, c.buf
+		in.popLocked()
+		in.consumed += size
+		in.grantLocked(grant)
+		return m, nil
+	}
+	data, err := in.collectLocked(ctx, size, grant)
+	m.data = data
+	return m, unexpected(err)
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// eager is how much is allocated on the word of a length prefix alone.
+const eager = 4 << 20
+
+// collectLocked reads size bytes that lie in several chunks.
+func (in *inbox) collectLocked(ctx context.Context, size int, grant func(int)) ([]byte, error) {
+	data := make([]byte, min(size, eager))
+	for at := 0; ; {
+		n, err := in.readLocked(ctx, data[at:], grant)
+		at += n
+		if err != nil || at == size {
+			return data[:at], err
+		}
+		data = append(data, make([]byte, min(size-at, len(data)))...)
+	}
+}
+
+// readLocked fills p, waiting as needed. At the end of the stream it returns
+// io.EOF and how much it read.
+func (in *inbox) readLocked(ctx context.Context, p []byte, grant func(int)) (int, error) {
+	n := 0
+	for n < len(p) {
+		if err := in.waitLocked(ctx, grant); err != nil {
+			return n, err
+		}
+		c := &in.chunks[in.first]
+		k := copy(p[n:], c.data)
+		n += k
+		in.consumed += k
+		if c.data = c.data[k:]; len(c.data) == 0 {
+			c.buf.Release()
+			in.popLocked()
+		}
+	}
+	in.grantLocked(grant)
+	return n, nil
+}
+
+// waitLocked waits until bytes are there, or says why none will come.
+func (in *inbox) waitLocked(ctx context.Context, grant func(int)) error {
+	for !in.availableLocked() {
+		if err := in.endLocked(ctx); err != nil {
+			return err
+		}
+		in.grantLocked(grant)
+		if in.availableLocked() || in.ended || in.err != nil {
+			continue
+		}
+		in.awaitLocked(ctx.Done())
+	}
+	return nil
+}
+
+// endLocked says why no more bytes come, or nil.
+func (in *inbox) endLocked(ctx context.Context) error {
+	switch {
+	case in.ended:
+		return io.EOF
+	case in.err != nil:
+		return in.err
+	}
+	return ctx.Err()
+}
+
+// popLocked drops the first chunk, whose buffer has a new owner or none.
+func (in *inbox) popLocked() {
+	in.chunks[in.first] = chunk{}
+	if in.first++; in.first == len(in.chunks) {
+		in.chunks, in.first = in.chunks[:0], 0
+	}
+}
+
+// grantLocked gives the peer new window once half of it is used up.
+func (in *inbox) grantLocked(grant func(int)) {
+	if in.consumed < initialWindow/2 || in.ended || in.err != nil {
+		return
+	}
+	n := in.consumed
+	in.consumed = 0
+	in.allowed += n
+	in.mu.Unlock()
+	grant(n)
+	in.mu.Lock()
+}
+
+// waitHeader waits for the response header or the end of the stream and returns
+// the header, nil when there is none.
+func (in *inbox) waitHeader(ctx context.Context) (*wire.Head, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.header == nil {
+		if err := in.endLocked(ctx); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return nil, err
+		}
+		in.awaitLocked(ctx.Done())
+	}
+	return in.header, nil
+}
+
+// status returns the trailer once the stream has ended.
+func (in *inbox) status() *wire.Trailer {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.trailer
+}
+
+// responseHeader returns the header section if it has arrived, else nil.
+func (in *inbox) responseHeader() *wire.Head {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.header
+}

@@ -1,0 +1,201 @@
+package stile
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// outflow is the sending half of a stream. One goroutine sends at a time; add
+// and fail may be called by others.
+type outflow struct {
+	conn transport.Conn
+	id   uint64
+	sent atomic.Bool // a frame was taken by the connection
+
+	mu     sync.Mutex
+	window int           // message bytes the peer still takes
+	err    error         // set once: nothing more can be sent
+	wake   chan struct{} // capacity 1, made by the first wait
+}
+
+var errWindowOverflow = fmt.Errorf("%w: window grows over 2 GiB", transport.ErrProtocol)
+
+func (o *outflow) init(conn transport.Conn, id uint64) {
+	o.conn, o.id, o.window = conn, id, initialWindow
+}
+
+// add opens the window by n bytes.
+func (o *outflow) add(n uint32) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if int64(o.window)+int64(n) > 1<<31-1 {
+		return errWindowOverflow
+	}
+	o.window += int(n)
+	o.signalLocked()
+	return nil
+}
+
+// fail makes every further send return err.
+func (o *outflow) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		o.err = err
+		o.signalLocked()
+	}
+}
+
+func (o *outflow) signalLocked() {
+	if o.wake != nil {
+		select {
+		case o.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take waits for window and takes up to want bytes of it, at least one.
+func (o *outflow) take(done <-chan struct{}, want int) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		if o.err != nil {
+			return 0, o.err
+		}
+		if o.window > 0 {
+			n := min(want, o.window)
+			o.window -= n
+			return n, nil
+		}
+		if o.wake == nil {
+			o.wake = make(chan struct{}, 1)
+		}
+		o.mu.Unlock()
+		select {
+		case <-o.wake:
+			o.mu.Lock()
+		case <-done:
+			o.mu.Lock()
+			return 0, transport.ErrCanceled
+		}
+	}
+}
+
+// batch is what one send puts on the wire: sections, then a message, then
+// sections that end the stream. All parts may be empty. It is sent in one frame
+// when it fits.
+type batch struct {
+	flags    wire.Flags // of head
+	head     []byte     // encoded Call or Header section
+	msg      []byte     // message without prefix
+	hasMsg   bool
+	gzipped  byte       // first byte of the message's prefix
+	endFlags wire.Flags // FlagTrailer or FlagHalfClose, sent with the last byte
+	end      []byte     // encoded Trailer section
+}
+
+// send writes b. When it fails part of it may have been sent; the stream is then
+// to be reset. scratch is reused for the frames' heads.
+func (o *outflow) send(done <-chan struct{}, b *batch, scratch []byte) error {
+	total := 0
+	if b.hasMsg {
+		total = prefixLen + len(b.msg)
+	}
+	room := wire.MaxPayload - len(b.head) - len(b.end)
+	if room >= total {
+		if total > 0 {
+			n, err := o.take(done, total)
+			if err != nil {
+				return err
+			}
+			if n < total { // not enough window for the whole: give it back and go the long way
+				o.giveBack(n)
+				return o.sendSplit(done, b, scratch)
+			}
+		}
+		payload := append(append(scratch[:0], b.head...), b.end...)
+		return o.write(done, o.frame(b.flags|b.endFlags), b.appendPrefix(payload), b.msg)
+	}
+	return o.sendSplit(done, b, scratch)
+}
+
+func (o *outflow) write(done <-chan struct{}, h wire.Header, head, body []byte) error {
+	err := o.conn.Write(done, h, head, body)
+	if err == nil && !o.sent.Load() {
+		o.sent.Store(true)
+	}
+	return err
+}
+
+func (o *outflow) giveBack(n int) {
+	o.mu.Lock()
+	o.window += n
+	o.mu.Unlock()
+}
+
+func (o *outflow) frame(f wire.Flags) wire.Header {
+	return wire.Header{Type: wire.TypeStream, Flags: f, Stream: o.id}
+}
+
+func (b *batch) appendPrefix(p []byte) []byte {
+	if !b.hasMsg {
+		return p
+	}
+	p = append(p, b.gzipped)
+	return binary.BigEndian.AppendUint32(p, uint32(len(b.msg)))
+}
+
+// sendSplit sends b over several frames: the head, pieces of the message as the
+// window allows, the end.
+func (o *outflow) sendSplit(done <-chan struct{}, b *batch, scratch []byte) error {
+	if len(b.head) > 0 || b.flags != 0 {
+		if err := o.sendSections(done, b.flags, b.head); err != nil {
+			return err
+		}
+	}
+	if b.hasMsg {
+		if err := o.sendMessage(done, b, scratch); err != nil {
+			return err
+		}
+	}
+	if b.endFlags != 0 {
+		return o.sendSections(done, b.endFlags, b.end)
+	}
+	return nil
+}
+
+// sendSections sends encoded sections, in TypePart frames first where they are
+// too long for one.
+func (o *outflow) sendSections(done <-chan struct{}, flags wire.Flags, sections []byte) error {
+	for len(sections) > wire.MaxPayload {
+		h := wire.Header{Type: wire.TypePart, Stream: o.id}
+		if err := o.write(done, h, sections[:wire.MaxPayload], nil); err != nil {
+			return err
+		}
+		sections = sections[wire.MaxPayload:]
+	}
+	return o.write(done, o.frame(flags), sections, nil)
+}
+
+func (o *outflow) sendMessage(done <-chan struct{}, b *batch, scratch []byte) error {
+	prefix := b.appendPrefix(scratch[:0])
+	msg := b.msg
+	for len(prefix)+len(msg) > 0 {
+		n, err := o.take(done, min(len(prefix)+len(msg), wire.MaxPayload))
+		if err != nil {
+			return err
+		}
+		p := min(n, len(prefix))
+		if err := o.write(done, o.frame(0), prefix[:p], msg[:n-p]); err != nil {
+			return err
+		}
+		prefix, msg = prefix[p:], msg[n-p:]
+	}
+	return nil
+}

@@ -1,0 +1,273 @@
+package stile
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// goAwayPatience is how long a draining server takes calls from a client that
+// has not acknowledged its GoAway. Later calls are refused; the client makes them
+// elsewhere.
+const goAwayPatience = time.Second
+
+// serverConn is the server's side of one connection: the table of its calls.
+type serverConn struct {
+	door *door
+	conn transport.Conn
+	ctx  context.Context // of the connection; holds the peer and handlers' tags
+	end  context.CancelFunc
+	peer *peer.Peer
+
+	mu       sync.Mutex // held for short sections only, never while writing
+	streams  map[uint64]*serverStream
+	active   uint32 // calls whose status has not been sent
+	parts    partTable
+	draining bool // GoAway was sent
+	sealed   bool // no further call is taken
+	drained  chan struct{}
+	isIdle   bool // drained is closed
+}
+
+func newServerConn(d *door, conn transport.Conn) *serverConn {
+	c := &serverConn{
+		door: d, conn: conn, peer: peerOf(conn.Info()),
+		streams: map[uint64]*serverStream{}, drained: make(chan struct{}),
+	}
+	c.parts.limit = 2 * int(d.headerList())
+	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), c.peer))
+	c.end = cancel
+	for _, sh := range d.set.stats {
+		ctx = sh.TagConn(ctx, &stats.ConnTagInfo{RemoteAddr: c.peer.Addr, LocalAddr: c.peer.LocalAddr})
+		sh.HandleConn(ctx, &stats.ConnBegin{})
+	}
+	c.ctx = ctx
+	return c
+}
+
+func (c *serverConn) start() { c.conn.Start(c) }
+
+// HandleFrame implements [transport.Handler].
+func (c *serverConn) HandleFrame(h wire.Header, b *wire.Buf) {
+	if err := c.handle(h, b); err != nil {
+		c.conn.Fail(err)
+	}
+}
+
+func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
+	switch h.Type {
+	case wire.TypeStream:
+		if h.Flags&wire.FlagCall != 0 {
+			return c.handleCall(h, b)
+		}
+		return c.handleStream(h, b)
+	case wire.TypePart:
+		defer b.Release()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.parts.add(h.Stream, b.B)
+	case wire.TypeReset:
+		b.Release()
+		c.mu.Lock()
+		s := c.streams[h.Stream]
+		c.parts.drop(h.Stream)
+		c.mu.Unlock()
+		if s != nil {
+			s.canceled()
+		}
+		return nil
+	case wire.TypeWindow:
+		defer b.Release()
+		n, err := wire.ParseWindow(b.B)
+		if err != nil {
+			return errProtocol("%v", err)
+		}
+		if s := c.stream(h.Stream); s != nil {
+			return s.out.add(n)
+		}
+		return nil
+	case wire.TypeGoAway:
+		b.Release()
+		c.seal()
+		return nil
+	}
+	b.Release()
+	return errProtocol("frame type %d from the client", h.Type)
+}
+
+func (c *serverConn) stream(id uint64) *serverStream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams[id]
+}
+
+// handleCall enters a new call and hands it to a worker, which reads the section.
+func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
+	if h.Flags&(wire.FlagHeader|wire.FlagTrailer) != 0 {
+		b.Release()
+		return errProtocol("server-only flags %#x from the client", uint8(h.Flags))
+	}
+	s := &serverStream{conn: c, id: h.Stream}
+	s.in.init(c.conn)
+	s.out.init(c.conn, h.Stream)
+	c.mu.Lock()
+	payload := c.parts.take(h.Stream, b.B)
+	section, rest, err := wire.CutSection(payload)
+	switch {
+	case err != nil:
+		err = errProtocol("%v", err)
+	case c.streams[h.Stream] != nil:
+		err = errProtocol("call %d opened twice", h.Stream)
+	case c.active >= c.door.set.maxStreams:
+		err = errProtocol("more than %d calls at a time", c.door.set.maxStreams)
+	}
+	if err != nil || c.sealed {
+		c.mu.Unlock()
+		b.Release()
+		if err == nil {
+			c.refuse(h.Stream)
+		}
+		return err
+	}
+	c.streams[h.Stream] = s
+	c.active++
+	c.mu.Unlock()
+	c.door.handlers.Add(1)
+	s.section, s.sectionBuf = section, b
+	if len(rest) > 0 {
+		s.in.allowed -= len(rest)
+		// The section and the first message share a buffer: the worker keeps it
+		// until it has read the section, the inbox gets a copy.
+		mb := wire.GetBuf(len(rest))
+		copy(mb.B, rest)
+		s.in.chunks = append(s.in.chunks, chunk{mb, mb.B})
+	}
+	s.in.ended = h.Flags&wire.FlagHalfClose != 0
+	c.door.workers.run(s)
+	return nil
+}
+
+func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
+	if h.Flags&^wire.FlagHalfClose != 0 {
+		b.Release()
+		return errProtocol("flags %#x on an open call", uint8(h.Flags))
+	}
+	s := c.stream(h.Stream)
+	if s == nil { // late: the handler has returned
+		b.Release()
+		return nil
+	}
+	if len(b.B) > 0 {
+		if err := s.in.put(b, b.B); err != nil {
+			return err
+		}
+	} else {
+		b.Release()
+	}
+	if h.Flags&wire.FlagHalfClose != 0 {
+		s.in.end(nil)
+	}
+	return nil
+}
+
+// refuse tells the client that a call was not looked at.
+func (c *serverConn) refuse(id uint64) {
+	head := wire.AppendReset(nil, &wire.Reset{Code: wire.ResetRefused})
+	go func() { // a handler must not write; ends with the write or the connection
+		_ = c.conn.Write(nil, wire.Header{Type: wire.TypeReset, Stream: id}, head, nil)
+	}()
+}
+
+// ending frees the place of a call whose status is about to be sent: the client
+// may open another as soon as it has it.
+func (c *serverConn) ending() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active--
+}
+
+// forget removes a call that is over.
+func (c *serverConn) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, id)
+	c.idleLocked()
+}
+
+// drain asks the client to make no new calls.
+func (c *serverConn) drain() {
+	c.mu.Lock()
+	first := !c.draining
+	c.draining = true
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	go func() {
+		if c.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil) == nil {
+			t := time.NewTimer(goAwayPatience)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-c.drained:
+			case <-c.ctx.Done():
+			}
+		}
+		c.seal()
+	}()
+}
+
+// seal takes no further call: the client has acknowledged, or had its time.
+func (c *serverConn) seal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+	c.idleLocked()
+}
+
+func (c *serverConn) idleLocked() {
+	if c.sealed && len(c.streams) == 0 && !c.isIdle {
+		c.isIdle = true
+		close(c.drained)
+	}
+}
+
+// waitDrained waits until the connection takes no calls and has none.
+func (c *serverConn) waitDrained() {
+	select {
+	case <-c.drained:
+	case <-c.ctx.Done():
+	}
+}
+
+// HandleClose implements [transport.Handler].
+func (c *serverConn) HandleClose(err error) {
+	c.mu.Lock()
+	streams := c.streams
+	c.streams = map[uint64]*serverStream{}
+	c.sealed = true
+	c.parts.clear()
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.lost(err)
+	}
+	c.end()
+	for _, sh := range c.door.set.stats {
+		sh.HandleConn(c.ctx, &stats.ConnEnd{})
+	}
+	c.door.forget(c)
+}
+
+// lost ends a call whose connection did.
+func (s *serverStream) lost(err error) {
+	s.in.fail(statusCanceled)
+	s.out.fail(err)
+}
+
+var statusCanceled = rpcError(context.Canceled)

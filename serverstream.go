@@ -1,0 +1,323 @@
+package stile
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// serverStream is one call at the local door. It implements [grpc.ServerStream]
+// with that interface's rules, and grpc.ServerTransportStream by
+// [transportStream].
+type serverStream struct {
+	conn       *serverConn
+	id         uint64
+	section    []byte // encoded call, until a worker has read it
+	sectionBuf *wire.Buf
+	call       wire.Call
+	in         inbox
+	out        outflow
+	ctx        context.Context
+	cancel     context.CancelFunc // guarded by conn.mu until begin
+	gone       bool               // guarded by conn.mu: canceled before begin
+
+	desc     *grpc.StreamDesc
+	pack     packer
+	unpack   unpacker
+	encoding string // of the responses
+	received bool   // a message was
+	stats    statsTimes
+	sendRoom [16]byte
+
+	mu         sync.Mutex // header, trailer and what was sent of them
+	header     metadata.MD
+	trailer    metadata.MD
+	headerSent bool
+	done       bool // the status was sent
+	grantRoom  [4]byte
+}
+
+var (
+	_ grpc.ServerStream          = (*serverStream)(nil)
+	_ grpc.ServerTransportStream = (*transportStream)(nil)
+)
+
+// transportStream is what grpc.SetHeader and its like find in the context.
+type transportStream serverStream
+
+func (t *transportStream) Method() string { return t.call.Method }
+
+func (t *transportStream) SetHeader(md metadata.MD) error { return (*serverStream)(t).SetHeader(md) }
+
+func (t *transportStream) SendHeader(md metadata.MD) error { return (*serverStream)(t).SendHeader(md) }
+
+func (t *transportStream) SetTrailer(md metadata.MD) error {
+	(*serverStream)(t).SetTrailer(md)
+	return nil
+}
+
+// errIllegalHeaderWrite has grpc-go's text.
+var errIllegalHeaderWrite = status.Error(codes.Internal, "transport: SendHeader called multiple times")
+
+func (s *serverStream) Context() context.Context { return s.ctx }
+
+func (s *serverStream) SetHeader(md metadata.MD) error {
+	if md.Len() == 0 {
+		return nil
+	}
+	if err := validateMD(md); err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.headerSent || s.done {
+		return errIllegalHeaderWrite
+	}
+	s.header = metadata.Join(s.header, md)
+	return nil
+}
+
+func (s *serverStream) SendHeader(md metadata.MD) error {
+	if err := validateMD(md); err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	s.mu.Lock()
+	if s.headerSent || s.done {
+		s.mu.Unlock()
+		return errIllegalHeaderWrite
+	}
+	s.header = metadata.Join(s.header, md)
+	head := s.takeHeaderLocked(nil)
+	s.mu.Unlock()
+	s.outHeader()
+	if err := s.out.send(s.ctx.Done(), &batch{flags: wire.FlagHeader, head: head}, nil); err != nil {
+		return s.sendError(err)
+	}
+	return nil
+}
+
+// takeHeaderLocked encodes the header section; afterwards it counts as sent.
+func (s *serverStream) takeHeaderLocked(room []byte) []byte {
+	s.headerSent = true
+	h := wire.Head{ContentSubtype: s.call.ContentSubtype, Encoding: s.encoding, MD: sendable(s.header)}
+	return wire.AppendSection(room, func(b []byte) []byte { return wire.AppendHead(b, &h) })
+}
+
+func (s *serverStream) SetTrailer(md metadata.MD) {
+	if md.Len() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.done {
+		s.trailer = metadata.Join(s.trailer, md)
+	}
+}
+
+func (s *serverStream) SendMsg(m any) error {
+	err := s.sendMsg(m)
+	if err != nil && err != io.EOF {
+		st, _ := status.FromError(rpcError(err))
+		_ = s.writeStatus(st)
+	}
+	return err
+}
+
+func (s *serverStream) sendMsg(m any) error {
+	p, err := s.pack.pack(m)
+	if err != nil {
+		return err
+	}
+	defer p.free()
+	if err := checkSize(len(p.data), s.conn.door.set.maxSend); err != nil {
+		return err
+	}
+	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	var room [256]byte
+	s.mu.Lock()
+	if s.done {
+		s.mu.Unlock()
+		return s.sendError(errStreamDone)
+	}
+	if !s.headerSent {
+		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(room[:0])
+	}
+	s.mu.Unlock()
+	if b.flags != 0 {
+		s.outHeader()
+	}
+	if err := s.out.send(s.ctx.Done(), &b, s.sendRoom[:0]); err != nil {
+		return s.sendError(err)
+	}
+	s.outPayload(m, &p)
+	return nil
+}
+
+// sendError maps the failure of a send as grpc-go's server does.
+func (s *serverStream) sendError(err error) error {
+	if s.ctx.Err() != nil {
+		return contextError(s.ctx)
+	}
+	if errors.Is(err, errStreamDone) {
+		return status.Error(codes.Internal, "transport: the stream is done or WriteHeader was already called")
+	}
+	return rpcError(err)
+}
+
+func (s *serverStream) RecvMsg(m any) error {
+	err := s.recvMsg(m)
+	if err != nil && err != io.EOF {
+		st, _ := status.FromError(rpcError(err))
+		_ = s.writeStatus(st)
+	}
+	return err
+}
+
+func (s *serverStream) recvMsg(m any) error {
+	limit := s.conn.door.set.maxRecv
+	msg, err := s.in.readMessage(s.ctx, limit, s.grant)
+	if err == io.EOF {
+		if !s.desc.ClientStreams && !s.received {
+			return status.Error(codes.Internal, "cardinality violation: received no request message from non-client-streaming RPC")
+		}
+		return io.EOF
+	}
+	if err != nil {
+		return readError(err)
+	}
+	wireLen := len(msg.data)
+	size, err := s.unpack.unpack(&msg, m)
+	msg.release()
+	if err != nil {
+		return err
+	}
+	s.received = true
+	s.inPayload(m, size, wireLen)
+	if s.desc.ClientStreams {
+		return nil
+	}
+	msg, err = s.in.readMessage(s.ctx, limit, s.grant)
+	if err == io.EOF {
+		return nil
+	}
+	msg.release()
+	if err != nil {
+		return readError(err)
+	}
+	return status.Error(codes.Internal, "cardinality violation: received multiple request messages for non-client-streaming RPC")
+}
+
+// grant lets the client send n more bytes.
+func (s *serverStream) grant(n int) {
+	h := wire.Header{Type: wire.TypeWindow, Stream: s.id}
+	_ = s.conn.conn.Write(s.ctx.Done(), h, wire.AppendWindow(s.grantRoom[:0], uint32(n)), nil)
+}
+
+// writeReply sends the response of a unary call with its status, in one frame
+// when it fits.
+func (s *serverStream) writeReply(reply any) error {
+	p, err := s.pack.pack(reply)
+	if err == nil {
+		err = checkSize(len(p.data), s.conn.door.set.maxSend)
+	}
+	if err != nil {
+		p.free()
+		st, _ := status.FromError(err)
+		_ = s.writeStatus(st)
+		return err
+	}
+	defer p.free()
+	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	return s.finish(&b, statusOK, func() { s.outPayload(reply, &p) })
+}
+
+// writeStatus ends the call. Only the first status is sent.
+func (s *serverStream) writeStatus(st *status.Status) error {
+	return s.finish(&batch{}, st, nil)
+}
+
+// finish sends b and the status behind it.
+func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) error {
+	var headRoom, endRoom [256]byte
+	s.mu.Lock()
+	if s.done {
+		s.mu.Unlock()
+		return nil
+	}
+	s.done = true
+	sendHeader := !s.headerSent && (b.hasMsg || len(s.header) > 0)
+	if sendHeader {
+		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(headRoom[:0])
+	}
+	t := trailerOf(st, s.trailer)
+	s.mu.Unlock()
+	b.endFlags = wire.FlagTrailer
+	b.end = wire.AppendSection(endRoom[:0], func(b []byte) []byte { return wire.AppendTrailer(b, &t) })
+	if sendHeader {
+		s.outHeader()
+	}
+	s.conn.ending()
+	done := s.ctx.Done()
+	if !b.hasMsg {
+		done = nil // a status is sent even when the deadline has passed
+	}
+	err := s.out.send(done, b, s.sendRoom[:0])
+	if err != nil {
+		if !b.hasMsg {
+			return s.sendError(err)
+		}
+		st, _ = status.FromError(s.sendError(err))
+		return s.resend(st)
+	}
+	if payloadSent != nil {
+		payloadSent()
+	}
+	s.outTrailer()
+	return nil
+}
+
+// resend sends the status that takes the place of a reply that could not be sent.
+func (s *serverStream) resend(st *status.Status) error {
+	t := trailerOf(st, nil)
+	end := wire.AppendSection(nil, func(b []byte) []byte { return wire.AppendTrailer(b, &t) })
+	_ = s.out.send(nil, &batch{endFlags: wire.FlagTrailer, end: end}, nil)
+	return st.Err()
+}
+
+// canceled ends the call because the client did.
+func (s *serverStream) canceled() {
+	s.out.fail(statusCanceled)
+	s.in.fail(statusCanceled)
+	s.conn.mu.Lock()
+	cancel := s.cancel
+	s.gone = true
+	s.conn.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// close gives back what the call holds; the handler has returned.
+func (s *serverStream) close() {
+	s.mu.Lock()
+	ended := s.done
+	s.done = true
+	s.mu.Unlock()
+	if !ended {
+		s.conn.ending()
+	}
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.in.discard()
+	s.out.fail(errStreamDone)
+	s.conn.forget(s.id)
+}
