@@ -3,6 +3,7 @@ module github.com/stile-ipc/stile/examples
 go 1.26.0
 
 require (
+	github.com/stile-ipc/stile v0.0.0-00010101000000-000000000000
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.70.0

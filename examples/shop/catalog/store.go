@@ -62,10 +62,13 @@ func (s *store) seed(ctx context.Context, products []seed.Product) error {
 		return fmt.Errorf("seed catalog: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
+	insert, err := tx.PrepareContext(ctx, "INSERT INTO products ("+columns+") VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+	if err != nil {
+		return fmt.Errorf("seed catalog: %w", err)
+	}
+	defer func() { _ = insert.Close() }()
 	for _, p := range products {
-		_, err := tx.ExecContext(ctx, "INSERT INTO products ("+columns+") VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-			p.SKU, p.Name, p.Category, p.Description, p.Thumbnail)
-		if err != nil {
+		if _, err := insert.ExecContext(ctx, p.SKU, p.Name, p.Category, p.Description, p.Thumbnail); err != nil {
 			return fmt.Errorf("seed catalog: %w", err)
 		}
 	}

@@ -208,6 +208,9 @@ func Run(t *testing.T, program string, env []string, args ...string) *Process {
 	return p
 }
 
+// PID returns the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Write takes what the program writes to standard error.
 func (p *Process) Write(text []byte) (int, error) {
 	p.mu.Lock()

@@ -14,19 +14,21 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile"
 )
 
 // Dial returns a connection to another service of the shop. It connects when
 // the first call is made.
 func Dial(target string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return stile.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 // Serve listens as cfg says, prints the ready line, and serves until ctx ends.
 // Then it lets the calls in flight finish, for cfg.Drain at most. Health and
 // reflection are served beside what register adds.
 func Serve(ctx context.Context, cfg *Config, register func(grpc.ServiceRegistrar)) error {
-	srv := grpc.NewServer(grpc.ChainUnaryInterceptor(logFailure))
+	srv := stile.NewServer(grpc.ChainUnaryInterceptor(logFailure))
 	register(srv)
 	state := health.NewServer()
 	healthpb.RegisterHealthServer(srv, state)

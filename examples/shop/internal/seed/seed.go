@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"math/rand/v2"
 	"strings"
+	"sync"
 )
 
 // Product is one thing the shop sells.
@@ -65,6 +66,19 @@ func product(i int) Product {
 	}
 }
 
+// encoders is one buffer for all thumbnails, which would be most of the work
+// of a start.
+var encoders pool
+
+type pool struct{ sync.Pool }
+
+func (p *pool) Get() *png.EncoderBuffer {
+	buffer, _ := p.Pool.Get().(*png.EncoderBuffer)
+	return buffer
+}
+
+func (p *pool) Put(buffer *png.EncoderBuffer) { p.Pool.Put(buffer) }
+
 // thumbnail draws noise, which like a photograph does not compress.
 func thumbnail(random *rand.Rand) []byte {
 	const side = 28
@@ -76,7 +90,8 @@ func thumbnail(random *rand.Rand) []byte {
 		}
 	}
 	var out bytes.Buffer
-	if err := png.Encode(&out, img); err != nil {
+	encoder := png.Encoder{CompressionLevel: png.NoCompression, BufferPool: &encoders}
+	if err := encoder.Encode(&out, img); err != nil {
 		panic(err) // bytes.Buffer does not fail, and the image is valid
 	}
 	return out.Bytes()
