@@ -72,6 +72,40 @@ func TestLoadDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// strayClient goes another way unless its number is 3.
+type strayClient struct {
+	fakeClient
+	number int
+	closed *int
+}
+
+func (c strayClient) check() error {
+	if c.number == 3 {
+		return nil
+	}
+	return errOtherWay
+}
+
+func (c strayClient) close() error {
+	*c.closed++
+	return nil
+}
+
+func TestDialSettled(t *testing.T) {
+	var dialed, closed int
+	c, err := dialSettled(func() (client, error) {
+		dialed++
+		return strayClient{nil, dialed, &closed}, nil
+	})
+	if err != nil || c.(strayClient).number != 3 || closed != 2 {
+		t.Errorf("%v after %d clients, of which %d were closed", err, dialed, closed)
+	}
+	broken := errors.New("broken")
+	if _, err := dialSettled(func() (client, error) { return nil, broken }); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}
+
 func TestHistogram(t *testing.T) {
 	for _, v := range []int64{-1, 0, 1, 127, 128, 129, 255, 256, 1000, 123_456, 1<<39 + 12345, 1<<40 - 1, 1 << 40, 1 << 62} {
 		start, width := bucketStart(bucketOf(v))

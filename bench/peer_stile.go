@@ -1,5 +1,3 @@
-//go:build stile
-
 package main
 
 import (

@@ -162,7 +162,7 @@ func runClient(p peer, j job, ctl control) (*sample, error) {
 	if err := ctl.receive(&at); err != nil {
 		return nil, fmt.Errorf("waiting for the server: %w", err)
 	}
-	c, err := p.dial(at, j.Cell.Callers)
+	c, err := dialSettled(func() (client, error) { return p.dial(at, j.Cell.Callers) })
 	if err != nil {
 		return nil, err
 	}
@@ -173,15 +173,39 @@ func runClient(p peer, j job, ctl control) (*sample, error) {
 	return s, err
 }
 
+// settleLimit is how long a peer's calls may go another way at first: the server
+// listens before it serves, and a client may meet it in between.
+const settleLimit = 5 * time.Second
+
+// dialSettled dials until calls go the way they should. Clients whose calls did
+// not are given up, so that none is measured with what it opened for them.
+func dialSettled(dial func() (client, error)) (client, error) {
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		c, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		if err = c.check(); err == nil {
+			return c, nil
+		}
+		if err = errors.Join(err, c.close()); !errors.Is(err, errOtherWay) {
+			return nil, err
+		}
+		if time.Since(start) > settleLimit {
+			return nil, fmt.Errorf("still after %s: %w", settleLimit, err)
+		}
+	}
+}
+
 func measure(c client, j job, ctl control) (*sample, error) {
 	l := newLoad(c, j.Cell.Kind, j.Cell.Size, j.Cell.Callers)
 	if j.Warmup > 0 {
 		if _, err := l.run(j.Warmup); err != nil {
 			return nil, fmt.Errorf("warm-up: %w", err)
 		}
-		if err := c.check(); err != nil {
-			return nil, fmt.Errorf("after warm-up: %w", err)
-		}
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("after warm-up: %w", err)
 	}
 	busy0, err := busyTime()
 	if err != nil {
@@ -204,7 +228,7 @@ func measure(c client, j job, ctl control) (*sample, error) {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("after the window: %w", err)
 	}
 	calls := float64(w.hist.count)
 	cpu := server1.CPU - server0.CPU + client1.CPU - client0.CPU

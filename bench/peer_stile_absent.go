@@ -1,5 +1,0 @@
-//go:build !stile
-
-package main
-
-func stilePeers() []peer { return nil }
