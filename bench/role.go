@@ -207,6 +207,7 @@ func measure(c client, j job, ctl control) (*sample, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("after warm-up: %w", err)
 	}
+	busySince := time.Now()
 	busy0, err := busyTime()
 	if err != nil {
 		return nil, err
@@ -227,6 +228,7 @@ func measure(c client, j job, ctl control) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	busyFor := time.Since(busySince)
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("after the window: %w", err)
 	}
@@ -242,7 +244,7 @@ func measure(c client, j job, ctl control) (*sample, error) {
 		Allocs:       float64(client1.Mallocs-client0.Mallocs) / calls,
 		ServerAllocs: float64(server1.Mallocs-server0.Mallocs) / calls,
 		RSS:          float64(server1.RSS + client1.RSS),
-		ForeignCores: max(0, (busy1-busy0-cpu).Seconds()/w.elapsed.Seconds()),
+		ForeignCores: max(0, (busy1-busy0-cpu).Seconds()/busyFor.Seconds()),
 	}, nil
 }
 

@@ -92,6 +92,7 @@ func writeCell(w io.Writer, rows []row) (losses []string) {
 	base := find(rows, basePeer)
 	for _, r := range rows {
 		cells := []string{r.Peer}
+		var lost []string
 		for _, col := range cols {
 			text := valueText(col.of(r).Median * col.scale)
 			if base != nil {
@@ -99,9 +100,12 @@ func writeCell(w io.Writer, rows []row) (losses []string) {
 			}
 			if loss := col.loss(r, rows); loss != "" {
 				text += lossMark
-				losses = append(losses, c.String()+": "+loss)
+				lost = append(lost, loss)
 			}
 			cells = append(cells, text)
+		}
+		if lost != nil {
+			losses = append(losses, fmt.Sprintf("%s, %s: %s", c, r.Peer, strings.Join(lost, "; ")))
 		}
 		spread := (r.P50.Max - r.P50.Min) / r.P50.Median
 		fmt.Fprintln(t, strings.Join(append(cells, fmt.Sprintf("%.0f%%", 100*spread)), "\t"))
@@ -144,7 +148,7 @@ func (col column) loss(r row, rows []row) string {
 	if best.Peer == r.Peer {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %s, %s has %s", r.Peer, col.short,
+	return fmt.Sprintf("%s %s (%s %s)", col.short,
 		valueText(col.of(r).Median*col.scale), best.Peer, valueText(col.of(best).Median*col.scale))
 }
 
