@@ -161,7 +161,7 @@ func (d *dialer) connect(ctx context.Context, path string) (*net.UnixConn, error
 
 // over checks the peer and shakes hands. If it fails, uc is still the caller's.
 func (d *dialer) over(ctx context.Context, uc *net.UnixConn, f *folder, name string) (transport.Conn, []byte, error) {
-	cred, err := checkPeer(uc, d.uids, f, d.env.uid())
+	cred, err := checkPeer(uc, d.uids, f, d.env)
 	if err != nil {
 		return nil, nil, d.rep.note("peer", err, "")
 	}

@@ -200,7 +200,7 @@ func (l *Listener) accept(e entry) {
 			_ = uc.Close()
 			return
 		}
-		cred, err := checkPeer(uc, l.uids, l.folder, l.env.uid())
+		cred, err := checkPeer(uc, l.uids, l.folder, l.env)
 		if err != nil {
 			l.refuse(uc, statusUID, err)
 			l.finish(uc, cred, err)

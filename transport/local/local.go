@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/stile-ipc/stile/transport"
@@ -109,6 +110,7 @@ type env struct {
 	underWay int           // handshakes at once
 	shm      sharedMemory
 	uid      func() int
+	cred     func(*net.UnixConn) (transport.Cred, error) // nil: the kernel's word
 }
 
 const (

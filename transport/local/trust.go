@@ -20,14 +20,18 @@ func trustedUIDs(own int, allow []int) []int {
 
 // checkPeer asks the kernel who is at the other end. Where it does not say, the
 // permissions of the folder must have kept everyone else out.
-func checkPeer(uc *net.UnixConn, uids []int, f *folder, own int) (transport.Cred, error) {
-	cred, err := peerCred(uc)
+func checkPeer(uc *net.UnixConn, uids []int, f *folder, e env) (transport.Cred, error) {
+	ask := e.cred
+	if ask == nil {
+		ask = peerCred
+	}
+	cred, err := ask(uc)
 	switch {
 	case err != nil:
 		return cred, fmt.Errorf("%w: %w", ErrUID, err)
 	case cred.Known && !slices.Contains(uids, cred.UID):
 		return cred, fmt.Errorf("%w: uid %d", ErrUID, cred.UID)
-	case !cred.Known && (len(uids) != 1 || !f.private(own)):
+	case !cred.Known && (len(uids) != 1 || !f.private(e.uid())):
 		return cred, fmt.Errorf("%w: this platform names no peer and %s is open to others", ErrUID, f.path)
 	}
 	return cred, nil
