@@ -20,4 +20,3 @@ func TestConformanceWithoutSpin(t *testing.T) {
 		return newPair(t, Config{Spin: -1}, Config{Spin: -1})
 	})
 }
-
