@@ -4,7 +4,9 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // unary makes a unary call and writes what came back.
@@ -13,6 +15,14 @@ func (e *env) unary(ctx context.Context, cc *grpc.ClientConn, in string, opts ..
 	err := cc.Invoke(ctx, unaryMethod, str(in), out, opts...)
 	e.c("unary %s: %s, %s", brief(in), brief(out.GetValue()), errText(err))
 	return err
+}
+
+// warm makes cc connect, so that a short deadline does not meet that.
+func (e *env) warm(cc *grpc.ClientConn) *grpc.ClientConn {
+	if err := cc.Invoke(e.ctx, "/compat.Test/Warm", str(""), new(msg)); status.Code(err) != codes.Unimplemented {
+		e.t.Errorf("warming: %v", err)
+	}
+	return cc
 }
 
 // unaryMD is unary that also writes header and trailer.

@@ -12,7 +12,7 @@ import (
 )
 
 // soon is a deadline that passes within a case.
-const soon = 60 * time.Millisecond
+const soon = 100 * time.Millisecond
 
 // waits is a service whose handlers say that they run, wait for the end of their
 // context and say that too; then they wait for release, so that their answer
@@ -49,18 +49,20 @@ var deadlineCases = []diffCase{
 	{name: "deadline/during unary", run: func(e *env) {
 		w := newWaits()
 		e.serve(&w.service)
+		cc := e.warm(e.dial())
 		ctx, cancel := context.WithTimeout(e.ctx, soon)
 		defer cancel()
-		e.unaryMD(ctx, e.dial(), "")
+		e.unaryMD(ctx, cc, "")
 		within(e, "the handler's context", w.ended)
 		close(w.release)
 	}},
 	{name: "deadline/during stream", run: func(e *env) {
 		w := newWaits()
 		e.serve(&w.service)
+		cc := e.warm(e.dial())
 		ctx, cancel := context.WithTimeout(e.ctx, soon)
 		defer cancel()
-		cs := e.open(ctx, e.dial(), bidiMethod)
+		cs := e.open(ctx, cc, bidiMethod)
 		cs.recv()
 		cs.recv()
 		cs.header()
@@ -78,9 +80,10 @@ var deadlineCases = []diffCase{
 			<-release
 			return nil
 		}))
+		cc := e.warm(e.dial())
 		ctx, cancel := context.WithTimeout(e.ctx, 4*soon)
 		defer cancel()
-		cs := e.open(ctx, e.dial(), bidiMethod)
+		cs := e.open(ctx, cc, bidiMethod)
 		cs.header()
 		cs.recv()
 		cs.recv()
@@ -130,9 +133,10 @@ var deadlineCases = []diffCase{
 			<-w.release
 			return nil, nil
 		}})
+		cc := e.warm(e.dial())
 		ctx, cancel := context.WithTimeout(e.ctx, soon)
 		defer cancel()
-		e.unary(ctx, e.dial(), "")
+		e.unary(ctx, cc, "")
 		close(w.release)
 	}},
 	{name: "cancel/before", run: func(e *env) {

@@ -90,7 +90,7 @@ var metadataCases = []diffCase{
 		"grpc-trace-bin": {"trace"}, "grpc-previous-rpc-attempts": {"2"}, "grpc-unknown": {"u"},
 	}),
 	sendsMD("reserved http keys", metadata.MD{
-		"content-type": {"text/plain"}, "user-agent": {"me/1"}, "te": {"gzip"}, "connection": {"close"},
+		"content-type": {"text/plain"}, "user-agent": {"me/1"}, "te": {"gzip"},
 		"content-length": {"3"}, "accept-encoding": {"br"},
 	}),
 	sendsMD("many keys", manyKeys(200)),

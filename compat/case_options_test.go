@@ -56,7 +56,7 @@ var optionCases = []diffCase{
 	withCreds("upper case key", perRPC{md: map[string]string{"Authorization": "x"}}),
 	withCreds("binary", perRPC{md: map[string]string{"k-bin": "\x00\xff"}}),
 	withCreds("none", perRPC{}),
-	withCreds("reserved key", perRPC{md: map[string]string{"grpc-timeout": "1n", "content-type": "x", "a": "b"}}),
+	withCreds("reserved key", perRPC{md: map[string]string{"grpc-foo": "1", "content-type": "x", "a": "b"}}),
 	withCreds("plain error", perRPC{err: errors.New("no token")}),
 	withCreds("status error", perRPC{err: status.Error(codes.PermissionDenied, "denied")}),
 	withCreds("data-plane code", perRPC{err: status.Error(codes.NotFound, "odd")}),

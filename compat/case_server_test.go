@@ -219,7 +219,7 @@ var serverCases = []diffCase{
 	{name: "config/timeout", run: func(e *env) {
 		w := newWaits()
 		e.serve(&w.service)
-		e.unary(e.ctx, e.dial(serviceConfig(`"timeout":"0.06s"`)), "a")
+		e.unary(e.ctx, e.warm(e.dial(serviceConfig(`"timeout":"0.2s"`))), "a")
 		close(w.release)
 	}},
 	{name: "config/wait for ready", run: func(e *env) {

@@ -32,7 +32,7 @@ var streamCases = []diffCase{
 		cs.closeSend()
 		cs.send("b")
 		cs.recv()
-		e.svc.wg.Wait()
+		e.svc.wait()
 		e.drop("server") // it sees the half-close or the cancelation first
 	}},
 	{name: "stream/CloseSend twice", run: func(e *env) {

@@ -1,5 +1,3 @@
-//go:build stile
-
 package compat
 
 import (
@@ -40,7 +38,7 @@ func makeStileDoors() []door {
 		for _, c := range clients {
 			for _, s := range servers {
 				out = append(out, door{
-					name:      tr.name + "/" + c.name + "/" + s.name,
+					name:      tr.name + "-" + c.name + "-" + s.name,
 					transport: tr.env,
 					local:     true,
 					newServer: s.new,

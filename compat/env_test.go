@@ -132,7 +132,7 @@ func (e *env) close() {
 		if e.served != nil {
 			<-e.served
 		}
-		e.svc.wg.Wait()
+		e.svc.wait()
 	}()
 	select {
 	case <-done:

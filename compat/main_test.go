@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	printSummary()
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := goleak.Find(); err != nil {
 		fmt.Println("leak:", err)
 		code = 1
 	}
@@ -50,8 +50,8 @@ func printSummary() {
 
 // underDoor runs f with the process set to the door's transport.
 func underDoor(t *testing.T, suite string, d door, f func(t *testing.T)) {
-	count(suite, func(c *tally) { c.doors++ })
 	t.Run(d.name, func(t *testing.T) {
+		count(suite, func(c *tally) { c.doors++ })
 		t.Setenv("STILE_TRANSPORT", d.transport)
 		dir, err := os.MkdirTemp("", "stile") // short: it will hold unix sockets
 		if err != nil {

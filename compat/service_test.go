@@ -24,12 +24,41 @@ const (
 type service struct {
 	unary  func(context.Context, *msg) (*msg, error)
 	stream func(grpc.ServerStream) error // all three streaming kinds
-	wg     sync.WaitGroup                // running handlers
+	mu     sync.Mutex
+	idle   *sync.Cond // with mu
+	run    int        // handlers running, with mu
+}
+
+func (s *service) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run++
+}
+
+func (s *service) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run--
+	if s.idle != nil {
+		s.idle.Broadcast()
+	}
+}
+
+// wait returns when no handler runs.
+func (s *service) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle == nil {
+		s.idle = sync.NewCond(&s.mu)
+	}
+	for s.run > 0 {
+		s.idle.Wait()
+	}
 }
 
 func (s *service) callUnary(ctx context.Context, in *msg) (*msg, error) {
-	s.wg.Add(1)
-	defer s.wg.Done()
+	s.begin()
+	defer s.end()
 	if s.unary == nil {
 		return str("re: " + in.GetValue()), nil
 	}
@@ -37,8 +66,8 @@ func (s *service) callUnary(ctx context.Context, in *msg) (*msg, error) {
 }
 
 func (s *service) callStream(ss grpc.ServerStream) error {
-	s.wg.Add(1)
-	defer s.wg.Done()
+	s.begin()
+	defer s.end()
 	return s.stream(ss)
 }
 

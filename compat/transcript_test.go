@@ -94,8 +94,8 @@ func brief(s string) string {
 	return fmt.Sprintf("%q… (%d bytes, crc %08x)", s[:16], len(s), crc32.ChecksumIEEE([]byte(s)))
 }
 
-// mdText is one line for md: sorted keys, all values in order. Keys that HTTP/2
-// alone puts there are left out.
+// mdText is one line for md: sorted keys, all values in order. What compressors
+// the client advertises is left to a case of its own.
 func mdText(md metadata.MD) string {
 	if md == nil {
 		return "nil"
@@ -107,11 +107,18 @@ func mdText(md metadata.MD) string {
 	sort.Strings(keys)
 	var parts []string
 	for _, k := range keys {
+		if k == "grpc-accept-encoding" {
+			parts = append(parts, k)
+			continue
+		}
 		var vals []string
 		for _, v := range md[k] {
 			vals = append(vals, brief(v))
 		}
 		parts = append(parts, k+"="+strings.Join(vals, ","))
+	}
+	if len(parts) > 30 {
+		return fmt.Sprintf("{%d keys: %s}", len(parts), brief(strings.Join(parts, " ")))
 	}
 	return "{" + strings.Join(parts, " ") + "}"
 }

@@ -1,5 +1,0 @@
-//go:build !stile
-
-package compat
-
-var stileDoors []door
