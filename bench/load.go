@@ -22,8 +22,9 @@ var (
 // both ends to have gone to sleep.
 const pace = time.Millisecond
 
-// kinds are the ways of calling. Each returns when its deadline, counted from
-// base, has passed, or stop is set, having recorded the time of each call.
+// kinds are the ways of calling. Each makes at least one call and returns when its
+// deadline, counted from base, has passed, or when stop is set, having recorded
+// the time of each call.
 var kinds = map[string]func(l *load, c *caller, base time.Time, deadline time.Duration) error{
 	"unary": (*load).unary,
 	"paced": (*load).paced,
@@ -95,7 +96,7 @@ func (l *load) run(d time.Duration) (*window, error) {
 // unary calls again as soon as it has the reply.
 func (l *load) unary(c *caller, base time.Time, deadline time.Duration) error {
 	ctx := context.Background()
-	for last := time.Since(base); last < deadline && !l.stop.Load(); {
+	for last := time.Since(base); (last < deadline || c.hist.count == 0) && !l.stop.Load(); {
 		if err := l.call(ctx, c); err != nil {
 			return err
 		}
@@ -109,7 +110,7 @@ func (l *load) unary(c *caller, base time.Time, deadline time.Duration) error {
 // paced calls once every pace, and skips the turns that a late reply took.
 func (l *load) paced(c *caller, base time.Time, deadline time.Duration) error {
 	ctx := context.Background()
-	for turn := pace; turn < deadline && !l.stop.Load(); turn += pace {
+	for turn := pace; (turn < deadline || c.hist.count == 0) && !l.stop.Load(); turn += pace {
 		wait := turn - time.Since(base)
 		if wait <= 0 {
 			continue

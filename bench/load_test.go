@@ -51,9 +51,19 @@ func TestLoadEndsAtFirstError(t *testing.T) {
 	}
 }
 
+func TestLoadCallsAtLeastOnce(t *testing.T) {
+	for kind := range kinds {
+		l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), kind, 64, 3)
+		if w, err := l.run(0); err != nil || w.hist.count != 3 {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 func TestLoadWithoutCallsFails(t *testing.T) {
 	l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), "unary", 64, 2)
-	if _, err := l.run(0); !errors.Is(err, errNoCalls) {
+	l.stop.Store(true)
+	if _, err := l.run(time.Hour); !errors.Is(err, errNoCalls) {
 		t.Error(err)
 	}
 }
