@@ -132,11 +132,14 @@ func (s suite) testHeaderKept(t *testing.T) {
 	}
 }
 
+// copiedSize is the body size, in bytes, that testWriteCopies uses.
+const copiedSize = 5000
+
 // testWriteCopies overwrites head and body as soon as Write returns.
 func (s suite) testWriteCopies(t *testing.T) {
 	const frames = 200
 	client, server := s.started(t)
-	head, body := make([]byte, 10), make([]byte, 5000)
+	head, body := make([]byte, 10), make([]byte, copiedSize)
 	for i := range frames {
 		fillByte(head, byte(i))
 		fillByte(body, byte(i))

@@ -3,6 +3,7 @@ package transporttest
 import (
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,6 +50,7 @@ func (s suite) testPollDone(t *testing.T) {
 	in.onFrame = func(h wire.Header, b *wire.Buf) {
 		b.Release()
 		done.Store(true)
+		runtime.Gosched() // gives a second receiver the time to show itself
 	}
 	client.Start(newSink(t))
 	server.Start(in)

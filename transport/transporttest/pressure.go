@@ -90,8 +90,7 @@ func (s suite) testBackPressureNotStarted(t *testing.T) {
 	wait := expectSeq(t, in)
 	server.Start(in)
 	wait(n)
-	(&end{Conn: client}).mustWrite(t, streamHeader(n), binary.LittleEndian.AppendUint64(nil, n))
-	wait(n + 1)
+	nothingMore(t, client, in, wait, n)
 }
 
 func (s suite) testBackPressureBlockedHandler(t *testing.T) {
@@ -105,8 +104,22 @@ func (s suite) testBackPressureBlockedHandler(t *testing.T) {
 	n = pressUntilCancel(t, client, n)
 	close(in.gate)
 	wait(n)
-	(&end{Conn: client}).mustWrite(t, streamHeader(n), binary.LittleEndian.AppendUint64(nil, n))
-	wait(n + 1)
+	nothingMore(t, client, in, wait, n)
+}
+
+// nothingMore uses the connection on, whose first n frames have arrived, closes it
+// and checks that nothing came besides.
+func nothingMore(t *testing.T, client transport.Conn, in *sink, wait func(uint64), n uint64) {
+	t.Helper()
+	for last := n + 100; n < last; n++ {
+		(&end{Conn: client}).mustWrite(t, streamHeader(n), binary.LittleEndian.AppendUint64(nil, n))
+		wait(n + 1)
+	}
+	closeConn(t, client)
+	in.wantClosed(t, transport.ErrPeerGone)
+	if got := uint64(in.count.Load()); got != n {
+		t.Errorf("%d frames arrived, want %d", got, n)
+	}
 }
 
 // testBackPressureResumes lets a blocked Write that has no cancel go on.

@@ -19,7 +19,7 @@ import (
 
 // patience is how long something that must happen is awaited before the test
 // calls it lost.
-const patience = 60 * time.Second
+var patience = 60 * time.Second
 
 // received is one delivered frame.
 type received struct {
