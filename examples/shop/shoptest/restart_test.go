@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,14 +19,14 @@ import (
 )
 
 // TestSwitch moves a load from one set of processes to another that shares its
-// databases, and back from plain gRPC to Stile: no request may fail.
+// databases, and from plain gRPC to Stile: no request may fail.
 func TestSwitch(t *testing.T) {
 	data := t.TempDir()
 	first := shoptest.Start(t, shoptest.Config{Bin: bin, Data: data, Env: []string{"STILE=off"}})
 	load := startLoad(t, first)
 	load.await(50)
 	second := shoptest.Start(t, shoptest.Config{Bin: bin, Data: data, Unix: true, Env: []string{"STILE=on"}})
-	load.shop.Store(second)
+	load.move(second)
 	first.Stop(t)
 	load.await(50)
 	load.stop()
@@ -37,21 +36,31 @@ func TestSwitch(t *testing.T) {
 // load asks for products and places orders without pause, and fails the test
 // when an answer is not a success.
 type load struct {
-	shop   atomic.Pointer[shoptest.Shop]
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	done   chan struct{} // one value for each answer
+
+	mu   sync.Mutex
+	shop *aim
+}
+
+// aim is where requests are sent to, with those under way.
+type aim struct {
+	*shoptest.Shop
+	sync.WaitGroup
 }
 
 func startLoad(t *testing.T, shop *shoptest.Shop) *load {
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{cancel: cancel, done: make(chan struct{})}
-	l.shop.Store(shop)
+	l := &load{cancel: cancel, done: make(chan struct{}), shop: &aim{Shop: shop}}
 	t.Cleanup(l.stop)
 	for caller := range 4 {
 		l.wait.Go(func() {
 			for i := caller; ctx.Err() == nil; i++ {
-				if err := once(ctx, l.shop.Load(), i); err != nil && ctx.Err() == nil {
+				shop := l.take()
+				err := once(ctx, shop.Shop, i)
+				shop.Done()
+				if err != nil && ctx.Err() == nil {
 					t.Errorf("request %d: %v", i, err)
 					return
 				}
@@ -63,6 +72,23 @@ func startLoad(t *testing.T, shop *shoptest.Shop) *load {
 		})
 	}
 	return l
+}
+
+// take returns where to send one request; the caller calls Done after it.
+func (l *load) take() *aim {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shop.Add(1)
+	return l.shop
+}
+
+// move sends new requests to shop, and returns when the others are answered.
+func (l *load) move(shop *shoptest.Shop) {
+	l.mu.Lock()
+	old := l.shop
+	l.shop = &aim{Shop: shop}
+	l.mu.Unlock()
+	old.Wait()
 }
 
 // await returns after n more answers.
@@ -110,7 +136,13 @@ func once(ctx context.Context, shop *shoptest.Shop, i int) error {
 // TestServiceKilled has pricing die: the gateway says so, and serves again when
 // pricing is back at its address.
 func TestServiceKilled(t *testing.T) {
-	shop := shoptest.Start(t, shoptest.Config{Bin: bin, Data: t.TempDir(), Args: map[string][]string{"inventory": {"--stock", "5"}}})
+	for _, stile := range []string{"on", "off"} {
+		t.Run(stile, func(t *testing.T) { testServiceKilled(t, stile) })
+	}
+}
+
+func testServiceKilled(t *testing.T, stile string) {
+	shop := shoptest.Start(t, shoptest.Config{Bin: bin, Data: t.TempDir(), Env: []string{"STILE=" + stile}, Args: map[string][]string{"inventory": {"--stock", "5"}}})
 	shop.Process("pricing").Kill()
 
 	var got failure
@@ -156,6 +188,12 @@ func (m *slowMailer) SendOrderConfirmation(context.Context, *mailerv1.SendOrderC
 // TestDrain ends the gateway and orders in the middle of an order, which must
 // be answered all the same.
 func TestDrain(t *testing.T) {
+	for _, stile := range []string{"on", "off"} {
+		t.Run(stile, func(t *testing.T) { testDrain(t, stile) })
+	}
+}
+
+func testDrain(t *testing.T, stile string) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +209,7 @@ func TestDrain(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	shop := shoptest.Start(t, shoptest.Config{Bin: bin, Data: t.TempDir(), Calls: map[string]string{"mailer": lis.Addr().String()}})
+	shop := shoptest.Start(t, shoptest.Config{Bin: bin, Data: t.TempDir(), Env: []string{"STILE=" + stile}, Calls: map[string]string{"mailer": lis.Addr().String()}})
 
 	answered := make(chan error, 1)
 	go func() { answered <- once(t.Context(), shop, 0) }()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,9 +27,10 @@ const watchdog = time.Minute
 // Programs lists the shop's programs, each after those that it calls.
 var Programs = []string{"catalog", "inventory", "pricing", "mailer", "orders", "gateway"}
 
-// Build compiles the programs into folder.
+// Build compiles the programs into folder, with the race detector if the
+// caller has it.
 func Build(ctx context.Context, folder string) error {
-	args := []string{"build", "-o", folder + string(filepath.Separator)}
+	args := append([]string{"build", "-o", folder + string(filepath.Separator)}, buildFlags...)
 	for _, name := range Programs {
 		args = append(args, "github.com/stile-ipc/stile/examples/shop/"+name)
 	}
@@ -172,7 +174,7 @@ func Run(t *testing.T, program string, env []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{done: make(chan struct{}), changed: make(chan struct{})}
 	p.cmd = exec.Command(program, args...)
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env = slices.Concat(environment, os.Environ(), env)
 	p.cmd.Stderr = p
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {

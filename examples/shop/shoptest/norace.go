@@ -1,0 +1,5 @@
+//go:build !race
+
+package shoptest
+
+var buildFlags, environment []string
