@@ -3,11 +3,13 @@ package stile
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -265,12 +267,19 @@ func socketsOnly() bool { return os.Getenv("STILE_TRANSPORT") == "unix" }
 
 // heed says once what keeps calls from a door that is there.
 func (e *entrance) heed(addr string, err error) {
-	for _, usual := range []error{local.ErrNoEntry, local.ErrStale, local.ErrAddress, local.ErrUnsupported} {
+	for _, usual := range usualMisses {
 		if errors.Is(err, usual) {
 			return
 		}
 	}
 	e.sayOnce("the local door cannot be used", "address", addr, "error", err.Error())
+}
+
+// usualMisses is why a knock fails where nothing is wrong: there is no door, or
+// its server ends just now.
+var usualMisses = []error{
+	local.ErrNoEntry, local.ErrStale, local.ErrAddress, local.ErrUnsupported,
+	io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE,
 }
 
 // down is called by a connection that takes no more calls.

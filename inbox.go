@@ -3,7 +3,6 @@ package stile
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -189,8 +188,8 @@ func (in *inbox) readMessage(ctx context.Context, limit int, grant func(int)) (m
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if n, err := in.readLocked(ctx, prefix[:], grant); err != nil {
-		if n > 0 && errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+		if n > 0 {
+			err = unexpected(err)
 		}
 		return message{}, err
 	}
@@ -217,8 +216,10 @@ func (in *inbox) readMessage(ctx context.Context, limit int, grant func(int)) (m
 	return m, unexpected(err)
 }
 
+// unexpected is what an end means inside a message. The cause of a lost
+// connection may wrap io.EOF and is not one.
 func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}
 	return err
