@@ -33,12 +33,12 @@ type Conn struct {
 	blocked atomic.Bool   // a writer waits for space
 	space   chan struct{} // one token: look for space again
 
-	rlock    receiveLock
-	in       consumer
-	handler  transport.Handler
-	spin     spinner
-	polled   atomic.Bool // someone called Poll since the goroutine last slept
-	handover atomic.Bool // a caller leaves a busy ring to the goroutine
+	rlock   receiveLock
+	in      consumer
+	handler transport.Handler
+	spin    spinner
+	polled  atomic.Bool // someone called Poll since the goroutine last slept
+	crowd   crowd
 
 	gone  atomic.Pointer[error] // the control socket ended; drain, then end
 	ended atomic.Pointer[error] // the cause

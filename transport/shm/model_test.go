@@ -255,9 +255,10 @@ func (m wakeModel) caller(n wakeState, i int, all []wakeState) []wakeState {
 			n.polls[i]--
 		}
 	case callLook:
-		*pc = callUnlock
-		if n.head != n.taken {
-			*pc = callUnflag
+		*pc = callUnflag // for a frame it saw, or to hand over
+		if n.head == n.taken {
+			all = append(all, n)
+			*pc = callUnlock
 		}
 	case callUnflag:
 		n.sleeping, *pc = false, callUnlockWake
@@ -291,18 +292,16 @@ func (m wakeModel) good(s wakeState) bool {
 }
 
 func TestModelWake(t *testing.T) {
-	run := func(flaw wakeFlaw) (states, bad int) {
-		for _, start := range []wakeState{
-			{gor: gorReset, polls: [2]int8{2, 2}},
-			{gor: gorReset, polls: [2]int8{2, 1}, closer: 1},
-		} {
-			m := wakeModel{frames: 3, flaw: flaw}
+	run := func(flaw wakeFlaw, frames, polls int8) (states, bad int) {
+		for closer := range int8(2) {
+			m := wakeModel{frames: frames, flaw: flaw}
+			start := wakeState{gor: gorReset, polls: [2]int8{polls, 1}, closer: closer}
 			n, b := explore(start, m.next, m.good)
 			states, bad = states+n, bad+b
 		}
 		return states, bad
 	}
-	states, bad := run("")
+	states, bad := run("", 3, 2)
 	if bad != 0 {
 		t.Errorf("%d ways to end with a frame nobody sees", bad)
 	}
@@ -311,7 +310,7 @@ func TestModelWake(t *testing.T) {
 		flawCheckFirst, flawNoBell, flawNoLook, flawFlagLast, flawNoMark, flawCallerNoFlag,
 		flawCallerNoLook, flawCallerNoMark, flawCallerNoWake, flawCallerLateSet, flawCloserNoWake,
 	} {
-		if _, bad := run(flaw); bad == 0 {
+		if _, bad := run(flaw, 2, 1); bad == 0 {
 			t.Errorf("unnoticed: %s", flaw)
 		}
 	}

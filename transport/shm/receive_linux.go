@@ -58,7 +58,7 @@ func (c *Conn) sleep() {
 		if parked {
 			c.spin.awoken()
 		}
-		if c.ending() || c.in.ready() {
+		if c.ending() || c.in.ready() || c.crowd.left > 0 {
 			return true
 		}
 		c.in.sleeping.store(1)
@@ -99,14 +99,49 @@ func (c *Conn) serve() {
 			runtime.Gosched()
 			continue
 		}
-		if c.polled.Load() && !c.handover.Load() {
+		quit := &c.polled
+		if c.crowd.led(n) {
+			quit = nil
+		} else if c.polled.Load() {
 			return // a caller is going to receive: it must find the lock free
 		}
-		if !c.await(nil, &c.polled, true) {
-			c.handover.Store(false)
+		if !c.await(nil, quit, true) {
+			c.crowd.left = 0
 			return
 		}
 	}
+}
+
+// crowd decides who receives while callers poll: a caller that waits alone does
+// it best itself, of many callers each would mostly serve the others. A caller
+// that did hands over to the goroutine for a number of frames, its lease, which
+// grows while it is renewed. The holder of rlock owns it.
+type crowd struct {
+	lease int // of the next handover
+	left  int // frames the goroutine still leads for
+}
+
+const (
+	minLease = 64
+	maxLease = 4096
+)
+
+// met says how many frames a caller delivered that were not its own, and tells
+// whether it shall hand over.
+func (w *crowd) met(others int) bool {
+	if others <= 0 {
+		w.lease = 0
+		return false
+	}
+	w.lease = min(max(2*w.lease, minLease), maxLease)
+	w.left = w.lease
+	return true
+}
+
+// led tells whether the goroutine, having delivered n frames, still leads.
+func (w *crowd) led(n int) bool {
+	w.left = max(w.left-n, 0)
+	return w.left > 0
 }
 
 // drain delivers at most limit frames. The caller holds rlock.
@@ -162,26 +197,29 @@ func (c *Conn) Poll(done *atomic.Bool) {
 	}
 	c.stats.polls.Add(1)
 	c.in.sleeping.store(0)
+	total := 0
 	for {
 		n, err := c.drain(drainBatch)
+		total += n
 		if err != nil {
 			c.Fail(err)
 			break
 		}
-		if done.Load() || c.ending() {
-			break
-		}
-		if !c.await(done, nil, n > 0) {
+		if done.Load() || c.ending() || !c.await(done, nil, n > 0) {
 			break
 		}
 	}
-	c.leave()
+	if done.Load() {
+		total--
+	}
+	c.leave(c.crowd.met(total))
 }
 
-// leave ends a caller's turn at the ring: see the argument above.
-func (c *Conn) leave() {
+// leave ends a caller's turn at the ring: see the argument above. A handover is
+// as if frames were left.
+func (c *Conn) leave(handover bool) {
 	c.in.sleeping.store(1)
-	if c.in.ready() {
+	if handover || c.in.ready() {
 		c.in.sleeping.store(0)
 		c.rlock.unlock()
 		c.bed.wake()

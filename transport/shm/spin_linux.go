@@ -94,30 +94,30 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 	if budget == 0 {
 		return c.in.ready()
 	}
-	start := now()
-	yielded := start
 	if yield {
 		runtime.Gosched()
 	}
-	kernel := true
+	start := now()
+	var away time.Duration // what others used
+	yielded, kernel := start, true
 	for {
 		for range spinChecks {
 			if c.in.ready() {
-				return c.spun(start, true)
+				return c.spun(now()-start-away, true)
 			}
 			if done != nil && done.Load() {
-				c.spun(start, true)
+				c.spun(now()-start-away, true)
 				return false
 			}
 			pause(spinPause)
 		}
+		t := now()
 		if c.ending() || (quit != nil && quit.Load()) {
-			c.stats.spin.Add(uint64(now() - start))
+			c.stats.spin.Add(uint64(t - start - away))
 			return false
 		}
-		t := now()
-		if t-start > budget {
-			return c.spun(start, c.in.ready())
+		if t-start-away > budget {
+			return c.spun(t-start-away, c.in.ready())
 		}
 		if t-yielded > spinYield {
 			if kernel {
@@ -126,13 +126,14 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 			}
 			runtime.Gosched()
 			yielded = now()
+			away += yielded - t
 		}
 	}
 }
 
 // spun accounts for a spin and returns whether it found a frame.
-func (c *Conn) spun(start time.Duration, paid bool) bool {
-	c.stats.spin.Add(uint64(now() - start))
+func (c *Conn) spun(took time.Duration, paid bool) bool {
+	c.stats.spin.Add(uint64(took))
 	if paid {
 		c.spin.won()
 	} else {
