@@ -146,6 +146,8 @@ func (d *dialer) connect(ctx context.Context, path string) (*net.UnixConn, error
 			return nil, fmt.Errorf("%w: nobody listens", ErrStale)
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("%w: gone before connecting", ErrNoEntry)
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("%w: may not connect to the entry: %w", ErrUID, errors.Unwrap(err))
 		case !errors.Is(err, syscall.EAGAIN):
 			return nil, fmt.Errorf("local: connect: %w", errors.Unwrap(err))
 		}

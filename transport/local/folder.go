@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,8 @@ import (
 // else /run/stile-<uid> if that can be made, else stile-<uid> in the temporary
 // folder. It is made with mode 0700 where missing, and refused when it is a
 // symlink, someone else's, or writable by group or others. Clients look in the
-// same places and make nothing.
+// same places and make nothing. The folder must not be on a file system that
+// several hosts share: the other hosts' entries look dead and would be swept.
 func Dir() (string, error) {
 	var tried []error
 	for _, p := range servePlaces() {
@@ -214,12 +216,16 @@ func ours(name string) bool {
 
 // dead reports whether connecting to the socket at path is refused.
 func dead(path string) bool {
+	syscall.ForkLock.RLock()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return false
 	}

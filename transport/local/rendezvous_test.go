@@ -24,73 +24,77 @@ func killed(t *testing.T, path string) {
 	_ = ln.Close()
 }
 
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func otherUID() int { return ownUID() + 4242 }
 
+// badRendezvous says how to make each; use is the folder the client looks in.
+var badRendezvous = []struct {
+	name string
+	make func(t *testing.T, dir, entry string) (use string)
+	uid  int // if not 0, who the client takes itself for
+	want error
+}{
+	{name: "no folder", want: ErrNoEntry, make: func(t *testing.T, dir, _ string) string {
+		return filepath.Join(dir, "none")
+	}},
+	{name: "no entry", want: ErrNoEntry},
+	{name: "killed server", want: ErrStale, make: func(t *testing.T, dir, entry string) string {
+		killed(t, entry)
+		return dir
+	}},
+	{name: "folder is a symlink", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
+		rawListen(t, dir)
+		link := filepath.Join(filepath.Dir(dir), "link")
+		check(t, os.Symlink(dir, link))
+		return link
+	}},
+	{name: "folder is a file", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
+		f := filepath.Join(dir, "file")
+		check(t, os.WriteFile(f, nil, 0o600))
+		return f
+	}},
+	{name: "folder writable by group", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
+		rawListen(t, dir)
+		check(t, os.Chmod(dir, 0o770))
+		return dir
+	}},
+	{name: "folder writable by all", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
+		rawListen(t, dir)
+		check(t, os.Chmod(dir, 0o1777))
+		return dir
+	}},
+	{name: "folder of another", uid: otherUID(), want: ErrOwner, make: func(t *testing.T, dir, _ string) string {
+		rawListen(t, dir)
+		return dir
+	}},
+	{name: "entry is a symlink", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
+		rawListen(t, dir)
+		check(t, os.Rename(entry, entry+"x"))
+		check(t, os.Symlink(entry+"x", entry))
+		return dir
+	}},
+	{name: "entry is a dangling symlink", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
+		check(t, os.Symlink("nowhere", entry))
+		return dir
+	}},
+	{name: "entry is a file", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
+		check(t, os.WriteFile(entry, nil, 0o600))
+		return dir
+	}},
+	{name: "entry is a folder", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
+		check(t, os.Mkdir(entry, 0o700))
+		return dir
+	}},
+}
+
 func TestBadRendezvous(t *testing.T) {
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, tt := range []struct {
-		name string
-		make func(t *testing.T, dir, entry string) (use string)
-		uid  int // if not 0, who the client takes itself for
-		want error
-	}{
-		{name: "no folder", want: ErrNoEntry, make: func(t *testing.T, dir, _ string) string {
-			return filepath.Join(dir, "none")
-		}},
-		{name: "no entry", want: ErrNoEntry},
-		{name: "killed server", want: ErrStale, make: func(t *testing.T, dir, entry string) string {
-			killed(t, entry)
-			return dir
-		}},
-		{name: "folder is a symlink", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
-			rawListen(t, dir)
-			link := filepath.Join(filepath.Dir(dir), "link")
-			must(t, os.Symlink(dir, link))
-			return link
-		}},
-		{name: "folder is a file", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
-			f := filepath.Join(dir, "file")
-			must(t, os.WriteFile(f, nil, 0o600))
-			return f
-		}},
-		{name: "folder writable by group", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
-			rawListen(t, dir)
-			must(t, os.Chmod(dir, 0o770))
-			return dir
-		}},
-		{name: "folder writable by all", want: ErrFolder, make: func(t *testing.T, dir, _ string) string {
-			rawListen(t, dir)
-			must(t, os.Chmod(dir, 0o1777))
-			return dir
-		}},
-		{name: "folder of another", uid: otherUID(), want: ErrOwner, make: func(t *testing.T, dir, _ string) string {
-			rawListen(t, dir)
-			return dir
-		}},
-		{name: "entry is a symlink", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
-			rawListen(t, dir)
-			must(t, os.Rename(entry, entry+"x"))
-			must(t, os.Symlink(entry+"x", entry))
-			return dir
-		}},
-		{name: "entry is a dangling symlink", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
-			must(t, os.Symlink("nowhere", entry))
-			return dir
-		}},
-		{name: "entry is a file", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
-			must(t, os.WriteFile(entry, nil, 0o600))
-			return dir
-		}},
-		{name: "entry is a folder", want: ErrNotSocket, make: func(t *testing.T, dir, entry string) string {
-			must(t, os.Mkdir(entry, 0o700))
-			return dir
-		}},
-	} {
+	for _, tt := range badRendezvous {
 		t.Run(tt.name, func(t *testing.T) {
 			noFDsLeft(t)
 			dir := testDir(t)
@@ -240,7 +244,7 @@ func TestReplaceInPlace(t *testing.T) {
 	dir := testDir(t)
 	old := listen(t, ListenConfig{Dir: dir, Settings: []byte("old")})
 	acceptAll(t, old)
-	check := func(want string) {
+	reach := func(want string) {
 		t.Helper()
 		c, settings, err := dialOnce(t, dir, DialConfig{})
 		if err != nil {
@@ -251,14 +255,14 @@ func TestReplaceInPlace(t *testing.T) {
 			t.Fatalf("reached %q, want %q", settings, want)
 		}
 	}
-	check("old")
+	reach("old")
 	young := listen(t, ListenConfig{Dir: dir, Settings: []byte("new")})
 	acceptAll(t, young)
-	check("new")
+	reach("new")
 	if err := old.Close(); err != nil { // leaves the other's entry alone
 		t.Fatal(err)
 	}
-	check("new")
+	reach("new")
 	if err := errors.Join(young.Close(), young.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -322,8 +326,8 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// Many servers of one address start and stop at once; no client ever finds the
-// name missing while one of them, started first and ended last, is up.
+// Many servers of one address start and stop at once: each ends cleanly and
+// none takes away what is another's.
 func TestPublishRace(t *testing.T) {
 	noFDsLeft(t)
 	dir := testDir(t)
