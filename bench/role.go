@@ -72,6 +72,12 @@ func playRole() (played bool, err error) {
 	if in == nil || out == nil {
 		return true, errors.New("no control pipes")
 	}
+	// The peer process takes the end of these pipes for the end of this one, so
+	// they must outlive the role, and the collector.
+	defer func() {
+		_ = in.Close()
+		_ = out.Close()
+	}()
 	ctl := control{bufio.NewReader(in), out}
 	switch role {
 	case "server":
