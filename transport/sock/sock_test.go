@@ -38,3 +38,7 @@ func TestPipeConformance(t *testing.T) {
 func TestUnixListener(t *testing.T) {
 	transporttest.RunListener(t, sock.Transport{Network: "unix"}, unixAddr)
 }
+
+func TestTCPListener(t *testing.T) {
+	transporttest.RunListener(t, sock.Transport{Network: "tcp"}, tcpAddr)
+}

@@ -226,15 +226,19 @@ func countKernel(t *testing.T) (fds, memfds int) {
 // ending gives back is awaited.
 func (r resources) verify(t *testing.T) {
 	t.Helper()
-	if err := goleak.Find(r.goroutines); err != nil {
-		t.Error(err)
+	deadline := time.Now().Add(patience / 10)
+	for err := goleak.Find(r.goroutines); err != nil; err = goleak.Find(r.goroutines) {
+		if time.Now().After(deadline) {
+			t.Error(err)
+			break
+		}
 	}
-	for end := time.Now().Add(patience / 10); ; time.Sleep(5 * time.Millisecond) {
+	for ; ; time.Sleep(5 * time.Millisecond) {
 		fds, memfds := countKernel(t)
 		if fds <= r.fds && memfds <= r.memfds {
 			return
 		}
-		if time.Now().After(end) {
+		if time.Now().After(deadline) {
 			t.Errorf("%d file descriptors, were %d; %d memfd mappings, were %d", fds, r.fds, memfds, r.memfds)
 			return
 		}
