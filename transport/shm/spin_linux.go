@@ -16,12 +16,16 @@ const (
 	spinChecks = 16
 	spinPause  = 2
 
-	// The score is between 0 (spinning has not paid) and maxScore.
-	maxScore   = 8
-	scoreWin   = 2
-	scoreLoss  = 1
-	probeEvery = 16 // at score 0 one wait in so many spins nevertheless
-	wakeCost   = 50 * time.Microsecond
+	// A score from 0 to maxScore tells whether spinning has paid. From scoreLoss
+	// on the next wait spins; below, one in probeEvery does nevertheless.
+	maxScore   = 32
+	scoreWin   = 8
+	scoreLoss  = 4
+	scoreHint  = 1
+	probeEvery = 16
+	// wakeCost is added to the bound when a sleep is judged: it was that much
+	// longer for the wake-up.
+	wakeCost = 50 * time.Microsecond
 )
 
 var epoch = time.Now()
@@ -33,8 +37,9 @@ func now() time.Duration { return time.Since(epoch) }
 type spinner struct {
 	limit time.Duration // 0: never
 	score int
-	waits int           // waits at score 0
+	waits int           // waits that did not spin
 	since time.Duration // when the goroutine went to sleep, 0 if it did not
+	tried bool          // a spin failed since the last sleep
 }
 
 // newSpinner decides whether spinning can pay at all: the peer and we need a
@@ -55,7 +60,7 @@ func newSpinner(limit time.Duration) spinner {
 
 // budget is how long the next wait may spin.
 func (s *spinner) budget() time.Duration {
-	if s.score > 0 || s.limit == 0 {
+	if s.score >= scoreLoss || s.limit == 0 {
 		return s.limit
 	}
 	if s.waits++; s.waits%probeEvery == 0 {
@@ -66,9 +71,13 @@ func (s *spinner) budget() time.Duration {
 
 func (s *spinner) won() { s.score = min(s.score+scoreWin, maxScore) }
 
-func (s *spinner) lost() { s.score = max(s.score-scoreLoss, 0) }
+func (s *spinner) lost() {
+	s.score = max(s.score-scoreLoss, 0)
+	s.tried = true
+}
 
-// asleep and awoken bracket a sleep: a short one would have been worth a spin.
+// asleep and awoken bracket a sleep. A short one that no spin came before hints
+// that a spin would have paid: so spinning comes back soon after a bad time.
 func (s *spinner) asleep() {
 	if s.limit != 0 {
 		s.since = now()
@@ -76,10 +85,10 @@ func (s *spinner) asleep() {
 }
 
 func (s *spinner) awoken() {
-	if s.since != 0 && now()-s.since < s.limit+wakeCost {
-		s.score = min(s.score+1, maxScore)
+	if s.since != 0 && !s.tried && now()-s.since < s.limit+wakeCost {
+		s.score = min(s.score+scoreHint, maxScore)
 	}
-	s.since = 0
+	s.since, s.tried = 0, false
 }
 
 // await spins until a frame is there, which it tells, or until done is set, the
