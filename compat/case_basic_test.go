@@ -325,6 +325,9 @@ func proveLocal(e *env) {
 		if http := auth == "none" || auth == "insecure"; http == e.door.local {
 			e.t.Errorf("%s: peer is %s, AuthType %q", side, p.Addr, auth)
 		}
+		if by := carrier(p.AuthInfo); by != e.door.carries {
+			e.t.Errorf("%s: carried by %q, not %q", side, by, e.door.carries)
+		}
 		e.add(side, "peer network %s", p.Addr.Network())
 	}
 	e.serve(&service{

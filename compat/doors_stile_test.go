@@ -5,6 +5,7 @@ import (
 
 	"github.com/stile-ipc/stile"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 )
 
 // servedByStile is a server some framework built, served through stile.Serve.
@@ -41,11 +42,26 @@ func makeStileDoors() []door {
 					name:      tr.name + "-" + c.name + "-" + s.name,
 					transport: tr.env,
 					local:     true,
+					carries:   tr.name,
 					newServer: s.new,
 					newClient: c.new,
 				})
 			}
 		}
 	}
-	return out
+	// Where one side has no Stile, or has it turned off, all goes as before.
+	plain := plainDoor("")
+	return append(out,
+		door{name: "plain-client", newClient: plain.newClient, newServer: servers[0].new},
+		door{name: "plain-server", newClient: clients[0].new, newServer: plain.newServer},
+		door{name: "off", off: "off", newClient: clients[0].new, newServer: servers[0].new})
+}
+
+func init() {
+	carrier = func(i credentials.AuthInfo) string {
+		if a, ok := i.(stile.AuthInfo); ok {
+			return a.Transport
+		}
+		return ""
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/reflection"
 )
 
@@ -23,8 +24,11 @@ type door struct {
 	name string
 	// transport is the value of STILE_TRANSPORT: "" for the library's choice.
 	transport string
-	// local doors must carry calls past HTTP/2.
+	// off is the value of STILE: "off" turns the library off.
+	off string
+	// local doors must carry calls past HTTP/2, by what carries names.
 	local     bool
+	carries   string
 	newServer func(...grpc.ServerOption) server
 	newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
 }
@@ -37,6 +41,9 @@ func plainDoor(name string) door {
 		newClient: grpc.NewClient,
 	}
 }
+
+// carrier names what carries the calls of a peer, "" if that is HTTP/2.
+var carrier = func(credentials.AuthInfo) string { return "" }
 
 // doors lists the reference first, then the reference again (a control: a case
 // whose transcript is not stable would be caught there), then what is tested.

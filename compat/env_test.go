@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type env struct {
 	ctx    context.Context
 	served chan error
 	conns  []*grpc.ClientConn
+	extra  []server // stopped with the case
 }
 
 func newEnv(t *testing.T, d door) *env {
@@ -58,16 +60,21 @@ func (e *env) serveWith(svc *service, register func(server), opts ...grpc.Server
 	if svc == nil {
 		svc = &service{}
 	}
+	l, err := net.Listen("unix", e.path)
+	if err != nil {
+		e.t.Error(err)
+		return
+	}
+	e.serveOn(l, svc, register, opts...)
+}
+
+// serveOn is serveWith on any listener.
+func (e *env) serveOn(l net.Listener, svc *service, register func(server), opts ...grpc.ServerOption) {
 	e.svc = svc
 	e.srv = e.door.newServer(opts...)
 	e.srv.RegisterService(&testServiceDesc, svc)
 	if register != nil {
 		register(e.srv)
-	}
-	l, err := net.Listen("unix", e.path)
-	if err != nil {
-		e.t.Error(err)
-		return
 	}
 	e.lis = newCountingListener(l)
 	e.served = make(chan error, 1)
@@ -82,7 +89,12 @@ func (e *env) serveWith(svc *service, register func(server), opts ...grpc.Server
 // dial makes a client of the door's kind; it closes with the case.
 func (e *env) dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	e.t.Helper()
-	cc, err := e.tryDial(opts...)
+	return e.dialTo(e.target(), opts...)
+}
+
+func (e *env) dialTo(target string, opts ...grpc.DialOption) *grpc.ClientConn {
+	e.t.Helper()
+	cc, err := e.tryDialTo(target, opts...)
 	if err != nil {
 		e.t.Errorf("dial: %v", err)
 		panic(stopCase{})
@@ -91,8 +103,12 @@ func (e *env) dial(opts ...grpc.DialOption) *grpc.ClientConn {
 }
 
 func (e *env) tryDial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return e.tryDialTo(e.target(), opts...)
+}
+
+func (e *env) tryDialTo(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	all := append([]grpc.DialOption{insecureOption()}, opts...)
-	cc, err := e.door.newClient(e.target(), all...)
+	cc, err := e.door.newClient(target, all...)
 	if err == nil {
 		e.conns = append(e.conns, cc)
 	}
@@ -128,6 +144,9 @@ func (e *env) close() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		for _, s := range e.extra {
+			s.Stop()
+		}
 		e.srv.Stop()
 		if e.served != nil {
 			<-e.served
@@ -160,7 +179,8 @@ func runCase(t *testing.T, d door, c diffCase) map[string][]string {
 		defer func() {
 			if r := recover(); r != nil {
 				if _, ok := r.(stopCase); !ok {
-					panic(r)
+					// As where a stream did not open: the transcript says so.
+					t.Errorf("the case panicked: %v\n%s", r, debug.Stack())
 				}
 			}
 		}()

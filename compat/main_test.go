@@ -52,6 +52,7 @@ func printSummary() {
 func underDoor(t *testing.T, suite string, d door, f func(t *testing.T)) {
 	t.Run(d.name, func(t *testing.T) {
 		count(suite, func(c *tally) { c.doors++ })
+		t.Setenv("STILE", d.off)
 		t.Setenv("STILE_TRANSPORT", d.transport)
 		dir, err := os.MkdirTemp("", "stile") // short: it will hold unix sockets
 		if err != nil {
