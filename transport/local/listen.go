@@ -50,9 +50,9 @@ type entry struct {
 
 // Stats counts what became of the clients of a [Listener].
 type Stats struct {
-	Accepted  uint64 // shook hands
+	Accepted  uint64 // shook hands and were given out by Accept
 	SHM       uint64 // of these, over shared memory
-	Fallbacks uint64 // of these, over the socket although both sides wanted shared memory
+	Fallbacks uint64 // over the socket although both sides wanted shared memory
 	Probes    uint64 // only looked
 
 	RefusedUID     uint64
@@ -243,6 +243,12 @@ func (l *Listener) pause(err error) bool {
 func (l *Listener) Accept() (transport.Conn, error) {
 	select {
 	case c := <-l.ready:
+		l.count(func(s *Stats) {
+			s.Accepted++
+			if c.Info().Transport == infoSHM {
+				s.SHM++
+			}
+		})
 		return c, nil
 	case <-l.done:
 		return nil, fmt.Errorf("local: accept at %v: %w", l.Addr(), net.ErrClosed)

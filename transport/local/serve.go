@@ -28,12 +28,6 @@ func (l *Listener) serve(uc *net.UnixConn, cred transport.Cred, e entry) {
 	l.untrack(uc)
 	select {
 	case l.ready <- c:
-		l.count(func(s *Stats) {
-			s.Accepted++
-			if c.Info().Transport == infoSHM {
-				s.SHM++
-			}
-		})
 	case <-l.done:
 		_ = c.Close()
 	}
