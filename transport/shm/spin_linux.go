@@ -26,6 +26,12 @@ const (
 	// wakeCost is added to the bound when a sleep is judged: it was that much
 	// longer for the wake-up.
 	wakeCost = 50 * time.Microsecond
+
+	// longYield is more than a peer needs for a call, and less than the
+	// scheduler's time slice.
+	longYield = 300 * time.Microsecond
+	minSkip   = 64
+	maxSkip   = 4096
 )
 
 var epoch = time.Now()
@@ -35,11 +41,14 @@ func now() time.Duration { return time.Since(epoch) }
 // spinner decides how long to wait for a frame before sleeping. The holder of
 // the receive lock owns it.
 type spinner struct {
-	limit time.Duration // 0: never
-	score int
-	waits int           // waits that did not spin
-	since time.Duration // when the goroutine went to sleep, 0 if it did not
-	tried bool          // a spin failed since the last sleep
+	limit  time.Duration // 0: never
+	shared bool          // the limit is 0 because there is one processor for all
+	score  int
+	waits  int           // waits that did not spin
+	since  time.Duration // when the goroutine went to sleep, 0 if it did not
+	tried  bool          // a spin failed since the last sleep
+	skip   int           // yields to the kernel to leave out
+	skips  int           // the last value skip was set to
 }
 
 // newSpinner decides whether spinning can pay at all: the peer and we need a
@@ -48,6 +57,7 @@ func newSpinner(limit time.Duration) spinner {
 	if limit == 0 {
 		limit = defaultSpin
 	}
+	shared := limit > 0
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err == nil && set.Count() == 1 {
 		limit = 0
@@ -55,7 +65,7 @@ func newSpinner(limit time.Duration) spinner {
 	if limit < 0 || runtime.GOMAXPROCS(0) == 1 || runtime.NumCPU() == 1 {
 		limit = 0
 	}
-	return spinner{limit: limit, score: maxScore}
+	return spinner{limit: limit, shared: shared && limit == 0, score: maxScore}
 }
 
 // budget is how long the next wait may spin.
@@ -91,6 +101,24 @@ func (s *spinner) awoken() {
 	s.since, s.tried = 0, false
 }
 
+// yield yields to the kernel, and tells whether it did. Where it gave a third
+// process a whole time slice, it is left out for a while.
+func (s *spinner) yield() bool {
+	if s.skip > 0 {
+		s.skip--
+		return false
+	}
+	start := now()
+	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	if now()-start > longYield {
+		s.skips = min(max(2*s.skips, minSkip), maxSkip)
+		s.skip = s.skips
+	} else {
+		s.skips /= 2
+	}
+	return true
+}
+
 // await spins until a frame is there, which it tells, or until done is set, the
 // connection ends, quit is set, or the budget is spent. The caller holds rlock.
 //
@@ -101,7 +129,7 @@ func (s *spinner) awoken() {
 func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 	budget := c.spin.budget()
 	if budget == 0 {
-		return c.in.ready()
+		return c.in.ready() || (c.spin.shared && c.yieldTo(done))
 	}
 	if yield {
 		runtime.Gosched()
@@ -130,7 +158,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 		}
 		if t-yielded > spinYield {
 			if kernel {
-				_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+				c.spin.yield()
 				kernel = false
 			}
 			runtime.Gosched()
@@ -138,6 +166,21 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 			away += yielded - t
 		}
 	}
+}
+
+// yieldTo lets a peer run that can only run on our processor, and tells whether
+// a frame is there.
+func (c *Conn) yieldTo(done *atomic.Bool) bool {
+	for range 2 {
+		runtime.Gosched()
+		if !c.spin.yield() || (done != nil && done.Load()) {
+			break
+		}
+		if c.in.ready() {
+			return true
+		}
+	}
+	return c.in.ready()
 }
 
 // spun accounts for a spin and returns whether it found a frame.
