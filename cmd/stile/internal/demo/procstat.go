@@ -1,0 +1,19 @@
+package demo
+
+import (
+	"errors"
+	"time"
+)
+
+// errNoUsage says that this system does not tell what processes use.
+var errNoUsage = errors.New("demo: CPU time and context switches are read from /proc, which only Linux has")
+
+// usage is what processes have used since they started.
+type usage struct {
+	cpu      time.Duration // user and system, in steps of 10 ms a process
+	switches int64         // voluntary and involuntary, of the threads that still run
+}
+
+func (u usage) since(before usage) usage {
+	return usage{u.cpu - before.cpu, u.switches - before.switches}
+}
