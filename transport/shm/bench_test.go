@@ -15,7 +15,13 @@ import (
 
 // BenchmarkPingPong is one caller and an echo in another process: the cost of
 // two frames and of whoever has to be woken for them.
-func BenchmarkPingPong(b *testing.B) {
+func BenchmarkPingPong(b *testing.B) { benchmarkCaller(b, 0) }
+
+// BenchmarkPaced is one call a millisecond: both sides sleep in between.
+func BenchmarkPaced(b *testing.B) { benchmarkCaller(b, time.Millisecond) }
+
+// benchmarkCaller makes one call after another, with a rest before each.
+func benchmarkCaller(b *testing.B, rest time.Duration) {
 	p := startChild(b, "echo", Config{})
 	cs := newCallers(1)
 	p.conn.Start(cs)
@@ -24,12 +30,15 @@ func BenchmarkPingPong(b *testing.B) {
 		mustCall(b, cs, p.conn, 0, payload, true)
 	}
 	m := startMeter(p)
-	var took []time.Duration
+	took := make([]time.Duration, 0, 1<<20)
 	b.ReportAllocs()
 	for b.Loop() {
+		if rest > 0 {
+			time.Sleep(rest)
+		}
 		start := time.Now()
 		mustCall(b, cs, p.conn, 0, payload, true)
-		if len(took) < 1<<20 {
+		if len(took) < cap(took) {
 			took = append(took, time.Since(start))
 		}
 	}

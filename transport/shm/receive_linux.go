@@ -129,13 +129,13 @@ const (
 // met says how many frames a caller delivered that were not its own, and tells
 // whether it shall hand over.
 func (w *crowd) met(others int) bool {
-	if others <= 0 {
+	if others > 0 {
+		w.lease = min(max(2*w.lease, minLease), maxLease)
+	} else if w.lease /= 2; w.lease < minLease {
 		w.lease = 0
-		return false
 	}
-	w.lease = min(max(2*w.lease, minLease), maxLease)
 	w.left = w.lease
-	return true
+	return w.lease > 0
 }
 
 // led tells whether the goroutine, having delivered n frames, still leads.
