@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-ipc/stile/transport/wire"
 )
 
 // BenchmarkPingPong is one caller and an echo in another process: the cost of
@@ -26,7 +28,7 @@ func benchmarkCaller(b *testing.B, rest time.Duration) {
 	cs := newCallers(1)
 	p.conn.Start(cs)
 	payload := make([]byte, 64)
-	for range 1000 {
+	for range 100 {
 		mustCall(b, cs, p.conn, 0, payload, true)
 	}
 	m := startMeter(p)
@@ -51,18 +53,25 @@ func benchmarkCaller(b *testing.B, rest time.Duration) {
 // BenchmarkEcho64 is 64 callers at once, without and with polling.
 func BenchmarkEcho64(b *testing.B) {
 	for _, poll := range []bool{false, true} {
-		b.Run(fmt.Sprintf("poll=%v", poll), func(b *testing.B) { benchmarkEcho(b, 64, poll) })
+		b.Run(fmt.Sprintf("poll=%v", poll), func(b *testing.B) { benchmarkEcho(b, 64, 64, poll) })
 	}
 }
 
 // BenchmarkEcho8 is a few callers, of whom more than one waits at a time.
 func BenchmarkEcho8(b *testing.B) {
 	for _, poll := range []bool{false, true} {
-		b.Run(fmt.Sprintf("poll=%v", poll), func(b *testing.B) { benchmarkEcho(b, 8, poll) })
+		b.Run(fmt.Sprintf("poll=%v", poll), func(b *testing.B) { benchmarkEcho(b, 8, 64, poll) })
 	}
 }
 
-func benchmarkEcho(b *testing.B, n int, poll bool) {
+// BenchmarkLarge is frames of the largest size, four of which fill a ring.
+func BenchmarkLarge(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", n), func(b *testing.B) { benchmarkEcho(b, n, wire.MaxPayload, n == 1) })
+	}
+}
+
+func benchmarkEcho(b *testing.B, n, size int, poll bool) {
 	p := startChild(b, "echo", Config{})
 	cs := newCallers(n)
 	p.conn.Start(cs)
@@ -75,7 +84,7 @@ func benchmarkEcho(b *testing.B, n int, poll bool) {
 	left.Store(int64(b.N))
 	for i := range n {
 		wg.Go(func() {
-			payload := make([]byte, 64)
+			payload := make([]byte, size)
 			for left.Add(-1) >= 0 {
 				if ok, err := cs.call(p.conn, i, payload, poll); !ok || err != nil {
 					b.Errorf("call: %v %v", ok, err)

@@ -137,6 +137,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 	start := now()
 	var away time.Duration // what others used
 	yielded, kernel := start, true
+	step := spinYield
 	for {
 		for range spinChecks {
 			if c.in.ready() {
@@ -156,7 +157,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 		if t-start-away > budget {
 			return c.spun(t-start-away, c.in.ready())
 		}
-		if t-yielded > spinYield {
+		if t-yielded > step {
 			if kernel {
 				c.spin.yield()
 				kernel = false
@@ -164,6 +165,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 			runtime.Gosched()
 			yielded = now()
 			away += yielded - t
+			step *= 2
 		}
 	}
 }
