@@ -11,6 +11,8 @@ import (
 const (
 	// spinYield is how long a spin keeps the processor from other goroutines.
 	spinYield = 2 * time.Microsecond
+	// spaceSpin bounds a spin for space: the time to read a few large frames.
+	spaceSpin = 20 * time.Microsecond
 	// spinChecks looks at the ring with spinPause between lie between two looks
 	// at the clock, about half a microsecond.
 	spinChecks = 16
@@ -149,6 +151,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 			}
 			pause(spinPause)
 		}
+		c.tellSpace()
 		t := now()
 		if c.ending() || (quit != nil && quit.Load()) {
 			c.stats.spin.Add(uint64(t - start - away))

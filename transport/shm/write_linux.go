@@ -1,6 +1,9 @@
 package shm
 
 import (
+	"runtime"
+	"time"
+
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
@@ -62,10 +65,33 @@ func (c *Conn) reserve(cancel <-chan struct{}, n uint64) error {
 		if ok {
 			return nil
 		}
+		if c.spinSpace(n) {
+			continue
+		}
 		if err := c.waitSpace(cancel, n); err != nil {
 			return err
 		}
 	}
+}
+
+// spinSpace waits a moment for a reader that is busy emptying the ring, and tells
+// whether there is news.
+func (c *Conn) spinSpace(n uint64) bool {
+	limit := min(c.spin.limit, spaceSpin)
+	start := now()
+	for took, step := time.Duration(0), spinYield; took < limit && c.ended.Load() == nil; took = now() - start {
+		for range spinChecks {
+			if ok, err := c.out.fits(n); ok || err != nil {
+				return true
+			}
+			pause(spinPause)
+		}
+		if took > step {
+			runtime.Gosched()
+			step *= 2
+		}
+	}
+	return false
 }
 
 // waitSpace waits once for news of free space.
@@ -88,8 +114,9 @@ func (c *Conn) waitSpace(cancel <-chan struct{}, n uint64) error {
 	}
 }
 
-// tellSpace wakes the writer that waits if the peer took its flag down. Only the
-// connection's goroutine calls it, after each ring of its doorbell.
+// tellSpace wakes the writer that waits if the peer took its flag down. The
+// connection's goroutine calls it before each sleep and after each ring of its
+// doorbell; others may.
 func (c *Conn) tellSpace() {
 	if c.blocked.Load() && c.out.wanting.load() == 0 {
 		select {
