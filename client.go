@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/transport/wire"
@@ -33,10 +36,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	if off() {
 		return grpc.NewClient(target, plain...)
 	}
-	d := &dialer{own: own}
-	if onlyTwins {
-		d.explicit = &explicit
-	}
+	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
 }
 
@@ -57,9 +57,10 @@ func off() bool { return strings.EqualFold(os.Getenv("STILE"), "off") }
 
 // dialer is what the connections made with one set of options share.
 type dialer struct {
-	own      ownDialOptions
-	explicit *clientSettings // nil: read them from the connection
-	last     atomic.Pointer[entrance]
+	own       ownDialOptions
+	explicit  clientSettings // what the twins say
+	onlyTwins bool           // they say it all
+	last      atomic.Pointer[entrance]
 
 	mu        sync.Mutex
 	entrances map[*grpc.ClientConn]*entrance
@@ -101,6 +102,10 @@ func (d *dialer) forget(e *entrance) {
 
 func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	e := d.entrance(cc)
+	if e.shut == "" && ctx.Err() != nil { // nothing will be sent, by no way
+		_, _, err := e.prepare(ctx, unaryDesc, method, opts)
+		return err
+	}
 	if m := e.enter(ctx, method); m != nil {
 		err := e.invoke(ctx, m, method, req, reply, opts)
 		if !errors.Is(err, errRefused) {
@@ -112,6 +117,10 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	e := d.entrance(cc)
+	if e.shut == "" && ctx.Err() != nil {
+		_, _, err := e.prepare(ctx, desc, method, opts)
+		return nil, err
+	}
 	if m := e.enter(ctx, method); m != nil {
 		s, err := e.newStream(ctx, m, desc, method, opts)
 		if !errors.Is(err, errRefused) {
@@ -170,6 +179,7 @@ func (e *entrance) newStream(ctx context.Context, m *clientMux, desc *grpc.Strea
 	if err != nil {
 		return nil, err
 	}
+	s.ctx = peer.NewContext(s.ctx, m.peer)
 	if s.cancel == nil {
 		s.ctx, s.cancel = context.WithCancel(s.ctx)
 	}
@@ -328,11 +338,9 @@ func (e *entrance) addCredentials(s *clientStream, call *wire.Call) (wire.MD, er
 	}
 	audience := audienceOf(call)
 	md := make(wire.MD, len(call.MD)+2)
-	for k, v := range call.MD {
-		md[k] = v
-	}
+	ctx := requestInfoContext{s.ctx, credentials.RequestInfo{Method: call.Method, AuthInfo: plainAuthInfo}}
 	for _, c := range creds {
-		if err := addCredential(s.ctx, md, c, audience, codes.Unauthenticated); err != nil {
+		if err := addCredential(ctx, md, c, audience, codes.Unauthenticated); err != nil {
 			return nil, err
 		}
 	}
@@ -340,11 +348,36 @@ func (e *entrance) addCredentials(s *clientStream, call *wire.Call) (wire.MD, er
 		if c.RequireTransportSecurity() {
 			return nil, status.Error(codes.Unauthenticated, "transport: cannot send secure credentials on an insecure connection")
 		}
-		if err := addCredential(s.ctx, md, c, audience, codes.Internal); err != nil {
+		if err := addCredential(ctx, md, c, audience, codes.Internal); err != nil {
 			return nil, err
 		}
 	}
+	for k, v := range call.MD { // grpc-go puts the caller's own values last
+		md[k] = append(md[k], v...)
+	}
 	return md, nil
+}
+
+// plainAuthInfo is what credentials see of a connection without TLS. The local
+// connection is known to be safe, but what asks for TLS asks for TLS.
+var plainAuthInfo = func() credentials.AuthInfo {
+	_, info, _ := insecure.NewCredentials().ClientHandshake(context.Background(), "", nil)
+	return info
+}()
+
+// requestInfoContext shows the value that credentials.RequestInfoFromContext
+// looks for. Its key is grpc-go's own, and the function that sets it is internal
+// before 1.77.
+type requestInfoContext struct {
+	context.Context
+	info credentials.RequestInfo
+}
+
+func (c requestInfoContext) Value(key any) any {
+	if t := reflect.TypeOf(key); t != nil && t.Name() == "requestInfoKey" && strings.HasPrefix(t.PkgPath(), "google.golang.org/grpc/") {
+		return c.info
+	}
+	return c.Context.Value(key)
 }
 
 // audienceOf is the URI that grpc-go hands to credentials.
@@ -374,7 +407,7 @@ func addCredential(ctx context.Context, md wire.MD, c credentials.PerRPCCredenti
 		if err := validatePair(k, []string{v}); err != nil {
 			return status.Error(codes.Internal, err.Error())
 		}
-		md[k] = append(md[k][:len(md[k]):len(md[k])], v)
+		md[k] = append(md[k], v)
 	}
 	return nil
 }

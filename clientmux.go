@@ -1,12 +1,16 @@
 package stile
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/transport"
@@ -26,6 +30,9 @@ func errProtocol(format string, args ...any) error {
 type clientMux struct {
 	conn     transport.Conn
 	settings settings // the server's
+	peer     *peer.Peer
+	ctx      context.Context // of the connection, as the stats handlers tagged it
+	stats    []stats.Handler
 	slots    chan struct{}
 	lastID   atomic.Uint64
 	closed   atomic.Bool // no new calls: the server drains or the connection ended
@@ -37,10 +44,16 @@ type clientMux struct {
 	cause   error // why the connection ended
 }
 
-// newClientMux starts the connection. onDown is called once, from the reader,
-// when the connection takes no more calls.
-func newClientMux(conn transport.Conn, s settings, onDown func(*clientMux)) *clientMux {
-	m := &clientMux{conn: conn, settings: s, onDown: onDown, streams: map[uint64]*clientStream{}}
+// newClientMux starts the connection to the server at addr. onDown is called
+// once, from the reader, when the connection takes no more calls.
+func newClientMux(conn transport.Conn, addr net.Addr, s settings, sh []stats.Handler, onDown func(*clientMux)) *clientMux {
+	m := &clientMux{conn: conn, settings: s, stats: sh, onDown: onDown, streams: map[uint64]*clientStream{}}
+	m.peer = peerOf(conn.Info(), addr, nearOf(addr))
+	m.ctx = context.Background()
+	for _, sh := range m.stats {
+		m.ctx = sh.TagConn(m.ctx, &stats.ConnTagInfo{RemoteAddr: m.peer.Addr, LocalAddr: m.peer.LocalAddr})
+		sh.HandleConn(m.ctx, &stats.ConnBegin{Client: true})
+	}
 	if s.maxStreams < 1<<20 {
 		m.slots = make(chan struct{}, s.maxStreams)
 	}
@@ -223,6 +236,9 @@ func (m *clientMux) HandleClose(err error) {
 		if m.slots != nil {
 			<-m.slots
 		}
+	}
+	for _, sh := range m.stats {
+		sh.HandleConn(m.ctx, &stats.ConnEnd{Client: true})
 	}
 }
 

@@ -30,11 +30,16 @@ func (s *clientStream) outHeader(c *wire.Call) {
 	if len(s.stats) == 0 {
 		return
 	}
-	info := s.mux.conn.Info()
+	md := make(metadata.MD, len(c.MD)+1)
+	for k, v := range c.MD {
+		md[k] = v
+	}
+	md["user-agent"] = []string{c.UserAgent}
+	p := s.mux.peer
 	for _, sh := range s.stats {
 		sh.HandleRPC(s.ctx, &stats.OutHeader{
-			Client: true, FullMethod: s.method, RemoteAddr: info.RemoteAddr, LocalAddr: info.LocalAddr,
-			Compression: c.Encoding, Header: metadata.MD(c.MD).Copy(),
+			Client: true, FullMethod: s.method, RemoteAddr: p.Addr, LocalAddr: p.LocalAddr,
+			Compression: c.Encoding, Header: md.Copy(),
 		})
 	}
 }

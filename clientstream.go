@@ -90,10 +90,9 @@ func (s *clientStream) Context() context.Context { return s.ctx }
 
 func (s *clientStream) Header() (metadata.MD, error) {
 	h, err := s.in.waitHeader(s.ctx)
-	if err != nil {
-		err = rpcError(err)
-		s.finish(err)
-		return nil, err
+	if err != nil { // RecvMsg tells it
+		s.finish(rpcError(err))
+		return nil, nil
 	}
 	if h == nil { // trailers only
 		return nil, nil
@@ -117,7 +116,7 @@ func (s *clientStream) Trailer() metadata.MD {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	if s.in.trailer == nil {
-		return nil
+		return metadata.MD{}
 	}
 	md := make(metadata.MD, len(s.in.trailer.MD)+1)
 	for k, v := range s.in.trailer.MD {
@@ -131,7 +130,9 @@ func (s *clientStream) Trailer() metadata.MD {
 
 func (s *clientStream) SendMsg(m any) error {
 	if s.sentLast {
-		return status.Errorf(codes.Internal, "SendMsg called after CloseSend")
+		err := status.Errorf(codes.Internal, "SendMsg called after CloseSend")
+		s.finish(err)
+		return err
 	}
 	if !s.desc.ClientStreams {
 		s.sentLast = true
@@ -341,7 +342,7 @@ func (s *clientStream) after(err error) {
 	}
 	for _, p := range s.info.peer {
 		if s.opened {
-			*p = *peerOf(s.mux.conn.Info())
+			*p = *s.mux.peer
 		}
 	}
 	s.endStats(err, trailer)

@@ -198,7 +198,7 @@ func (s *serverStream) begin() {
 func (s *serverStream) incomingMD() metadata.MD {
 	md := make(metadata.MD, len(s.call.MD)+4)
 	for k, v := range s.call.MD {
-		if !reserved(k) {
+		if !reserved(k) && k != "host" { // :authority is said
 			md[k] = v
 		}
 	}

@@ -44,11 +44,8 @@ func Diagnose(ctx context.Context, target string, opts ...grpc.DialOption) (Diag
 		return out, nil
 	}
 	out.yes("environment", "STILE is not off")
-	e := &entrance{cc: cc, d: &dialer{own: own}, set: readClient(cc)}
-	if e.set.layoutUnknown && onlyTwins {
-		e.set = explicit
-	}
-	e.set.allow(&own)
+	e := &entrance{cc: cc, d: &dialer{own: own}}
+	e.set = settleClient(cc, readClient(cc), explicit, own, onlyTwins)
 	if len(e.set.shut) > 0 {
 		out.no("options", strings.Join(e.set.shut, "; "))
 		return out, nil

@@ -74,7 +74,7 @@ func (d *door) open(lis net.Listener) func() {
 		_ = l.Close()
 		return func() {}
 	}
-	go d.accept(l)
+	go d.accept(l, lis.Addr())
 	return func() { d.remove(l) }
 }
 
@@ -103,7 +103,7 @@ func (d *door) remove(l transport.Listener) {
 	_ = l.Close()
 }
 
-func (d *door) accept(l transport.Listener) {
+func (d *door) accept(l transport.Listener, addr net.Addr) {
 	defer d.accepting.Done()
 	for {
 		conn, err := l.Accept()
@@ -113,7 +113,7 @@ func (d *door) accept(l transport.Listener) {
 			}
 			return
 		}
-		c := newServerConn(d, conn)
+		c := newServerConn(d, conn, addr)
 		d.mu.Lock()
 		state := d.state
 		if state == doorOpen {

@@ -24,11 +24,14 @@ const (
 	// retryEvery is how often calls look for a local door that is not there. It is
 	// what the return to a door within a second costs: one lstat per address.
 	retryEvery = 200 * time.Millisecond
-	// patience is how long one call waits for a local door before it goes over
-	// gRPC; the attempt goes on without it.
-	patience = 50 * time.Millisecond
-	// resolvePatience is the same for the target's first resolution.
+	// patience is how long calls wait for one attempt before they go over gRPC; it
+	// goes on without them. A door that does not answer belongs to a server that
+	// hangs, which gRPC would wait for as well.
+	patience = time.Second
+	// resolvePatience is the same while the target has not been resolved.
 	resolvePatience = 250 * time.Millisecond
+	// hungFor is how long a door that did not answer in time is left alone.
+	hungFor = 10 * time.Second
 )
 
 // entrance decides for one grpc.ClientConn which way its calls go, and keeps the
@@ -46,20 +49,18 @@ type entrance struct {
 	mu      sync.Mutex
 	finder  *finder
 	trying  chan struct{} // closed when the attempt under way ends; nil: none
-	lastTry time.Time
+	began   time.Time     // when it began
+	nextTry time.Time
 	closed  bool
 	said    map[string]bool // what the log was told
 }
 
 func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
-	e := &entrance{cc: cc, d: d, set: readClient(cc), log: d.own.logger, said: map[string]bool{}}
+	e := &entrance{cc: cc, d: d, log: d.own.logger, said: map[string]bool{}}
+	e.set = settleClient(cc, readClient(cc), d.explicit, d.own, d.onlyTwins)
 	if e.log == nil {
 		e.log = slog.Default()
 	}
-	if e.set.layoutUnknown && d.explicit != nil {
-		e.set = *d.explicit
-	}
-	e.set.allow(&d.own)
 	if len(e.set.shut) > 0 {
 		e.shut = strings.Join(e.set.shut, "; ")
 		e.sayOnce("calls go over gRPC", "reason", e.shut)
@@ -68,20 +69,6 @@ func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
 	e.config.Store(e.set.defaultServiceConfig)
 	go e.watch()
 	return e
-}
-
-// allow drops the reasons to stay shut that Stile's own options lift.
-func (s *clientSettings) allow(own *ownDialOptions) {
-	if !s.customDialer || !own.pastDialer {
-		return
-	}
-	kept := s.shut[:0]
-	for _, reason := range s.shut {
-		if reason != shutDialer {
-			kept = append(kept, reason)
-		}
-	}
-	s.shut = kept
 }
 
 // sayOnce logs what a person should know, once for each message and target.
@@ -170,18 +157,20 @@ func (e *entrance) look(ctx context.Context) *clientMux {
 	e.mu.Lock()
 	done := e.trying
 	if done == nil {
-		if e.closed || time.Since(e.lastTry) < retryEvery {
+		now := time.Now()
+		if e.closed || now.Before(e.nextTry) {
 			e.mu.Unlock()
 			return nil
 		}
 		done = make(chan struct{})
-		e.trying = done
+		e.trying, e.began = done, now
 		go e.try(done)
 	}
 	wait := patience
 	if e.finder == nil || !e.finder.known() {
 		wait = resolvePatience
 	}
+	wait -= time.Since(e.began)
 	e.mu.Unlock()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -201,7 +190,10 @@ func (e *entrance) try(done chan struct{}) {
 	defer close(done)
 	m := e.attempt()
 	e.mu.Lock()
-	e.trying, e.lastTry = nil, time.Now()
+	e.trying, e.nextTry = nil, time.Now().Add(retryEvery)
+	if m == nil && time.Since(e.began) > patience {
+		e.nextTry = time.Now().Add(hungFor)
+	}
 	if e.closed {
 		e.mu.Unlock()
 		if m != nil {
@@ -249,7 +241,7 @@ func (e *entrance) attempt() *clientMux {
 			e.heed(a.String(), err)
 			continue
 		}
-		return newClientMux(conn, s, e.down)
+		return newClientMux(conn, a, s, e.set.stats, e.down)
 	}
 	f.again()
 	return nil
@@ -286,6 +278,6 @@ var usualMisses = []error{
 func (e *entrance) down(m *clientMux) {
 	e.mux.CompareAndSwap(m, nil)
 	e.mu.Lock()
-	e.lastTry = time.Time{} // a server replaced in place is found at once
+	e.nextTry = time.Time{} // a server replaced in place is found at once
 	e.mu.Unlock()
 }

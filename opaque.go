@@ -207,19 +207,6 @@ func readServices(s *grpc.Server) (table serviceTable, err error) {
 	return table, nil
 }
 
-// gracefullyStopped reports whether s was stopped by GracefulStop, once Serve
-// has returned.
-func gracefullyStopped(s *grpc.Server) bool {
-	if serverLayout() != "" {
-		return false
-	}
-	v := structOf(s)
-	mu := (*sync.Mutex)(addr(v.FieldByName("mu")))
-	mu.Lock()
-	defer mu.Unlock()
-	return v.FieldByName("drain").Bool()
-}
-
 // readClient copies what local calls need out of cc. It never panics.
 func readClient(cc *grpc.ClientConn) (out clientSettings) {
 	defer func() {

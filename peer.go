@@ -1,6 +1,8 @@
 package stile
 
 import (
+	"net"
+
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
@@ -18,11 +20,12 @@ type AuthInfo struct {
 // AuthType implements [credentials.AuthInfo]. It returns "stile".
 func (AuthInfo) AuthType() string { return "stile" }
 
-// peerOf describes the other end of a connection.
-func peerOf(i transport.Info) *peer.Peer {
+// peerOf describes the other end of a connection. The addresses are those of the
+// listener beside the door, not the rendezvous's: they are what users look at.
+func peerOf(i transport.Info, remote, near net.Addr) *peer.Peer {
 	return &peer.Peer{
-		Addr:      i.RemoteAddr,
-		LocalAddr: i.LocalAddr,
+		Addr:      remote,
+		LocalAddr: near,
 		AuthInfo: AuthInfo{
 			CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 			Transport:      i.Transport,
@@ -31,4 +34,19 @@ func peerOf(i transport.Info) *peer.Peer {
 			GID:            i.Peer.GID,
 		},
 	}
+}
+
+// nearOf is the address of a client on this host that calls the server at addr:
+// without a name for a unix socket; for TCP, of the same host, without a port.
+func nearOf(addr net.Addr) net.Addr {
+	t, ok := addr.(*net.TCPAddr)
+	switch {
+	case !ok:
+		return &net.UnixAddr{Net: "unix", Name: "@"}
+	case t.IP.IsUnspecified() && t.IP.To4() != nil:
+		return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	case t.IP.IsUnspecified():
+		return &net.TCPAddr{IP: net.IPv6loopback}
+	}
+	return &net.TCPAddr{IP: t.IP, Zone: t.Zone}
 }

@@ -37,10 +37,7 @@ var (
 func NewServer(opts ...grpc.ServerOption) *Server {
 	plain, own, explicit, onlyTwins := splitServerOptions(opts)
 	s := &Server{inner: grpc.NewServer(plain...), own: own, table: serviceTable{}}
-	s.set = readServer(s.inner)
-	if s.set.layoutUnknown && onlyTwins {
-		s.set = explicit
-	}
+	s.set = settleServer(readServer(s.inner), explicit, onlyTwins)
 	return s
 }
 
@@ -109,42 +106,4 @@ func (s *Server) end(stopInner func(*grpc.Server), stopDoor func(*door)) {
 	}()
 	stopInner(s.inner)
 	<-done
-}
-
-// Serve is s.Serve(lis) with a local door beside lis, for a *grpc.Server that
-// someone else built. It returns when s is stopped: calls at the door end with
-// Stop, and are waited for with GracefulStop. All services must be registered
-// before.
-func Serve(s *grpc.Server, lis net.Listener) error {
-	if off() {
-		return s.Serve(lis)
-	}
-	set := readServer(s)
-	table, err := readServices(s)
-	if err != nil {
-		set.shut = append(set.shut, err.Error())
-	}
-	d := newDoor(set, table, ownServerOptions{})
-	tied := &tiedListener{Listener: lis, door: d}
-	closeDoor := d.open(lis)
-	defer closeDoor()
-	err = s.Serve(tied)
-	if gracefullyStopped(s) {
-		d.gracefulStop()
-	} else {
-		d.stop()
-	}
-	return err
-}
-
-// tiedListener begins to drain the door when the server closes its listener,
-// which both Stop and GracefulStop do first.
-type tiedListener struct {
-	net.Listener
-	door *door
-}
-
-func (l *tiedListener) Close() error {
-	l.door.drain()
-	return l.Listener.Close()
 }

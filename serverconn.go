@@ -2,6 +2,7 @@ package stile
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -35,9 +36,11 @@ type serverConn struct {
 	isIdle   bool // drained is closed
 }
 
-func newServerConn(d *door, conn transport.Conn) *serverConn {
+// newServerConn makes the server's side of a connection that came in beside the
+// listener at addr.
+func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	c := &serverConn{
-		door: d, conn: conn, peer: peerOf(conn.Info()),
+		door: d, conn: conn, peer: peerOf(conn.Info(), nearOf(addr), addr),
 		streams: map[uint64]*serverStream{}, drained: make(chan struct{}),
 	}
 	c.parts.limit = 2 * int(d.headerList())

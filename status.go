@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
+	"strconv"
+	"unicode/utf8"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -43,6 +46,9 @@ func contextError(ctx context.Context) error { return rpcError(ctx.Err()) }
 // trailerOf encodes a status and trailer for the wire. md is not changed.
 func trailerOf(st *status.Status, md metadata.MD) wire.Trailer {
 	t := wire.Trailer{Code: uint32(st.Code()), Message: st.Message(), MD: sendable(md)}
+	if !utf8.ValidString(t.Message) {
+		t.Message = string([]rune(t.Message)) // a replacement character for each bad byte
+	}
 	if p := st.Proto(); len(p.GetDetails()) > 0 {
 		b, err := proto.Marshal(p)
 		if err == nil {
@@ -59,6 +65,10 @@ func trailerOf(st *status.Status, md metadata.MD) wire.Trailer {
 func statusOf(t *wire.Trailer) error {
 	if codes.Code(t.Code) == codes.OK {
 		return nil
+	}
+	if t.Code > math.MaxInt32 { // grpc-go reads the code as an int32
+		_, err := strconv.ParseInt(strconv.FormatUint(uint64(t.Code), 10), 10, 32)
+		return status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", err)
 	}
 	if details := t.MD[statusDetailsKey]; len(details) == 1 {
 		var p spb.Status
