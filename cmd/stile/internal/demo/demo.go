@@ -307,12 +307,20 @@ func (d *demo) wait(ctx context.Context, length time.Duration) error {
 	}
 }
 
-// show tells how the load has gone since the last time.
+// show tells how the load has gone since the last time, if there is enough of it
+// to tell.
 func (d *demo) show() {
 	s := d.now
 	now := time.Now()
-	times, _ := s.takeRecent()
-	row := row{name: s.side.name, rps: float64(times.count) / now.Sub(s.shownAt).Seconds(), p50: times.quantile(0.5), p99: times.quantile(0.99)}
+	if now.Sub(s.shownAt) < d.screen.interval()/3 {
+		d.screen.tick(s.side.name, d.plain.latest, d.stile.latest)
+		return
+	}
+	times := s.takeRecent()
+	row := row{
+		name: s.side.name, rps: float64(times.count) / now.Sub(s.shownAt).Seconds(),
+		p50: times.quantile(0.5), p99: times.quantile(0.99),
+	}
 	for _, all := range s.side.stretches {
 		_, failed := all.counts()
 		row.failed += failed

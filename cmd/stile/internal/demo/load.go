@@ -154,14 +154,13 @@ func (w *window) settleLocked() {
 	}
 }
 
-// takeRecent returns the times of the requests answered since it was called last,
-// and how many have failed in the whole window.
-func (w *window) takeRecent() (histogram, int64) {
+// takeRecent returns the times of the requests answered since it was called last.
+func (w *window) takeRecent() histogram {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.recent
 	w.recent = histogram{}
-	return h, w.failed
+	return h
 }
 
 // counts returns how many requests were answered well, and how many failed.

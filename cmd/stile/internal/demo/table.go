@@ -70,7 +70,7 @@ func (s *screen) tick(now string, rows ...row) {
 	s.last = time.Now()
 	if !s.live {
 		for _, r := range rows {
-			if r.name == now {
+			if r.name == now && r.name != "" {
 				fmt.Fprintln(s.w, r.line())
 			}
 		}
@@ -138,7 +138,7 @@ func (r Result) Table(style terminal.Style) string {
 	line("context switches a request", numberOf(r.Plain.Switches), numberOf(r.Stile.Switches), verdictOf(style, r.Ratio.Switches))
 	line("requests/s at most", number(r.Plain.Most), number(r.Stile.Most), verdict(style, r.Ratio.Most, "more", "fewer"))
 	line("failed requests", fmt.Sprint(r.Plain.Failed), fmt.Sprint(r.Stile.Failed), "")
-	fmt.Fprintf(&b, "\nMedians of %d windows a side, in turns; %.0f requests/s (%s), timed from when each was due.\n", r.Windows, r.Rate, Mix)
+	fmt.Fprintf(&b, "\nMedians of %d windows a side, taken in turns; %.0f requests/s (%s), timed from when each was due.\n", r.Windows, r.Rate, Mix)
 	switch {
 	case r.Failed == 0:
 		fmt.Fprintf(&b, "The load moved from grpc-go to Stile while it ran: none of %d requests failed.\n", r.Requests)

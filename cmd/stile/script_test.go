@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/stile-ipc/stile"
+	"github.com/stile-ipc/stile/cmd/stile/internal/demo/fakeshop"
+)
+
+// TestMain is also the main of stile and of the fake shop's programs in scripts.
+func TestMain(m *testing.M) {
+	if fakeshop.Called() {
+		fakeshop.Main()
+	}
+	testscript.Main(leakless{m}, map[string]func(){"stile": main})
+}
+
+// leakless runs tests, and fails when they leave goroutines behind.
+type leakless struct{ *testing.M }
+
+func (m leakless) Run() int {
+	code := m.M.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   filepath.Join("testdata", "script"),
+		Setup: setUp,
+		Condition: func(name string) (bool, error) {
+			return name == "shm" && runtime.GOOS == "linux", nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"absent": absent, "await": await},
+	})
+}
+
+// setUp gives a script
+//
+//	$LOCAL       the target of a server of Stile's
+//	$REMOTE      the target of a server that has no local door
+//	$SHOP        a folder with the fake shop
+//	$STILE_DIR   where the server's local door is
+func setUp(env *testscript.Env) error {
+	dir, err := os.MkdirTemp("", "c") // short, for unix sockets
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = os.RemoveAll(dir) })
+	local, err := net.Listen("unix", filepath.Join(dir, "local"))
+	if err != nil {
+		return err
+	}
+	srv := stile.NewServer(stile.Dir(filepath.Join(dir, "doors")))
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(local) }()
+	env.Defer(func() {
+		srv.Stop()
+		<-served
+	})
+	remote, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = remote.Close() })
+
+	shop := filepath.Join(dir, "shop")
+	if err := os.Mkdir(shop, 0o700); err != nil {
+		return err
+	}
+	if err := fakeshop.Install(shop); err != nil {
+		return err
+	}
+	temp := filepath.Join(dir, "temp")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"LOCAL": "unix://" + local.Addr().String(), "REMOTE": remote.Addr().String(), "SHOP": shop,
+		"STILE_DIR": filepath.Join(dir, "doors"), "TMPDIR": temp, "GORACE": "atexit_sleep_ms=0",
+	} {
+		env.Setenv(name, value)
+	}
+	return nil
+}
+
+// absent fails when a file matches its pattern.
+func absent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: absent pattern")
+	}
+	found, err := filepath.Glob(args[0])
+	ts.Check(err)
+	if len(found) > 0 {
+		ts.Fatalf("there is %s", strings.Join(found, " "))
+	}
+}
+
+// await returns when a file matches its pattern.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await pattern")
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	watchdog := time.After(time.Minute)
+	for {
+		found, err := filepath.Glob(args[0])
+		ts.Check(err)
+		if len(found) > 0 {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-watchdog:
+			ts.Fatalf("there is no %s", args[0])
+		}
+	}
+}
+
+// TestMainIsShort keeps main.go to what it must hold.
+func TestMainIsShort(t *testing.T) {
+	text, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n >= 20 {
+		t.Errorf("main.go has %d lines, want fewer than 20", n)
+	}
+}
