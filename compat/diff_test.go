@@ -17,7 +17,7 @@ type diffCase struct {
 func diffCases() []diffCase {
 	return slices.Concat(basicCases, metadataCases, statusCases, deadlineCases, streamCases,
 		limitCases, optionCases, interceptCases, statsCases, serverCases, ecosystemCases,
-		addressCases)
+		addressCases, lifecycleCases, scriptCases)
 }
 
 func TestDifferential(t *testing.T) {
