@@ -56,7 +56,7 @@ failed, or the demo did.`,
 	}
 	flags := cmd.Flags()
 	flags.DurationVar(&cfg.Duration, "duration", cfg.Duration, "how long the load runs; 20s if CI is true and it is not given")
-	flags.Float64Var(&cfg.Rate, "rate", 0, "`requests`/s; if not given, a third or so of what the services over grpc-go can answer here")
+	flags.Float64Var(&cfg.Rate, "rate", 0, "`requests`/s; if not given, a third or so of what the services over grpc-go can answer here, 1000 at most")
 	flags.StringVar(&cfg.Shop, "shop", "", "`folder` with the six programs; shop beside this one if not given")
 	flags.StringVar(&cfg.Network, "network", demo.DefaultNetwork(), "how the services listen: unix or tcp")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")

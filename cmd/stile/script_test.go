@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo/fakeshop"
@@ -71,6 +75,9 @@ func setUp(env *testscript.Env) error {
 		srv.Stop()
 		<-served
 	})
+	if err := awaitDoor("unix://"+local.Addr().String(), filepath.Join(dir, "doors")); err != nil {
+		return err
+	}
 	remote, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -95,6 +102,24 @@ func setUp(env *testscript.Env) error {
 		env.Setenv(name, value)
 	}
 	return nil
+}
+
+// awaitDoor returns when target has a local door in dir.
+func awaitDoor(target, dir string) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	watchdog := time.After(time.Minute)
+	for {
+		d, err := stile.Diagnose(context.Background(), target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithDir(dir))
+		if err != nil || d.Way != "grpc" {
+			return err
+		}
+		select {
+		case <-poll.C:
+		case <-watchdog:
+			return errors.New(d.Reason)
+		}
+	}
 }
 
 // absent fails when a file matches its pattern.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 )
 
@@ -24,6 +23,9 @@ const (
 	// little enough that requests seldom queue for a core, on which the load's own
 	// work and whatever else the machine does must also run.
 	share = 0.35
+	// mostChosen bounds the rate that is chosen, in requests/s: a demo need not find
+	// the limits of a large machine.
+	mostChosen = 1000
 	// pairLength is about how long the load stays with both sets once.
 	pairLength = 6 * time.Second
 	// longestSocketPath is what the address of a unix socket holds, in bytes, on
@@ -179,8 +181,8 @@ func (d *demo) chooseRate(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	rate := max(most*share, 1)
-	d.screen.say("the load: %.0f requests/s, %.0f %% of the %.0f that the services over grpc-go can answer here; %s", rate, share*100, most, Mix)
+	rate := min(max(most*share, 1), mostChosen)
+	d.screen.say("the load: %.0f requests/s, %.0f %% of the %.0f that the services over grpc-go can answer here; %s", rate, 100*rate/most, most, Mix)
 	return rate, nil
 }
 
@@ -336,18 +338,38 @@ func (d *demo) show() {
 	d.screen.tick(s.side.name, d.plain.latest, d.stile.latest)
 }
 
-// findWay asks which way the calls of the set over Stile go.
+// findWay asks which way the calls of the set over Stile go. A local door opens
+// just after its program listens, so it asks again for a while.
 func (d *demo) findWay(ctx context.Context) (Way, error) {
-	w := Way{Services: map[string]string{}}
 	if d.cfg.Way == nil {
-		return w, nil
+		return Way{}, nil
 	}
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for until := time.Now().Add(min(d.cfg.Duration/10, 2*time.Second)); ; {
+		w, err := d.askWay(ctx)
+		if err != nil {
+			return w, err
+		}
+		if w.local() || time.Now().After(until) {
+			d.screen.say("%s", w)
+			return w, nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return w, context.Cause(ctx)
+		}
+	}
+}
+
+func (d *demo) askWay(ctx context.Context) (Way, error) {
+	w := Way{Services: map[string]string{}}
 	for _, name := range programs {
 		if name == "gateway" {
 			continue // it speaks HTTP
 		}
-		target := d.stile.set.process(name).address
-		way, reason, err := d.cfg.Way(ctx, target, d.doors())
+		way, reason, err := d.cfg.Way(ctx, d.stile.set.process(name).address, d.doors())
 		if err != nil {
 			return w, err
 		}
@@ -356,7 +378,6 @@ func (d *demo) findWay(ctx context.Context) (Way, error) {
 			w.Reason = reason
 		}
 	}
-	d.screen.say("%s", w)
 	return w, nil
 }
 
@@ -377,31 +398,4 @@ func DefaultNetwork() string {
 		return "tcp"
 	}
 	return "unix"
-}
-
-// Way is which way calls go in the set over Stile.
-type Way struct {
-	Services map[string]string `json:"services"`         // "shm", "unix" or "grpc", by program
-	Reason   string            `json:"reason,omitempty"` // of the first that is not "shm"
-}
-
-func (w Way) String() string {
-	words := map[string]string{"shm": "shared memory", "unix": "Stile's unix sockets", "grpc": "grpc-go"}
-	by := map[string][]string{}
-	for _, name := range programs {
-		if way, ok := w.Services[name]; ok {
-			by[way] = append(by[way], name)
-		}
-	}
-	var parts []string
-	for _, way := range []string{"shm", "unix", "grpc"} {
-		if len(by[way]) > 0 {
-			parts = append(parts, fmt.Sprintf("%s: through %s", strings.Join(by[way], " "), words[way]))
-		}
-	}
-	text := "calls over Stile to " + strings.Join(parts, "; to ")
-	if w.Reason != "" {
-		text += " (" + w.Reason + ")"
-	}
-	return text
 }

@@ -1,12 +1,6 @@
 package demo
 
-import (
-	"errors"
-	"time"
-)
-
-// errNoUsage says that this system does not tell what processes use.
-var errNoUsage = errors.New("demo: CPU time and context switches are read from /proc, which only Linux has")
+import "time"
 
 // usage is what processes have used since they started.
 type usage struct {

@@ -1,0 +1,96 @@
+# Needs Go 1.26, git, make, and for the tests a C compiler (the race detector).
+
+MODULES := . examples compat bench
+PROGRAMS := gateway catalog inventory pricing orders mailer
+
+# What follows can be given: make soak STILE_ROUNDS=10000, make demo ARGS=--json
+STILE_ROUNDS ?= 1000
+FUZZTIME ?= 20s
+ARGS ?=
+
+say = @printf '\n== %s\n'
+each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check bench fuzz soak
+.PHONY: test-format test-vet test-cross test-race test-examples test-compat test-bench test-demo
+.PHONY: check-tidy check-static compiler
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/stile and the shop's six programs, bin/shop
+	$(say) "building bin/stile and the shop (the first time, Go downloads what they need)"
+	go build -o bin/stile ./cmd/stile
+	@mkdir -p bin/shop
+	cd examples && go build -o ../bin/shop/ $(PROGRAMS:%=./shop/%)
+
+demo: build ## run six services over grpc-go, move them to Stile under load, compare
+	bin/stile demo $(ARGS)
+
+test: test-format test-vet test-cross test-race test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+	$(say) "all tests passed"
+
+test-format: ## see that all files are formatted
+	$(say) "format"
+	@list=$$(gofmt -l .); if [ -n "$$list" ]; then echo "not formatted, run gofmt -w:"; echo "$$list"; exit 1; fi
+
+test-vet: ## go vet in each module
+	$(say) "vet"
+	$(call each,go vet ./...)
+
+test-cross: ## build for macOS and Windows, and vet there
+	$(say) "build for other systems"
+	@set -e; for os in darwin windows; do echo "-- $$os"; GOOS=$$os go build ./...; GOOS=$$os go vet ./...; done
+
+test-race: compiler ## test this module with -race
+	$(say) "test"
+	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+test-examples: compiler ## test the shop with -race
+	$(say) "test the shop"
+	cd examples && CGO_ENABLED=1 go test -race -timeout 10m ./...
+
+test-compat: compiler ## compare with grpc-go, with -race
+	$(say) "test compatibility with grpc-go"
+	cd compat && CGO_ENABLED=1 go test -race -timeout 10m ./...
+
+test-bench: compiler ## test the benchmarks' own correctness, with -race
+	$(say) "test the benchmarks"
+	cd bench && CGO_ENABLED=1 go test -race -timeout 10m ./...
+
+test-demo: build ## a short run of the demo
+	$(say) "demo"
+	bin/stile demo --duration 6s
+
+check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
+
+check-tidy: ## see that go.mod and go.sum are tidy in each module
+	$(say) "tidy"
+	$(call each,go mod tidy -diff)
+
+check-static: ## staticcheck in each module
+	$(say) "staticcheck"
+	go build -modfile=tools.mod -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	$(call each,"$(CURDIR)/bin/staticcheck" ./...)
+
+bench: ## compare with other ways of calling, about 6 minutes; let nothing else run
+	cd bench && go run . $(ARGS)
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@set -e; for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+soak: compiler ## the fault tests with STILE_ROUNDS rounds, and the shop's switch again and again
+	$(say) "$(STILE_ROUNDS) rounds of each fault"
+	CGO_ENABLED=1 STILE_ROUNDS=$(STILE_ROUNDS) go test -race -count=1 -timeout 4h . ./transport/...
+	$(say) "the shop's switch, 20 times"
+	cd examples && CGO_ENABLED=1 go test -race -count=20 -timeout 1h -run 'TestSwitch|TestServiceKilled' ./shop/shoptest
+
+compiler:
+	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || \
+		{ echo "The race detector needs a C compiler: install gcc or clang, or set CC." >&2; exit 1; }
