@@ -153,6 +153,9 @@ func (s *clientStream) roundTrip(m *clientMux, call *wire.Call, req, reply any) 
 	}
 	if err != nil {
 		p.free()
+		if serr := s.start(m, call, nil, false); serr != nil { // grpc-go has opened the stream by now
+			return s.startError(serr)
+		}
 		return err
 	}
 	s.sentLast = true
@@ -338,14 +341,18 @@ func (e *entrance) addCredentials(s *clientStream, call *wire.Call) (wire.MD, er
 	}
 	audience := audienceOf(call)
 	md := make(wire.MD, len(call.MD)+2)
-	ctx := requestInfoContext{s.ctx, credentials.RequestInfo{Method: call.Method, AuthInfo: plainAuthInfo}}
+	info := credentials.RequestInfo{Method: call.Method, AuthInfo: plainAuthInfo}
+	if e.secure() {
+		info.AuthInfo = AuthInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	}
+	ctx := requestInfoContext{s.ctx, info}
 	for _, c := range creds {
 		if err := addCredential(ctx, md, c, audience, codes.Unauthenticated); err != nil {
 			return nil, err
 		}
 	}
 	if c := s.info.creds; c != nil {
-		if c.RequireTransportSecurity() {
+		if c.RequireTransportSecurity() && !e.secure() {
 			return nil, status.Error(codes.Unauthenticated, "transport: cannot send secure credentials on an insecure connection")
 		}
 		if err := addCredential(ctx, md, c, audience, codes.Internal); err != nil {
@@ -356,6 +363,13 @@ func (e *entrance) addCredentials(s *clientStream, call *wire.Call) (wire.MD, er
 		md[k] = append(md[k], v...)
 	}
 	return md, nil
+}
+
+// secure reports whether the connection's credentials are grpc-go's local ones
+// over a unix socket, which count as secure there and so do here.
+func (e *entrance) secure() bool {
+	return e.set.creds != nil && e.set.creds.Info().SecurityProtocol == "local" &&
+		strings.HasPrefix(e.cc.CanonicalTarget(), "unix")
 }
 
 // plainAuthInfo is what credentials see of a connection without TLS. The local

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -28,15 +31,16 @@ func errProtocol(format string, args ...any) error {
 
 // clientMux is the client's side of one connection: the table of its calls.
 type clientMux struct {
-	conn     transport.Conn
-	settings settings // the server's
-	peer     *peer.Peer
-	ctx      context.Context // of the connection, as the stats handlers tagged it
-	stats    []stats.Handler
-	slots    chan struct{}
-	lastID   atomic.Uint64
-	closed   atomic.Bool // no new calls: the server drains or the connection ended
-	onDown   func(*clientMux)
+	conn          transport.Conn
+	settings      settings // the server's
+	maxHeaderList uint32   // bytes of response metadata; 0: no limit of its own
+	peer          *peer.Peer
+	ctx           context.Context // of the connection, as the stats handlers tagged it
+	stats         []stats.Handler
+	slots         chan struct{}
+	lastID        atomic.Uint64
+	closed        atomic.Bool // no new calls: the server drains or the connection ended
+	onDown        func(*clientMux)
 
 	mu      sync.Mutex // held for short sections only, never while writing
 	streams map[uint64]*clientStream
@@ -46,8 +50,11 @@ type clientMux struct {
 
 // newClientMux starts the connection to the server at addr. onDown is called
 // once, from the reader, when the connection takes no more calls.
-func newClientMux(conn transport.Conn, addr net.Addr, s settings, sh []stats.Handler, onDown func(*clientMux)) *clientMux {
-	m := &clientMux{conn: conn, settings: s, stats: sh, onDown: onDown, streams: map[uint64]*clientStream{}}
+func newClientMux(conn transport.Conn, addr net.Addr, s settings, own *clientSettings, onDown func(*clientMux)) *clientMux {
+	m := &clientMux{
+		conn: conn, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
+		onDown: onDown, streams: map[uint64]*clientStream{},
+	}
 	m.peer = peerOf(conn.Info(), addr, nearOf(addr))
 	m.ctx = context.Background()
 	for _, sh := range m.stats {
@@ -162,32 +169,17 @@ func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf) er
 		b.Release()
 		return errProtocol("client-only flags %#x from the server", uint8(h.Flags))
 	}
-	if h.Flags&wire.FlagHeader != 0 {
-		section, rest, err := wire.CutSection(payload)
-		if err == nil {
-			var head wire.Head
-			if head, err = wire.ParseHead(section); err == nil {
-				s.in.setHeader(&head, len(section))
-			}
-		}
-		if err != nil {
-			b.Release()
-			return errProtocol("%v", err)
-		}
-		payload = rest
-	}
 	var trailer *wire.Trailer
-	if h.Flags&wire.FlagTrailer != 0 {
-		section, rest, err := wire.CutSection(payload)
-		if err == nil {
-			trailer = new(wire.Trailer)
-			*trailer, err = wire.ParseTrailer(section)
-		}
-		if err != nil {
-			b.Release()
-			return errProtocol("%v", err)
-		}
-		payload = rest
+	var err error
+	if h.Flags&wire.FlagHeader != 0 {
+		payload, err = s.takeHeader(payload)
+	}
+	if h.Flags&wire.FlagTrailer != 0 && err == nil {
+		trailer, payload, err = s.takeTrailer(payload)
+	}
+	if err != nil {
+		b.Release()
+		return errProtocol("%v", err)
 	}
 	if len(payload) > 0 {
 		if err := s.in.put(b, payload); err != nil {
@@ -199,6 +191,69 @@ func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf) er
 	if trailer != nil {
 		s.in.end(trailer)
 		s.out.fail(errStreamDone)
+	}
+	return nil
+}
+
+// takeHeader reads the header section off the front of a payload. A header that
+// HTTP/2 would not carry ends the call alone, as it does in grpc-go.
+func (s *clientStream) takeHeader(payload []byte) ([]byte, error) {
+	section, rest, err := wire.CutSection(payload)
+	if err != nil {
+		return nil, err
+	}
+	head, err := wire.ParseHead(section)
+	if err != nil {
+		return nil, err
+	}
+	if bad := s.checkHeaders(head.MD); bad != nil {
+		s.in.fail(bad)
+		s.out.fail(errStreamDone)
+		return rest, nil
+	}
+	s.in.setHeader(&head, len(section))
+	return rest, nil
+}
+
+// takeTrailer does the same for the trailer section.
+func (s *clientStream) takeTrailer(payload []byte) (*wire.Trailer, []byte, error) {
+	section, rest, err := wire.CutSection(payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := wire.ParseTrailer(section)
+	if err != nil {
+		return nil, nil, err
+	}
+	bad := s.checkHeaders(t.MD)
+	if t.Code > math.MaxInt32 { // grpc-go reads the code as an int32
+		_, err := strconv.ParseInt(strconv.FormatUint(uint64(t.Code), 10), 10, 32)
+		bad = status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", err)
+	}
+	if bad != nil {
+		s.in.fail(bad)
+	}
+	return &t, rest, nil
+}
+
+// checkHeaders applies the rules for header fields, and the connection's limit,
+// to what the server sent.
+func (s *clientStream) checkHeaders(md wire.MD) error {
+	if len(md) == 0 {
+		return nil
+	}
+	for k, vs := range md {
+		if !validName(k) {
+			return status.Errorf(codes.Internal, "invalid header field name %q", k)
+		}
+		for _, v := range vs {
+			if !strings.HasSuffix(k, "-bin") && !validValue(v) {
+				return status.Errorf(codes.Internal, "invalid header field value for %q", k)
+			}
+		}
+	}
+	if limit := s.mux.maxHeaderList; limit > 0 && headerListSize(md) > int(limit) {
+		return status.Errorf(codes.Internal, "stile: the server's metadata exceeds the limit of %d bytes", limit)
 	}
 	return nil
 }

@@ -241,7 +241,7 @@ func (e *entrance) attempt() *clientMux {
 			e.heed(a.String(), err)
 			continue
 		}
-		return newClientMux(conn, a, s, e.set.stats, e.down)
+		return newClientMux(conn, a, s, &e.set, e.down)
 	}
 	f.again()
 	return nil

@@ -76,23 +76,37 @@ func validatePair(key string, values []string) error {
 	if key[0] == ':' {
 		return nil
 	}
-	for i := range len(key) {
-		c := key[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
-			return fmt.Errorf("header key %q contains illegal characters not in [0-9a-z-_.]", key)
-		}
+	if !validName(key) {
+		return fmt.Errorf("header key %q contains illegal characters not in [0-9a-z-_.]", key)
 	}
 	if strings.HasSuffix(key, "-bin") {
 		return nil
 	}
 	for _, v := range values {
-		for i := range len(v) {
-			if v[i] < 0x20 || v[i] > 0x7e {
-				return fmt.Errorf("header key %q contains value with non-printable ASCII characters", key)
-			}
+		if !validValue(v) {
+			return fmt.Errorf("header key %q contains value with non-printable ASCII characters", key)
 		}
 	}
 	return nil
+}
+
+func validName(key string) bool {
+	for i := range len(key) {
+		c := key[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return key != ""
+}
+
+func validValue(v string) bool {
+	for i := range len(v) {
+		if v[i] < 0x20 || v[i] > 0x7e {
+			return false
+		}
+	}
+	return true
 }
 
 // headerListSize is the size of md as HTTP/2 counts a header list (RFC 9113,

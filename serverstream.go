@@ -55,7 +55,9 @@ type transportStream serverStream
 
 func (t *transportStream) Method() string { return t.call.Method }
 
-func (t *transportStream) SetHeader(md metadata.MD) error { return (*serverStream)(t).SetHeader(md) }
+// SetHeader implements grpc.ServerTransportStream. As in grpc-go it checks
+// nothing; a key that HTTP/2 would not carry ends the call at the client.
+func (t *transportStream) SetHeader(md metadata.MD) error { return (*serverStream)(t).setHeader(md) }
 
 func (t *transportStream) SendHeader(md metadata.MD) error { return (*serverStream)(t).SendHeader(md) }
 
@@ -75,6 +77,13 @@ func (s *serverStream) SetHeader(md metadata.MD) error {
 	}
 	if err := validateMD(md); err != nil {
 		return status.Error(codes.Internal, err.Error())
+	}
+	return s.setHeader(md)
+}
+
+func (s *serverStream) setHeader(md metadata.MD) error {
+	if md.Len() == 0 {
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
-	"strconv"
 	"unicode/utf8"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -65,10 +63,6 @@ func trailerOf(st *status.Status, md metadata.MD) wire.Trailer {
 func statusOf(t *wire.Trailer) error {
 	if codes.Code(t.Code) == codes.OK {
 		return nil
-	}
-	if t.Code > math.MaxInt32 { // grpc-go reads the code as an int32
-		_, err := strconv.ParseInt(strconv.FormatUint(uint64(t.Code), 10), 10, 32)
-		return status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", err)
 	}
 	if details := t.MD[statusDetailsKey]; len(details) == 1 {
 		var p spb.Status
