@@ -102,33 +102,33 @@ func (d *dialer) forget(e *entrance) {
 
 func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	e := d.entrance(cc)
-	if e.shut == "" && ctx.Err() != nil { // nothing will be sent, by no way
-		_, _, err := e.prepare(ctx, unaryDesc, method, opts)
-		return err
-	}
-	if m := e.enter(ctx, method); m != nil {
+	m := e.enter(ctx, method)
+	if m != nil {
 		err := e.invoke(ctx, m, method, req, reply, opts)
 		if !errors.Is(err, errRefused) {
 			return err
 		}
+	} else if e.shut == "" && ctx.Err() != nil { // nothing is to be sent, whichever way
+		_, _, err := e.prepare(ctx, unaryDesc, method, opts)
+		return err
 	}
 	return invoker(ctx, method, req, reply, cc, opts...)
 }
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	e := d.entrance(cc)
-	if e.shut == "" && ctx.Err() != nil {
-		_, _, err := e.prepare(ctx, desc, method, opts)
-		return nil, err
-	}
-	if m := e.enter(ctx, method); m != nil {
+	m := e.enter(ctx, method)
+	if m != nil {
 		s, err := e.newStream(ctx, m, desc, method, opts)
-		if !errors.Is(err, errRefused) {
-			if err != nil {
-				return nil, err
-			}
+		if err == nil {
 			return s, nil
 		}
+		if !errors.Is(err, errRefused) {
+			return nil, err
+		}
+	} else if e.shut == "" && ctx.Err() != nil {
+		_, _, err := e.prepare(ctx, desc, method, opts)
+		return nil, err
 	}
 	return streamer(ctx, desc, cc, method, opts...)
 }
