@@ -287,12 +287,13 @@ var deadlineCases = []diffCase{
 		cs.recv()
 	}},
 	{name: "cancel/handler context ends with the handler", run: func(e *env) {
-		var ctx context.Context
+		kept := make(chan context.Context, 1)
 		e.serve(&service{unary: func(c context.Context, _ *msg) (*msg, error) {
-			ctx = c
+			kept <- c
 			return str(""), nil
 		}})
 		e.unary(e.ctx, e.dial(), "")
+		ctx := <-kept
 		within(e, "the handler's context", ctx.Done())
 		e.s("%v", ctx.Err())
 	}},

@@ -164,7 +164,7 @@ var lifecycleCases = []diffCase{
 				return nil
 			},
 		})
-		cc := e.dial()
+		cc := e.warm(e.dial())
 		var wg sync.WaitGroup
 		for i := range 300 {
 			wg.Go(func() {

@@ -30,11 +30,13 @@ const (
 	clientReadsHeader // once the server has sent its header
 	clientHalfCloses
 	numSteps
+	scriptEnds
 )
 
 type scriptStep struct {
 	kind int
 	text string
+	end  codes.Code // of scriptEnds
 }
 
 // newScript is the steps of one stream and the status it ends with.
@@ -78,12 +80,10 @@ func scriptSize(r *rand.Rand) int {
 func runScripts(e *env, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	turn, ready := make(chan scriptStep), make(chan struct{})
-	var end codes.Code
-	e.serve(e.streams(func(s *sstream) error { return serveScript(e, s, turn, ready, end) }))
+	e.serve(e.streams(func(s *sstream) error { return serveScript(e, s, turn, ready) }))
 	cc := e.dial()
 	for n := range 10 {
 		steps, code := newScript(r)
-		end = code
 		e.c("script %d of %d steps", n, len(steps))
 		ctx := metadata.AppendToOutgoingContext(e.ctx, "script", fmt.Sprint(n))
 		var opts []grpc.CallOption
@@ -110,7 +110,7 @@ func runScripts(e *env, seed uint64) {
 				cs.recv()
 			}
 		}
-		turn <- scriptStep{kind: -1}
+		turn <- scriptStep{kind: scriptEnds, end: code}
 		cs.recv()
 		cs.header()
 		cs.trailer()
@@ -121,7 +121,7 @@ func runScripts(e *env, seed uint64) {
 }
 
 // serveScript takes the server's turns of one stream.
-func serveScript(e *env, s *sstream, turn <-chan scriptStep, ready chan<- struct{}, end codes.Code) error {
+func serveScript(e *env, s *sstream, turn <-chan scriptStep, ready chan<- struct{}) error {
 	for {
 		var step scriptStep
 		select {
@@ -142,7 +142,7 @@ func serveScript(e *env, s *sstream, turn <-chan scriptStep, ready chan<- struct
 		case serverSetsTrailer:
 			s.SetTrailer(md)
 		default:
-			return status.Error(end, "end of script")
+			return status.Error(step.end, "end of script")
 		}
 		select {
 		case ready <- struct{}{}:
