@@ -239,8 +239,18 @@ func (c *Conn) Fail(err error) {
 	unstick(c.bell)
 	c.ended.Store(&err)
 	close(c.dead)
-	_ = c.ctl.Close()
+	c.hangUp()
 	c.bed.wake()
+}
+
+// hangUp tells the peer that the connection has ended. It does so under wlock: a
+// writer that was not too late must publish its frame before. If there is one,
+// it calls hangUp when it is done.
+func (c *Conn) hangUp() {
+	if c.wlock.tryLock() {
+		_ = c.ctl.Close()
+		c.wlock.unlock()
+	}
 }
 
 // cause is why the connection ended, which it has.
@@ -289,6 +299,7 @@ func (c *Conn) giveBack() {
 	c.seg.unmap()
 	_ = unix.Close(c.bell)
 	_ = c.bed.f.Close()
+	_ = c.ctl.Close() // hangUp may have found the lock taken
 	c.watched.Wait()
 	close(c.done)
 }

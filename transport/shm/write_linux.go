@@ -28,7 +28,7 @@ func (c *Conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 		return c.giveUp()
 	}
 	if err := c.reserve(cancel, frameSize(n)); err != nil {
-		c.wlock.unlock()
+		c.unlockWrite()
 		return err
 	}
 	h.Len = uint32(n)
@@ -37,10 +37,17 @@ func (c *Conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 		c.stats.doorbells.Add(1)
 		ring(c.bell)
 	}
-	c.wlock.unlock()
+	c.unlockWrite()
 	c.stats.framesOut.Add(1)
 	c.stats.bytesOut.Add(uint64(n))
 	return nil
+}
+
+func (c *Conn) unlockWrite() {
+	c.wlock.unlock()
+	if c.ended.Load() != nil {
+		c.hangUp()
+	}
 }
 
 // giveUp is what a writer returns whose cancel or dead channel closed.
