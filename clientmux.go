@@ -45,6 +45,8 @@ type clientMux struct {
 	mu      sync.Mutex // held for short sections only, never while writing
 	streams map[uint64]*clientStream
 	parts   partTable
+	opening int   // streams entered whose first frame is not written
+	leaving bool  // the server's GoAway has come
 	cause   error // why the connection ended
 }
 
@@ -91,7 +93,24 @@ func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
 		return errRefused
 	}
 	m.streams[s.id] = s
+	m.opening++
 	return nil
+}
+
+// opened follows an open once the stream's first frame is written, or never will
+// be. The server's GoAway is acknowledged when no such frame is to come.
+func (m *clientMux) opened() {
+	m.mu.Lock()
+	m.opening--
+	last := m.opening == 0 && m.leaving
+	m.mu.Unlock()
+	if last {
+		m.sayGoAway()
+	}
+}
+
+func (m *clientMux) sayGoAway() {
+	_ = m.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
 }
 
 // forget removes a stream whose call is over. Only the first call for an id counts.
@@ -263,14 +282,16 @@ func (s *clientStream) checkHeaders(md wire.MD) error {
 func (m *clientMux) drain() {
 	m.mu.Lock()
 	first := !m.closed.Swap(true)
+	m.leaving = true
+	idle := m.opening == 0
 	m.mu.Unlock()
 	if !first {
 		return
 	}
 	m.onDown(m)
-	go func() { // a handler must not write; ends with the write or the connection
-		_ = m.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
-	}()
+	if idle {
+		go m.sayGoAway() // a handler must not write; ends with the write or the connection
+	}
 }
 
 // HandleClose implements [transport.Handler].

@@ -63,6 +63,7 @@ func (s *clientStream) start(m *clientMux, call *wire.Call, msg *packed, last bo
 		return err
 	}
 	s.opened = true
+	defer m.opened()
 	if size := headerListSize(call.MD); uint64(size) > uint64(m.settings.maxHeaderList) {
 		return status.Errorf(codes.Internal, "header list size to send violates the maximum size (%d bytes) set by server", m.settings.maxHeaderList)
 	}
