@@ -126,7 +126,8 @@ func (s *spinner) yield() bool {
 //
 // A spinner holds a processor of the Go scheduler whose queue may contain the
 // very goroutine that is to bring the reply, hence it yields: first if it has
-// made goroutines runnable, then every spinYield. One yield to the kernel lets a
+// made goroutines runnable, then after spinYield, and ever less often because each
+// yield may wake another thread of the scheduler. One yield to the kernel lets a
 // peer run that shares the core.
 func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 	budget := c.spin.budget()
