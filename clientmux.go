@@ -45,6 +45,7 @@ type clientMux struct {
 	mu      sync.Mutex // held for short sections only, never while writing
 	streams map[uint64]*clientStream
 	parts   partTable
+	waiters atomic.Int32
 	opening int   // streams entered whose first frame is not written
 	leaving bool  // the server's GoAway has come
 	cause   error // why the connection ended
@@ -82,7 +83,7 @@ func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
 		}
 	}
 	s.mux, s.id = m, m.lastID.Add(1)
-	s.in.init(m.conn)
+	s.in.init(m.conn, &m.waiters)
 	s.out.init(m.conn, s.id)
 	m.mu.Lock()
 	defer m.mu.Unlock()

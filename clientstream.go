@@ -23,13 +23,12 @@ var errStreamDone = errors.New("stile: the call is over")
 // clientStream is one local call. It implements [grpc.ClientStream] with that
 // interface's rules: one goroutine may send while one other receives.
 type clientStream struct {
-	mux     *clientMux
-	id      uint64
-	in      inbox
-	out     outflow
-	ctx     context.Context
-	cancel  context.CancelFunc // of ctx; nil when ctx is the caller's own
-	unwatch func() bool
+	mux    *clientMux
+	id     uint64
+	in     inbox
+	out    outflow
+	ctx    context.Context
+	cancel context.CancelFunc // of ctx; nil when ctx is the caller's own
 
 	desc   *grpc.StreamDesc
 	method string
@@ -47,6 +46,7 @@ type clientStream struct {
 	sendRoom    [16]byte // of the sending goroutine
 	grantRoom   [4]byte  // of the receiving goroutine
 
+	unwatch  func() bool // guarded by in.mu
 	finished atomic.Bool
 	finish1  sync.Once
 }
@@ -84,7 +84,10 @@ func (s *clientStream) start(m *clientMux, call *wire.Call, msg *packed, last bo
 
 // watch ends the call when its context does.
 func (s *clientStream) watch() {
-	s.unwatch = context.AfterFunc(s.ctx, func() { s.finish(contextError(s.ctx)) })
+	stop := context.AfterFunc(s.ctx, func() { s.finish(contextError(s.ctx)) })
+	s.in.mu.Lock()
+	s.unwatch = stop
+	s.in.mu.Unlock()
 }
 
 func (s *clientStream) Context() context.Context { return s.ctx }
@@ -278,8 +281,11 @@ func (s *clientStream) finish(err error) {
 			err = nil
 		}
 		s.finished.Store(true)
-		if s.unwatch != nil {
-			s.unwatch()
+		s.in.mu.Lock()
+		unwatch := s.unwatch
+		s.in.mu.Unlock()
+		if unwatch != nil {
+			unwatch()
 		}
 		if s.opened {
 			s.hangUp(err)

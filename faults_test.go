@@ -331,11 +331,16 @@ func TestClientKilled(t *testing.T) {
 			}
 			checkHoldings(t, files, mappings)
 			d := s.opened()
-			d.mu.Lock()
-			n := len(d.conns)
-			d.mu.Unlock()
-			if n != 0 {
-				t.Errorf("%d connections are left", n)
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				d.mu.Lock()
+				n := len(d.conns)
+				d.mu.Unlock()
+				if n == 0 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%d connections are left", n)
+				}
 			}
 			d.handlers.Wait()
 			if _, err := dialTest(t, target).UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {

@@ -26,7 +26,8 @@ var errWindow = fmt.Errorf("%w: more message bytes than the window allows", tran
 // inbox is the receiving half of a stream: what the connection's reader puts in
 // and one user goroutine takes out. The reader never blocks on it.
 type inbox struct {
-	conn transport.Conn // for Poll only
+	conn    transport.Conn // for Poll only
+	waiters *atomic.Int32  // goroutines that wait for frames of conn
 
 	mu       sync.Mutex
 	chunks   []chunk
@@ -51,8 +52,8 @@ type chunk struct {
 	data []byte // unread part of buf
 }
 
-func (in *inbox) init(conn transport.Conn) {
-	in.conn = conn
+func (in *inbox) init(conn transport.Conn, waiters *atomic.Int32) {
+	in.conn, in.waiters = conn, waiters
 	in.allowed = initialWindow
 	in.wake = make(chan struct{}, 1)
 }
@@ -128,22 +129,27 @@ func (in *inbox) signalLocked() {
 	}
 }
 
-// await waits until something arrives or done closes. It is called with mu held
-// and returns with mu held; it reports whether done closed.
-func (in *inbox) awaitLocked(done <-chan struct{}) bool {
-	in.arrived.Store(false)
-	in.mu.Unlock()
-	in.conn.Poll(&in.arrived)
-	in.mu.Lock()
-	if in.arrived.Load() {
-		return false
+// awaitLocked waits until something arrives or done closes. It is called with mu
+// held and returns with mu held. A goroutine that waits alone receives for itself
+// first; among many the connection's own goroutine does better (ADR 2).
+func (in *inbox) awaitLocked(done <-chan struct{}) {
+	alone := in.waiters.Add(1) == 1
+	defer in.waiters.Add(-1)
+	if alone {
+		in.arrived.Store(false)
+		in.mu.Unlock()
+		in.conn.Poll(&in.arrived)
+		in.mu.Lock()
+		if in.arrived.Load() {
+			return
+		}
 	}
 	in.waiting = true
 	in.mu.Unlock()
 	select {
 	case <-in.wake:
 		in.mu.Lock()
-		return false
+		return
 	case <-done:
 	}
 	in.mu.Lock()
@@ -152,7 +158,6 @@ func (in *inbox) awaitLocked(done <-chan struct{}) bool {
 	} else {
 		<-in.wake // signalled between done and the lock
 	}
-	return true
 }
 
 // available reports whether a read would find bytes, under mu.

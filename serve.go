@@ -22,6 +22,7 @@ func Serve(s *grpc.Server, lis net.Listener) error {
 		set.shut = append(set.shut, err.Error())
 	}
 	d := newDoor(set, table, ownServerOptions{})
+	defer d.workers.close() // whatever ended Serve, calls may go on
 	defer d.open(lis)()
 	return s.Serve(&tiedListener{Listener: lis, door: d})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/peer"
@@ -28,6 +29,7 @@ type serverConn struct {
 
 	mu       sync.Mutex // held for short sections only, never while writing
 	streams  map[uint64]*serverStream
+	waiters  atomic.Int32
 	active   uint32 // calls whose status has not been sent
 	parts    partTable
 	draining bool // GoAway was sent
@@ -117,7 +119,7 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		return errProtocol("server-only flags %#x from the client", uint8(h.Flags))
 	}
 	s := &serverStream{conn: c, id: h.Stream}
-	s.in.init(c.conn)
+	s.in.init(c.conn, &c.waiters)
 	s.out.init(c.conn, h.Stream)
 	c.mu.Lock()
 	payload := c.parts.take(h.Stream, b.B)

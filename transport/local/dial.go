@@ -213,7 +213,7 @@ func (d *dialer) ask(uc *net.UnixConn, r *fileReader) (answer, error) {
 	body, err := readMessage(r, magicAnswer, maxAnswerBody)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: server hung up", ErrHandshake)
+			err = fmt.Errorf("%w: server hung up (%w)", ErrHandshake, io.EOF)
 		}
 		return answer{}, errors.Join(err, werr)
 	}

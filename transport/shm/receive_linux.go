@@ -158,6 +158,7 @@ func (c *Conn) drain(limit int) (n int, err error) {
 		}
 		n++
 		bytes += len(b.B)
+		raceAcquire()
 		c.handler.HandleFrame(h, b)
 	}
 	return c.count(n, bytes), nil

@@ -32,6 +32,7 @@ func (c *Conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 		return err
 	}
 	h.Len = uint32(n)
+	raceRelease()
 	c.out.put(h, head, body)
 	if c.out.sleeping.load() != 0 && c.out.sleeping.swap(0) != 0 {
 		c.stats.doorbells.Add(1)
