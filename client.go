@@ -109,8 +109,7 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 			return err
 		}
 	} else if e.shut == "" && ctx.Err() != nil { // nothing is to be sent, whichever way
-		_, _, err := e.prepare(ctx, unaryDesc, method, opts)
-		return err
+		return e.prepare(ctx, new(clientStream), unaryDesc, method, opts)
 	}
 	return invoker(ctx, method, req, reply, cc, opts...)
 }
@@ -127,39 +126,56 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 			return nil, err
 		}
 	} else if e.shut == "" && ctx.Err() != nil {
-		_, _, err := e.prepare(ctx, desc, method, opts)
-		return nil, err
+		return nil, e.prepare(ctx, new(clientStream), desc, method, opts)
 	}
 	return streamer(ctx, desc, cc, method, opts...)
 }
 
 var unaryDesc = &grpc.StreamDesc{}
 
+// streamPool holds the streams of unary calls, to which nobody holds on: the
+// connection's reader may be late with a frame for an earlier call, which the
+// stream's id turns away.
+var streamPool = sync.Pool{New: func() any { return new(clientStream) }}
+
+// recycle makes s ready for the pool.
+func (s *clientStream) recycle() {
+	s.mux, s.ctx, s.cancel, s.desc, s.stats = nil, nil, nil, nil, nil
+	s.opened, s.sentLast, s.encodingSet, s.headerSeen, s.received = false, false, false, false, false
+	s.call = wire.Call{}
+	s.pack, s.unpack = packer{}, unpacker{}
+	s.finished.Store(false)
+	s.finish1 = sync.Once{}
+	s.info.reset()
+	streamPool.Put(s)
+}
+
 // invoke makes a unary call on m. errRefused: the server has not seen it.
 func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req, reply any, opts []grpc.CallOption) error {
-	s, call, err := e.prepare(ctx, unaryDesc, method, opts)
-	if err != nil {
+	s := streamPool.Get().(*clientStream)
+	defer s.recycle()
+	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
 		return err
 	}
-	err = s.roundTrip(m, call, req, reply)
+	err := s.roundTrip(m, req, reply)
 	s.finish(err)
 	return err
 }
 
-func (s *clientStream) roundTrip(m *clientMux, call *wire.Call, req, reply any) error {
+func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	p, err := s.pack.pack(req)
 	if err == nil {
-		err = checkSize(len(p.data), *s.info.maxSend)
+		err = checkSize(len(p.data), s.maxSend)
 	}
 	if err != nil {
 		p.free()
-		if serr := s.start(m, call, nil, false); serr != nil { // grpc-go has opened the stream by now
+		if serr := s.start(m, nil, false); serr != nil { // grpc-go has opened the stream by now
 			return s.startError(serr)
 		}
 		return err
 	}
 	s.sentLast = true
-	err = s.start(m, call, &p, true)
+	err = s.start(m, &p, true)
 	if err == nil {
 		s.outPayload(req, &p)
 	}
@@ -178,15 +194,15 @@ func (s *clientStream) roundTrip(m *clientMux, call *wire.Call, req, reply any) 
 
 // newStream opens a stream on m. errRefused: the server has not seen it.
 func (e *entrance) newStream(ctx context.Context, m *clientMux, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
-	s, call, err := e.prepare(ctx, desc, method, opts)
-	if err != nil {
+	s := new(clientStream)
+	if err := e.prepare(ctx, s, desc, method, opts); err != nil {
 		return nil, err
 	}
 	s.ctx = peer.NewContext(s.ctx, m.peer)
 	if s.cancel == nil {
 		s.ctx, s.cancel = context.WithCancel(s.ctx)
 	}
-	if err := s.start(m, call, nil, false); err != nil {
+	if err := s.start(m, nil, false); err != nil {
 		err = s.startError(err)
 		s.finish(err)
 		return nil, err
@@ -207,63 +223,66 @@ func (s *clientStream) startError(err error) error {
 	return errRefused
 }
 
-// prepare does all of a call that comes before the wire, in grpc-go's order.
-func (e *entrance) prepare(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (s *clientStream, call *wire.Call, err error) {
-	s = &clientStream{ctx: ctx, desc: desc, method: method, stats: e.set.stats}
-	begun := false
-	defer func() {
-		if err == nil {
-			return
-		}
-		if begun {
-			s.endStats(err, nil)
-		}
-		for _, f := range s.info.onFinish {
-			f(err)
-		}
-		if s.cancel != nil {
-			s.cancel()
-		}
-		s, call = nil, nil
-	}()
-	md, err := outgoing(ctx)
-	if err != nil {
-		return s, nil, err
+// prepare does all of a call that comes before the wire, in grpc-go's order. When
+// it fails the call is over, and its options have been served.
+func (e *entrance) prepare(ctx context.Context, s *clientStream, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) error {
+	s.ctx, s.desc, s.method, s.stats = ctx, desc, method, e.set.stats
+	s.begin = time.Time{}
+	err := e.fill(s, opts)
+	if err == nil {
+		return nil
 	}
-	mc := e.methodConfig(method)
+	if !s.begin.IsZero() {
+		s.endStats(err, nil)
+	}
+	for _, f := range s.info.onFinish {
+		f(err)
+	}
+	if s.cancel != nil {
+		s.cancel()
+	}
+	return err
+}
+
+// fill makes s.call of the context, the options and the service config.
+func (e *entrance) fill(s *clientStream, opts []grpc.CallOption) error {
+	md, err := outgoing(s.ctx)
+	if err != nil {
+		return err
+	}
+	mc := e.methodConfig(s.method)
 	if err := s.configure(&mc, &e.set, opts); err != nil {
-		return s, nil, err
+		return err
 	}
 	if err := s.ctx.Err(); err != nil {
-		return s, nil, rpcError(err)
+		return rpcError(err)
 	}
 	s.beginStats()
-	begun = true
-	call = &wire.Call{
-		Method: method, Authority: s.info.authority, UserAgent: e.set.userAgent,
+	if len(e.set.stats) > 0 { // a handler may have added to the context
+		if md, err = outgoing(s.ctx); err != nil {
+			return err
+		}
+	}
+	s.call = wire.Call{
+		Method: s.method, Authority: s.info.authority, UserAgent: e.set.userAgent,
 		ContentSubtype: s.info.contentSubtype, Encoding: s.info.compressor, MD: md,
 	}
-	if call.Authority == "" {
-		call.Authority = e.set.authority
-	}
-	if len(e.set.stats) > 0 { // a handler may have added to the context
-		if call.MD, err = outgoing(s.ctx); err != nil {
-			return s, nil, err
-		}
+	if s.call.Authority == "" {
+		s.call.Authority = e.set.authority
 	}
 	if s.pack.cp != nil {
-		call.Encoding = s.pack.cp.Type()
+		s.call.Encoding = s.pack.cp.Type()
 	}
-	call.AcceptEncoding = s.acceptEncoding(call.Encoding)
-	if call.MD, err = e.addCredentials(s, call); err != nil {
-		return s, nil, err
+	s.call.AcceptEncoding = s.acceptEncoding(s.call.Encoding)
+	if s.call.MD, err = e.addCredentials(s, &s.call); err != nil {
+		return err
 	}
 	if d, ok := s.ctx.Deadline(); ok {
-		if call.Timeout = time.Until(d); call.Timeout <= 0 {
-			return s, nil, rpcError(context.DeadlineExceeded)
+		if s.call.Timeout = time.Until(d); s.call.Timeout <= 0 {
+			return rpcError(context.DeadlineExceeded)
 		}
 	}
-	return s, call, nil
+	return nil
 }
 
 // configure reads the call options and the method's service config into s.
@@ -277,28 +296,28 @@ func (s *clientStream) configure(mc *grpc.MethodConfig, set *clientSettings, opt
 	if !s.info.failFastSet && mc.WaitForReady != nil {
 		s.info.failFast = !*mc.WaitForReady
 	}
-	s.info.maxSend = smaller(mc.MaxReqSize, s.info.maxSend, math.MaxInt32)
-	s.info.maxRecv = smaller(mc.MaxRespSize, s.info.maxRecv, 4<<20)
+	s.maxSend = smaller(mc.MaxReqSize, s.info.maxSend, math.MaxInt32)
+	s.maxRecv = smaller(mc.MaxRespSize, s.info.maxRecv, 4<<20)
 	s.pack = packer{codec: s.info.codec, comp: s.info.compressorV1}
 	if s.info.compressor == "" {
 		s.pack.cp = set.cp
 	}
-	s.unpack = unpacker{codec: s.info.codec, limit: *s.info.maxRecv, dc: set.dc}
+	s.unpack = unpacker{codec: s.info.codec, limit: s.maxRecv, dc: set.dc}
 	return nil
 }
 
 // smaller is the limit that the service config and the call's options ask for
 // together.
-func smaller(config, option *int, standard int) *int {
+func smaller(config, option *int, standard int) int {
 	switch {
 	case config == nil && option == nil:
-		return &standard
+		return standard
 	case config == nil:
-		return option
+		return *option
 	case option == nil || *config < *option:
-		return config
+		return *config
 	}
-	return option
+	return *option
 }
 
 // acceptEncoding names the compressors whose responses the call can read.

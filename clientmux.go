@@ -83,8 +83,8 @@ func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
 		}
 	}
 	s.mux, s.id = m, m.lastID.Add(1)
-	s.in.init(m.conn, &m.waiters)
-	s.out.init(m.conn, s.id)
+	s.in.init(s.id, m.conn, &m.waiters)
+	s.out.init(s.id, m.conn)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed.Load() {
@@ -164,7 +164,7 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		if err != nil {
 			return errProtocol("%v", err)
 		}
-		s.reset(&r)
+		s.reset(h.Stream, &r)
 		return nil
 	case wire.TypeWindow:
 		defer b.Release()
@@ -172,7 +172,7 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		if err != nil {
 			return errProtocol("%v", err)
 		}
-		return s.out.add(n)
+		return s.out.add(h.Stream, n)
 	}
 	b.Release()
 	return errProtocol("frame type %d from the server", h.Type)
@@ -189,76 +189,56 @@ func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf) er
 		b.Release()
 		return errProtocol("client-only flags %#x from the server", uint8(h.Flags))
 	}
-	var trailer *wire.Trailer
-	var err error
-	if h.Flags&wire.FlagHeader != 0 {
-		payload, err = s.takeHeader(payload)
-	}
-	if h.Flags&wire.FlagTrailer != 0 && err == nil {
-		trailer, payload, err = s.takeTrailer(payload)
-	}
+	d := delivery{buf: b}
+	err := m.cutSections(&d, h.Flags, payload)
 	if err != nil {
 		b.Release()
 		return errProtocol("%v", err)
 	}
-	if len(payload) > 0 {
-		if err := s.in.put(b, payload); err != nil {
+	if d.ended || d.err != nil {
+		s.out.fail(h.Stream, errStreamDone)
+	}
+	return s.in.deliver(h.Stream, &d)
+}
+
+// cutSections splits a payload. A header or trailer that HTTP/2 would not carry
+// fails the call alone, as it does in grpc-go.
+func (m *clientMux) cutSections(d *delivery, flags wire.Flags, payload []byte) (err error) {
+	var section []byte
+	if flags&wire.FlagHeader != 0 {
+		if section, payload, err = wire.CutSection(payload); err != nil {
 			return err
 		}
-	} else {
-		b.Release()
+		if d.header, err = wire.ParseHead(section); err != nil {
+			return err
+		}
+		d.hasHeader, d.headerSize = true, len(section)
+		if d.err = m.checkHeaders(d.header.MD); d.err != nil {
+			d.hasHeader = false
+			return nil
+		}
 	}
-	if trailer != nil {
-		s.in.end(trailer)
-		s.out.fail(errStreamDone)
+	if flags&wire.FlagTrailer != 0 {
+		if section, payload, err = wire.CutSection(payload); err != nil {
+			return err
+		}
+		if d.trailer, err = wire.ParseTrailer(section); err != nil {
+			return err
+		}
+		if d.err = m.checkHeaders(d.trailer.MD); d.err == nil && d.trailer.Code > math.MaxInt32 {
+			_, perr := strconv.ParseInt(strconv.FormatUint(uint64(d.trailer.Code), 10), 10, 32) // grpc-go reads an int32
+			d.err = status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", perr)
+		}
+		d.ended = d.err == nil
+		d.hasTrailer = d.ended
 	}
+	d.data = payload
 	return nil
-}
-
-// takeHeader reads the header section off the front of a payload. A header that
-// HTTP/2 would not carry ends the call alone, as it does in grpc-go.
-func (s *clientStream) takeHeader(payload []byte) ([]byte, error) {
-	section, rest, err := wire.CutSection(payload)
-	if err != nil {
-		return nil, err
-	}
-	head, err := wire.ParseHead(section)
-	if err != nil {
-		return nil, err
-	}
-	if bad := s.checkHeaders(head.MD); bad != nil {
-		s.in.fail(bad)
-		s.out.fail(errStreamDone)
-		return rest, nil
-	}
-	s.in.setHeader(&head, len(section))
-	return rest, nil
-}
-
-// takeTrailer does the same for the trailer section.
-func (s *clientStream) takeTrailer(payload []byte) (*wire.Trailer, []byte, error) {
-	section, rest, err := wire.CutSection(payload)
-	if err != nil {
-		return nil, nil, err
-	}
-	t, err := wire.ParseTrailer(section)
-	if err != nil {
-		return nil, nil, err
-	}
-	bad := s.checkHeaders(t.MD)
-	if t.Code > math.MaxInt32 { // grpc-go reads the code as an int32
-		_, err := strconv.ParseInt(strconv.FormatUint(uint64(t.Code), 10), 10, 32)
-		bad = status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", err)
-	}
-	if bad != nil {
-		s.in.fail(bad)
-	}
-	return &t, rest, nil
 }
 
 // checkHeaders applies the rules for header fields, and the connection's limit,
 // to what the server sent.
-func (s *clientStream) checkHeaders(md wire.MD) error {
+func (m *clientMux) checkHeaders(md wire.MD) error {
 	if len(md) == 0 {
 		return nil
 	}
@@ -272,7 +252,7 @@ func (s *clientStream) checkHeaders(md wire.MD) error {
 			}
 		}
 	}
-	if limit := s.mux.maxHeaderList; limit > 0 && headerListSize(md) > int(limit) {
+	if limit := m.maxHeaderList; limit > 0 && headerListSize(md) > int(limit) {
 		return status.Errorf(codes.Internal, "stile: the server's metadata exceeds the limit of %d bytes", limit)
 	}
 	return nil
@@ -307,9 +287,9 @@ func (m *clientMux) HandleClose(err error) {
 	if first {
 		m.onDown(m)
 	}
-	for _, s := range streams {
-		s.in.fail(err)
-		s.out.fail(err)
+	for id, s := range streams {
+		s.out.fail(id, err)
+		s.in.fail(id, err)
 		if m.slots != nil {
 			<-m.slots
 		}
@@ -323,20 +303,20 @@ func (m *clientMux) HandleClose(err error) {
 func (m *clientMux) abandon(err error) {
 	m.mu.Lock()
 	m.closed.Store(true)
-	for _, s := range m.streams {
-		s.in.fail(err)
-		s.out.fail(err)
+	for id, s := range m.streams {
+		s.out.fail(id, err)
+		s.in.fail(id, err)
 	}
 	m.mu.Unlock()
 	_ = m.conn.Close()
 }
 
 // reset records that the server ended the call without a trailer.
-func (s *clientStream) reset(r *wire.Reset) {
+func (s *clientStream) reset(id uint64, r *wire.Reset) {
 	err := errRefused
 	if r.Code != wire.ResetRefused {
 		err = status.Error(codes.Code(r.Code), r.Message)
 	}
-	s.in.fail(err)
-	s.out.fail(errStreamDone)
+	s.out.fail(id, errStreamDone)
+	s.in.fail(id, err)
 }

@@ -26,10 +26,11 @@ func (s *clientStream) beginStats() {
 	}
 }
 
-func (s *clientStream) outHeader(c *wire.Call) {
+func (s *clientStream) outHeader() {
 	if len(s.stats) == 0 {
 		return
 	}
+	c := &s.call
 	md := make(metadata.MD, len(c.MD)+1)
 	for k, v := range c.MD {
 		md[k] = v

@@ -30,21 +30,23 @@ type clientStream struct {
 	ctx    context.Context
 	cancel context.CancelFunc // of ctx; nil when ctx is the caller's own
 
-	desc   *grpc.StreamDesc
-	method string
-	info   callInfo
-	stats  []stats.Handler
-	begin  time.Time
-	pack   packer
-	unpack unpacker
+	desc             *grpc.StreamDesc
+	method           string
+	info             callInfo
+	stats            []stats.Handler
+	begin            time.Time
+	maxSend, maxRecv int // bytes
+	pack             packer
+	unpack           unpacker
 
 	opened      bool // entered in the connection's table
 	sentLast    bool
 	encodingSet bool
-	headerSeen  bool     // InHeader was reported
-	received    bool     // a message was
-	sendRoom    [16]byte // of the sending goroutine
-	grantRoom   [4]byte  // of the receiving goroutine
+	headerSeen  bool    // InHeader was reported
+	received    bool    // a message was
+	grantRoom   [4]byte // of the receiving goroutine
+	call        wire.Call
+	head        []byte // encoded call
 
 	unwatch  func() bool // guarded by in.mu
 	finished atomic.Bool
@@ -55,7 +57,7 @@ var _ grpc.ClientStream = (*clientStream)(nil)
 
 // start opens the call on m: sections, and the first message too when msg is
 // not nil. errRefused: nothing was sent.
-func (s *clientStream) start(m *clientMux, call *wire.Call, msg *packed, last bool) error {
+func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 	if err := m.open(s, s.ctx.Done()); err != nil {
 		if s.ctx.Err() != nil {
 			return contextError(s.ctx)
@@ -64,22 +66,19 @@ func (s *clientStream) start(m *clientMux, call *wire.Call, msg *packed, last bo
 	}
 	s.opened = true
 	defer m.opened()
-	if size := headerListSize(call.MD); uint64(size) > uint64(m.settings.maxHeaderList) {
+	if size := headerListSize(s.call.MD); uint64(size) > uint64(m.settings.maxHeaderList) {
 		return status.Errorf(codes.Internal, "header list size to send violates the maximum size (%d bytes) set by server", m.settings.maxHeaderList)
 	}
-	var room [512]byte
-	b := batch{
-		flags: wire.FlagCall,
-		head:  wire.AppendSection(room[:0], func(b []byte) []byte { return wire.AppendCall(b, call) }),
-	}
+	s.head = wire.EndSection(wire.AppendCall(wire.BeginSection(s.head[:0]), &s.call), 0)
+	b := batch{flags: wire.FlagCall, head: s.head}
 	if msg != nil {
 		b.hasMsg, b.msg, b.gzipped = true, msg.data, msg.compressed
 	}
 	if last {
 		b.endFlags = wire.FlagHalfClose
 	}
-	s.outHeader(call)
-	return s.out.send(s.ctx.Done(), &b, nil)
+	s.outHeader()
+	return s.out.send(s.ctx.Done(), &b)
 }
 
 // watch ends the call when its context does.
@@ -119,14 +118,14 @@ func headerMD(h *wire.Head) metadata.MD {
 func (s *clientStream) Trailer() metadata.MD {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
-	if s.in.trailer == nil {
+	if !s.in.hasTrailer {
 		return metadata.MD{}
 	}
 	md := make(metadata.MD, len(s.in.trailer.MD)+1)
 	for k, v := range s.in.trailer.MD {
 		md[k] = v
 	}
-	if s.in.header == nil {
+	if !s.in.hasHeader {
 		md["content-type"] = []string{contentType(s.info.contentSubtype)}
 	}
 	return md
@@ -143,7 +142,7 @@ func (s *clientStream) SendMsg(m any) error {
 	}
 	p, err := s.pack.pack(m)
 	if err == nil {
-		err = checkSize(len(p.data), *s.info.maxSend)
+		err = checkSize(len(p.data), s.maxSend)
 	}
 	if err != nil {
 		p.free()
@@ -155,7 +154,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.sentLast {
 		b.endFlags = wire.FlagHalfClose
 	}
-	if s.finished.Load() || s.out.send(s.ctx.Done(), &b, s.sendRoom[:0]) != nil {
+	if s.finished.Load() || s.out.send(s.ctx.Done(), &b) != nil {
 		return io.EOF // the status is RecvMsg's to tell
 	}
 	s.outPayload(m, &p)
@@ -175,7 +174,7 @@ func (s *clientStream) CloseSend() error {
 	}
 	s.sentLast = true
 	if !s.finished.Load() {
-		_ = s.out.send(s.ctx.Done(), &batch{endFlags: wire.FlagHalfClose}, s.sendRoom[:0])
+		_ = s.out.send(s.ctx.Done(), &batch{endFlags: wire.FlagHalfClose})
 	}
 	return nil
 }
@@ -198,7 +197,7 @@ func (s *clientStream) RecvMsg(m any) error {
 
 // recvEnd reads the end of a call that has one response.
 func (s *clientStream) recvEnd() error {
-	msg, err := s.in.readMessage(s.ctx, *s.info.maxRecv, s.grant)
+	msg, err := s.in.readMessage(s.ctx, s.maxRecv, s.grant)
 	switch {
 	case err == io.EOF:
 		return s.endStatus(nil)
@@ -211,7 +210,7 @@ func (s *clientStream) recvEnd() error {
 
 // recv reads one message. io.EOF: the call ended with OK.
 func (s *clientStream) recv(m any) error {
-	msg, err := s.in.readMessage(s.ctx, *s.info.maxRecv, s.grant)
+	msg, err := s.in.readMessage(s.ctx, s.maxRecv, s.grant)
 	if herr := s.readHeader(); herr != nil {
 		msg.release()
 		return herr
@@ -304,10 +303,10 @@ func (s *clientStream) hangUp(err error) {
 	over := s.in.ended || s.in.err != nil
 	s.in.mu.Unlock()
 	if err != nil {
-		s.in.fail(err)
+		s.in.fail(s.id, err)
 	}
 	s.in.discard()
-	s.out.fail(errStreamDone)
+	s.out.fail(s.id, errStreamDone)
 	s.mux.forget(s.id)
 	if !over && s.out.sent.Load() {
 		s.sendReset(err)

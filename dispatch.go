@@ -1,7 +1,6 @@
 package stile
 
 import (
-	"context"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -9,8 +8,6 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	"github.com/stile-ipc/stile/transport/wire"
 )
 
 // method is one callable method of a server.
@@ -18,7 +15,6 @@ type method struct {
 	impl   any
 	unary  *grpc.MethodDesc // or
 	stream *grpc.StreamDesc
-	info   *grpc.UnaryServerInfo
 }
 
 // methodTable finds methods by full name, "/package.Service/Method".
@@ -66,32 +62,24 @@ func (t *methodTable) unknown(name string) *status.Status {
 	return status.Newf(codes.Unimplemented, "unknown service %v", rest[:i])
 }
 
-// serve runs one call from its first section to its status, on a worker.
+// serve runs one call to its status, on a worker.
 func (s *serverStream) serve() {
 	d := s.conn.door
 	defer d.handlers.Done()
-	call, err := wire.ParseCall(s.section)
-	s.sectionBuf.Release()
-	s.section, s.sectionBuf = nil, nil
-	if err != nil {
-		s.conn.conn.Fail(errProtocol("%v", err))
-		s.close()
-		return
-	}
-	s.call = call
-	s.begin()
 	defer s.close()
-	m := d.methods.methods[call.Method]
+	s.cc.start(s.call.Timeout)
+	s.ctx = &s.cc
+	s.tagStats()
+	m := d.methods.methods[s.call.Method]
 	switch {
 	case m != nil:
-	case d.set.unknown != nil && d.wellFormed(call.Method):
+	case d.set.unknown != nil && d.wellFormed(s.call.Method):
 		m = &method{stream: d.set.unknown}
 	default:
-		_ = s.writeStatus(d.methods.unknown(call.Method))
+		_ = s.writeStatus(d.methods.unknown(s.call.Method))
 		return
 	}
-	err = s.process(m)
-	s.endStats(err)
+	s.endStats(s.process(m))
 }
 
 // wellFormed reports whether a method name has both its slashes: an unknown
@@ -111,7 +99,6 @@ func (s *serverStream) process(m *method) error {
 		_ = s.writeStatus(st)
 		return st.Err()
 	}
-	s.ctx = grpc.NewContextWithServerTransportStream(s.ctx, (*transportStream)(s))
 	var reply any
 	var err error
 	if m.unary != nil {
@@ -152,7 +139,7 @@ func (s *serverStream) setCodec() *status.Status {
 			codec = codecFor(s.call.ContentSubtype)
 		}
 		if codec == nil { // grpc-go: an unknown subtype is taken for proto
-			codec = protoCodec
+			codec = codecFor("proto")
 		}
 	}
 	s.pack = packer{codec: codec}
@@ -172,26 +159,6 @@ func (s *serverStream) setCodec() *status.Status {
 		}
 	}
 	return nil
-}
-
-// begin makes the call's context: deadline, incoming metadata, peer.
-func (s *serverStream) begin() {
-	ctx := s.conn.ctx
-	var cancel context.CancelFunc
-	if s.call.Timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, s.call.Timeout)
-	} else {
-		ctx, cancel = context.WithCancel(ctx)
-	}
-	s.conn.mu.Lock()
-	s.cancel = cancel
-	gone := s.gone
-	s.conn.mu.Unlock()
-	if gone {
-		cancel()
-	}
-	s.ctx = metadata.NewIncomingContext(ctx, s.incomingMD())
-	s.tagStats()
 }
 
 // incomingMD is the metadata that a grpc-go server would show for this call.

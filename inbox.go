@@ -30,7 +30,9 @@ type inbox struct {
 	waiters *atomic.Int32  // goroutines that wait for frames of conn
 
 	mu       sync.Mutex
+	id       uint64 // of the stream; what comes for another is dropped
 	chunks   []chunk
+	room     [2]chunk
 	first    int  // index of the first unread chunk
 	allowed  int  // bytes the peer may still send
 	consumed int  // bytes read and not yet granted again
@@ -38,12 +40,14 @@ type inbox struct {
 	err      error
 	waiting  bool
 
-	header     *wire.Head    // response header (client side)
-	trailer    *wire.Trailer // status (client side); set together with ended
-	headerSize int           // encoded size of the header section, bytes
+	header     wire.Head    // response header (client side), if hasHeader
+	trailer    wire.Trailer // status (client side), if hasTrailer; then ended too
+	hasHeader  bool
+	hasTrailer bool
+	headerSize int // encoded size of the header section, bytes
 
 	arrived atomic.Bool   // something changed since the waiter last looked
-	wake    chan struct{} // capacity 1; signalled when waiting
+	wake    chan struct{} // capacity 1, made by the first wait; signalled when waiting
 }
 
 // chunk is a part of the message byte stream.
@@ -52,57 +56,66 @@ type chunk struct {
 	data []byte // unread part of buf
 }
 
-func (in *inbox) init(conn transport.Conn, waiters *atomic.Int32) {
-	in.conn, in.waiters = conn, waiters
-	in.allowed = initialWindow
-	in.wake = make(chan struct{}, 1)
-}
-
-// put adds message bytes; the inbox takes buf, of which data is a part. It
-// reports an error when the peer exceeds its window.
-func (in *inbox) put(buf *wire.Buf, data []byte) error {
+// init makes the inbox ready for a stream; it may have served another one.
+func (in *inbox) init(id uint64, conn transport.Conn, waiters *atomic.Int32) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.err != nil || in.ended {
-		buf.Release()
+	in.id, in.conn, in.waiters = id, conn, waiters
+	in.chunks, in.first, in.allowed, in.consumed = in.room[:0], 0, initialWindow, 0
+	in.ended, in.err, in.waiting = false, nil, false
+	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
+}
+
+// delivery is what one frame brings to a stream. Its parts take effect together,
+// in the order of the fields.
+type delivery struct {
+	header     wire.Head
+	hasHeader  bool
+	headerSize int
+	buf        *wire.Buf // holds data; the inbox takes it
+	data       []byte    // message bytes
+	ended      bool      // no more message bytes will come
+	trailer    wire.Trailer
+	hasTrailer bool  // then ended too
+	err        error // a reason to fail the stream, when it has not ended
+}
+
+// deliver adds what a frame brought. It reports an error when the peer exceeds its
+// window.
+func (in *inbox) deliver(id uint64, d *delivery) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.id != id || in.err != nil || in.ended {
+		d.buf.Release()
 		return nil
 	}
-	in.allowed -= len(data)
-	if in.allowed < 0 {
-		buf.Release()
-		return errWindow
+	if d.hasHeader && !in.hasHeader {
+		in.header, in.hasHeader, in.headerSize = d.header, true, d.headerSize
 	}
-	in.chunks = append(in.chunks, chunk{buf, data})
+	if len(d.data) == 0 {
+		d.buf.Release()
+	} else {
+		in.allowed -= len(d.data)
+		if in.allowed < 0 {
+			d.buf.Release()
+			return errWindow
+		}
+		in.chunks = append(in.chunks, chunk{d.buf, d.data})
+	}
+	in.ended, in.trailer, in.hasTrailer = d.ended, d.trailer, d.hasTrailer
+	if !d.ended {
+		in.err = d.err
+	}
 	in.signalLocked()
 	return nil
 }
 
-// setHeader records the response header; only the first counts.
-func (in *inbox) setHeader(h *wire.Head, size int) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.header == nil && !in.ended {
-		in.header, in.headerSize = h, size
-		in.signalLocked()
-	}
-}
-
-// end marks the end of the message bytes, with the status on the client's side.
-func (in *inbox) end(t *wire.Trailer) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !in.ended && in.err == nil {
-		in.ended, in.trailer = true, t
-		in.signalLocked()
-	}
-}
-
 // fail makes every read return err once the messages already here are read.
 // The first error wins; an error after the end is of no interest.
-func (in *inbox) fail(err error) {
+func (in *inbox) fail(id uint64, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.ended && in.err == nil {
+	if in.id == id && !in.ended && in.err == nil {
 		in.err = err
 		in.signalLocked()
 	}
@@ -118,6 +131,7 @@ func (in *inbox) discard() {
 	for _, c := range in.chunks[in.first:] {
 		c.buf.Release()
 	}
+	clear(in.chunks)
 	in.chunks, in.first = nil, 0
 }
 
@@ -143,6 +157,9 @@ func (in *inbox) awaitLocked(done <-chan struct{}) {
 		if in.arrived.Load() {
 			return
 		}
+	}
+	if in.wake == nil {
+		in.wake = make(chan struct{}, 1)
 	}
 	in.waiting = true
 	in.mu.Unlock()
@@ -319,7 +336,7 @@ func (in *inbox) grantLocked(grant func(int)) {
 func (in *inbox) waitHeader(ctx context.Context) (*wire.Head, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for in.header == nil {
+	for !in.hasHeader {
 		if err := in.endLocked(ctx); err != nil {
 			if err == io.EOF {
 				err = nil
@@ -328,19 +345,25 @@ func (in *inbox) waitHeader(ctx context.Context) (*wire.Head, error) {
 		}
 		in.awaitLocked(ctx.Done())
 	}
-	return in.header, nil
+	return &in.header, nil
 }
 
-// status returns the trailer once the stream has ended.
+// status returns the trailer, which does not change any more, or nil.
 func (in *inbox) status() *wire.Trailer {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.trailer
+	if !in.hasTrailer {
+		return nil
+	}
+	return &in.trailer
 }
 
 // responseHeader returns the header section if it has arrived, else nil.
 func (in *inbox) responseHeader() *wire.Head {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.header
+	if !in.hasHeader {
+		return nil
+	}
+	return &in.header
 }

@@ -5,12 +5,17 @@ import (
 	"errors"
 	"io"
 	"math"
+	"reflect"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/stile-ipc/stile/transport/wire"
 )
 
 // packer turns messages into bytes for one direction of a call, as grpc-go does.
@@ -27,9 +32,13 @@ type packed struct {
 	compressed byte
 	slices     mem.BufferSlice
 	flat       mem.Buffer
+	buf        *wire.Buf
 }
 
 func (p *packed) free() {
+	if p.buf != nil {
+		p.buf.Release()
+	}
 	if p.flat != nil {
 		p.flat.Free()
 	}
@@ -45,22 +54,13 @@ func (k *packer) pack(m any) (packed, error) {
 	if m == nil {
 		return packed{}, nil
 	}
-	slices, err := k.codec.Marshal(m)
+	p, err := k.encode(m)
 	if err != nil {
 		return packed{}, status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err.Error())
 	}
-	p := packed{slices: slices, size: slices.Len()}
 	if uint64(p.size) > math.MaxUint32 {
-		slices.Free()
+		defer p.free()
 		return packed{}, status.Errorf(codes.ResourceExhausted, "grpc: message too large (%d bytes)", p.size)
-	}
-	switch len(slices) {
-	case 0:
-	case 1:
-		p.data = slices[0].ReadOnlyData()
-	default:
-		p.flat = slices.MaterializeToBuffer(mem.DefaultBufferPool())
-		p.data = p.flat.ReadOnlyData()
 	}
 	if (k.cp == nil && k.comp == nil) || p.size == 0 {
 		return p, nil
@@ -71,6 +71,43 @@ func (k *packer) pack(m any) (packed, error) {
 		return packed{}, status.Errorf(codes.Internal, "grpc: error while compressing: %v", err.Error())
 	}
 	return packed{data: out, size: p.size, compressed: 1}, nil
+}
+
+// encode marshals m, with grpc-go's own codec straight into a pooled buffer.
+func (k *packer) encode(m any) (packed, error) {
+	if k.codec == protoCodec {
+		if pm := protoMessage(m); pm != nil {
+			size := proto.Size(pm)
+			buf := wire.GetBuf(size)
+			data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf.B[:0], pm)
+			return packed{data: data, size: len(data), buf: buf}, err
+		}
+	}
+	slices, err := k.codec.Marshal(m)
+	if err != nil {
+		return packed{}, err
+	}
+	p := packed{slices: slices, size: slices.Len()}
+	switch len(slices) {
+	case 0:
+	case 1:
+		p.data = slices[0].ReadOnlyData()
+	default:
+		p.flat = slices.MaterializeToBuffer(mem.DefaultBufferPool())
+		p.data = p.flat.ReadOnlyData()
+	}
+	return p, nil
+}
+
+// protoMessage returns m as a message of the current protobuf API, or nil.
+func protoMessage(m any) proto.Message {
+	switch m := m.(type) {
+	case proto.Message:
+		return m
+	case protoadapt.MessageV1:
+		return protoadapt.MessageV2Of(m)
+	}
+	return nil
 }
 
 func (k *packer) compress(data []byte) ([]byte, error) {
@@ -128,23 +165,41 @@ func (u *unpacker) unpack(msg *message, m any) (int, error) {
 	default:
 		return 0, status.Errorf(codes.Internal, "grpc: received unexpected payload format %d", msg.compressed)
 	}
+	if u.codec == protoCodec {
+		if pm := protoMessage(m); pm != nil {
+			if err := proto.Unmarshal(data, pm); err != nil {
+				return 0, unmarshalError(err)
+			}
+			return len(data), nil
+		}
+	}
 	var slices mem.BufferSlice
-	if !copyFree(u.codec) && msg.compressed == 0 {
+	if msg.compressed == 0 {
 		data = bytes.Clone(data) // a codec may keep what it is given
 	}
 	if len(data) > 0 {
 		slices = mem.BufferSlice{mem.SliceBuffer(data)}
 	}
 	if err := u.codec.Unmarshal(slices, m); err != nil {
-		return 0, status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+		return 0, unmarshalError(err)
 	}
 	return len(data), nil
 }
 
-// protoCodec is grpc-go's own codec, which keeps nothing of what it reads.
-var protoCodec = encoding.GetCodecV2("proto")
+func unmarshalError(err error) error {
+	return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+}
 
-func copyFree(c messageCodec) bool { return c == messageCodec(protoCodec) }
+// protoCodec is grpc-go's own codec, which marshals and unmarshals as package
+// proto does and keeps nothing of what it reads. It is nil where another codec
+// has taken its name, which then does all the work.
+var protoCodec = func() messageCodec {
+	c := encoding.GetCodecV2("proto")
+	if t := reflect.TypeOf(c); t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "google.golang.org/grpc/encoding/proto" {
+		return c
+	}
+	return nil
+}()
 
 func (u *unpacker) decompress(data []byte) ([]byte, error) {
 	switch {

@@ -14,25 +14,33 @@ import (
 // and fail may be called by others.
 type outflow struct {
 	conn transport.Conn
-	id   uint64
 	sent atomic.Bool // a frame was taken by the connection
 
 	mu     sync.Mutex
+	id     uint64        // of the stream; what comes for another is dropped
 	window int           // message bytes the peer still takes
 	err    error         // set once: nothing more can be sent
 	wake   chan struct{} // capacity 1, made by the first wait
+	prefix [prefixLen]byte
 }
 
 var errWindowOverflow = fmt.Errorf("%w: window grows over 2 GiB", transport.ErrProtocol)
 
-func (o *outflow) init(conn transport.Conn, id uint64) {
-	o.conn, o.id, o.window = conn, id, initialWindow
+// init makes the outflow ready for a stream; it may have served another one.
+func (o *outflow) init(id uint64, conn transport.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.id, o.conn, o.window, o.err = id, conn, initialWindow, nil
+	o.sent.Store(false)
 }
 
 // add opens the window by n bytes.
-func (o *outflow) add(n uint32) error {
+func (o *outflow) add(id uint64, n uint32) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.id != id {
+		return nil
+	}
 	if int64(o.window)+int64(n) > 1<<31-1 {
 		return errWindowOverflow
 	}
@@ -42,10 +50,10 @@ func (o *outflow) add(n uint32) error {
 }
 
 // fail makes every further send return err.
-func (o *outflow) fail(err error) {
+func (o *outflow) fail(id uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err == nil {
+	if o.id == id && o.err == nil {
 		o.err = err
 		o.signalLocked()
 	}
@@ -92,7 +100,7 @@ func (o *outflow) take(done <-chan struct{}, want int) (int, error) {
 // when it fits.
 type batch struct {
 	flags    wire.Flags // of head
-	head     []byte     // encoded Call or Header section
+	head     []byte     // encoded Call or Header section; send may append to it
 	msg      []byte     // message without prefix
 	hasMsg   bool
 	gzipped  byte       // first byte of the message's prefix
@@ -101,8 +109,8 @@ type batch struct {
 }
 
 // send writes b. When it fails part of it may have been sent; the stream is then
-// to be reset. scratch is reused for the frames' heads.
-func (o *outflow) send(done <-chan struct{}, b *batch, scratch []byte) error {
+// to be reset.
+func (o *outflow) send(done <-chan struct{}, b *batch) error {
 	total := 0
 	if b.hasMsg {
 		total = prefixLen + len(b.msg)
@@ -116,13 +124,16 @@ func (o *outflow) send(done <-chan struct{}, b *batch, scratch []byte) error {
 			}
 			if n < total { // not enough window for the whole: give it back and go the long way
 				o.giveBack(n)
-				return o.sendSplit(done, b, scratch)
+				return o.sendSplit(done, b)
 			}
 		}
-		payload := append(append(scratch[:0], b.head...), b.end...)
-		return o.write(done, o.frame(b.flags|b.endFlags), b.appendPrefix(payload), b.msg)
+		head := b.head
+		if head == nil {
+			head = o.prefix[:0]
+		}
+		return o.write(done, o.frame(b.flags|b.endFlags), b.appendPrefix(append(head, b.end...)), b.msg)
 	}
-	return o.sendSplit(done, b, scratch)
+	return o.sendSplit(done, b)
 }
 
 func (o *outflow) write(done <-chan struct{}, h wire.Header, head, body []byte) error {
@@ -153,14 +164,14 @@ func (b *batch) appendPrefix(p []byte) []byte {
 
 // sendSplit sends b over several frames: the head, pieces of the message as the
 // window allows, the end.
-func (o *outflow) sendSplit(done <-chan struct{}, b *batch, scratch []byte) error {
+func (o *outflow) sendSplit(done <-chan struct{}, b *batch) error {
 	if len(b.head) > 0 || b.flags != 0 {
 		if err := o.sendSections(done, b.flags, b.head); err != nil {
 			return err
 		}
 	}
 	if b.hasMsg {
-		if err := o.sendMessage(done, b, scratch); err != nil {
+		if err := o.sendMessage(done, b); err != nil {
 			return err
 		}
 	}
@@ -183,8 +194,8 @@ func (o *outflow) sendSections(done <-chan struct{}, flags wire.Flags, sections 
 	return o.write(done, o.frame(flags), sections, nil)
 }
 
-func (o *outflow) sendMessage(done <-chan struct{}, b *batch, scratch []byte) error {
-	prefix := b.appendPrefix(scratch[:0])
+func (o *outflow) sendMessage(done <-chan struct{}, b *batch) error {
+	prefix := b.appendPrefix(o.prefix[:0])
 	msg := b.msg
 	for len(prefix)+len(msg) > 0 {
 		n, err := o.take(done, min(len(prefix)+len(msg), wire.MaxPayload))

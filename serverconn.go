@@ -94,7 +94,7 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 			return errProtocol("%v", err)
 		}
 		if s := c.stream(h.Stream); s != nil {
-			return s.out.add(n)
+			return s.out.add(h.Stream, n)
 		}
 		return nil
 	case wire.TypeGoAway:
@@ -112,21 +112,29 @@ func (c *serverConn) stream(id uint64) *serverStream {
 	return c.streams[id]
 }
 
-// handleCall enters a new call and hands it to a worker, which reads the section.
+// handleCall enters a new call and hands it to a worker.
 func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	if h.Flags&(wire.FlagHeader|wire.FlagTrailer) != 0 {
 		b.Release()
 		return errProtocol("server-only flags %#x from the client", uint8(h.Flags))
 	}
-	s := &serverStream{conn: c, id: h.Stream}
-	s.in.init(c.conn, &c.waiters)
-	s.out.init(c.conn, h.Stream)
 	c.mu.Lock()
 	payload := c.parts.take(h.Stream, b.B)
+	c.mu.Unlock()
 	section, rest, err := wire.CutSection(payload)
+	s := &serverStream{conn: c, id: h.Stream}
+	if err == nil {
+		s.call, err = wire.ParseCall(section)
+	}
+	if err != nil {
+		b.Release()
+		return errProtocol("%v", err)
+	}
+	s.cc.stream = s
+	s.in.init(h.Stream, c.conn, &c.waiters)
+	s.out.init(h.Stream, c.conn)
+	c.mu.Lock()
 	switch {
-	case err != nil:
-		err = errProtocol("%v", err)
 	case c.streams[h.Stream] != nil:
 		err = errProtocol("call %d opened twice", h.Stream)
 	case c.active >= c.door.set.maxStreams:
@@ -144,18 +152,10 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	c.active++
 	c.mu.Unlock()
 	c.door.handlers.Add(1)
-	s.section, s.sectionBuf = section, b
-	if len(rest) > 0 {
-		s.in.allowed -= len(rest)
-		// The section and the first message share a buffer: the worker keeps it
-		// until it has read the section, the inbox gets a copy.
-		mb := wire.GetBuf(len(rest))
-		copy(mb.B, rest)
-		s.in.chunks = append(s.in.chunks, chunk{mb, mb.B})
-	}
-	s.in.ended = h.Flags&wire.FlagHalfClose != 0
+	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
+	err = s.in.deliver(h.Stream, &d)
 	c.door.workers.run(s)
-	return nil
+	return err
 }
 
 func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
@@ -168,17 +168,7 @@ func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return nil
 	}
-	if len(b.B) > 0 {
-		if err := s.in.put(b, b.B); err != nil {
-			return err
-		}
-	} else {
-		b.Release()
-	}
-	if h.Flags&wire.FlagHalfClose != 0 {
-		s.in.end(nil)
-	}
-	return nil
+	return s.in.deliver(h.Stream, &delivery{buf: b, data: b.B, ended: h.Flags&wire.FlagHalfClose != 0})
 }
 
 // refuse tells the client that a call was not looked at.
@@ -271,8 +261,9 @@ func (c *serverConn) HandleClose(err error) {
 
 // lost ends a call whose connection did.
 func (s *serverStream) lost(err error) {
-	s.in.fail(statusCanceled)
-	s.out.fail(err)
+	s.out.fail(s.id, err)
+	s.in.fail(s.id, statusCanceled)
+	s.cc.cancel(context.Canceled)
 }
 
 var statusCanceled = rpcError(context.Canceled)

@@ -18,16 +18,13 @@ import (
 // with that interface's rules, and grpc.ServerTransportStream by
 // [transportStream].
 type serverStream struct {
-	conn       *serverConn
-	id         uint64
-	section    []byte // encoded call, until a worker has read it
-	sectionBuf *wire.Buf
-	call       wire.Call
-	in         inbox
-	out        outflow
-	ctx        context.Context
-	cancel     context.CancelFunc // guarded by conn.mu until begin
-	gone       bool               // guarded by conn.mu: canceled before begin
+	conn *serverConn
+	id   uint64
+	call wire.Call
+	in   inbox
+	out  outflow
+	cc   callContext
+	ctx  context.Context // cc, as the stats handlers tagged it
 
 	desc     *grpc.StreamDesc
 	pack     packer
@@ -35,7 +32,6 @@ type serverStream struct {
 	encoding string // of the responses
 	received bool   // a message was
 	stats    statsTimes
-	sendRoom [16]byte
 
 	mu         sync.Mutex // header, trailer and what was sent of them
 	header     metadata.MD
@@ -107,7 +103,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 	head := s.takeHeaderLocked(nil)
 	s.mu.Unlock()
 	s.outHeader()
-	if err := s.out.send(s.ctx.Done(), &batch{flags: wire.FlagHeader, head: head}, nil); err != nil {
+	if err := s.out.send(s.ctx.Done(), &batch{flags: wire.FlagHeader, head: head}); err != nil {
 		return s.sendError(err)
 	}
 	return nil
@@ -117,7 +113,8 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 func (s *serverStream) takeHeaderLocked(room []byte) []byte {
 	s.headerSent = true
 	h := wire.Head{ContentSubtype: s.call.ContentSubtype, Encoding: s.encoding, MD: sendable(s.header)}
-	return wire.AppendSection(room, func(b []byte) []byte { return wire.AppendHead(b, &h) })
+	at := len(room)
+	return wire.EndSection(wire.AppendHead(wire.BeginSection(room), &h), at)
 }
 
 func (s *serverStream) SetTrailer(md metadata.MD) {
@@ -150,20 +147,19 @@ func (s *serverStream) sendMsg(m any) error {
 		return err
 	}
 	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
-	var room [256]byte
 	s.mu.Lock()
 	if s.done {
 		s.mu.Unlock()
 		return s.sendError(errStreamDone)
 	}
 	if !s.headerSent {
-		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(room[:0])
+		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(nil)
 	}
 	s.mu.Unlock()
 	if b.flags != 0 {
 		s.outHeader()
 	}
-	if err := s.out.send(s.ctx.Done(), &b, s.sendRoom[:0]); err != nil {
+	if err := s.out.send(s.ctx.Done(), &b); err != nil {
 		return s.sendError(err)
 	}
 	s.outPayload(m, &p)
@@ -255,7 +251,8 @@ func (s *serverStream) writeStatus(st *status.Status) error {
 
 // finish sends b and the status behind it.
 func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) error {
-	var headRoom, endRoom [256]byte
+	room := wire.GetBuf(256)
+	defer room.Release()
 	s.mu.Lock()
 	if s.done {
 		s.mu.Unlock()
@@ -264,21 +261,21 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 	s.done = true
 	sendHeader := !s.headerSent && (b.hasMsg || len(s.header) > 0)
 	if sendHeader {
-		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(headRoom[:0])
+		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(room.B[:0:128])
 	}
 	t := trailerOf(st, s.trailer)
 	s.mu.Unlock()
 	b.endFlags = wire.FlagTrailer
-	b.end = wire.AppendSection(endRoom[:0], func(b []byte) []byte { return wire.AppendTrailer(b, &t) })
+	b.end = wire.EndSection(wire.AppendTrailer(wire.BeginSection(room.B[128:128]), &t), 0)
 	if sendHeader {
 		s.outHeader()
 	}
 	s.conn.ending()
-	done := s.ctx.Done()
-	if !b.hasMsg {
-		done = nil // a status is sent even when the deadline has passed
+	var done <-chan struct{} // a status is sent even when the deadline has passed
+	if b.hasMsg {
+		done = s.ctx.Done()
 	}
-	err := s.out.send(done, b, s.sendRoom[:0])
+	err := s.out.send(done, b)
 	if err != nil {
 		if !b.hasMsg {
 			return s.sendError(err)
@@ -296,22 +293,16 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 // resend sends the status that takes the place of a reply that could not be sent.
 func (s *serverStream) resend(st *status.Status) error {
 	t := trailerOf(st, nil)
-	end := wire.AppendSection(nil, func(b []byte) []byte { return wire.AppendTrailer(b, &t) })
-	_ = s.out.send(nil, &batch{endFlags: wire.FlagTrailer, end: end}, nil)
+	end := wire.EndSection(wire.AppendTrailer(wire.BeginSection(nil), &t), 0)
+	_ = s.out.send(nil, &batch{endFlags: wire.FlagTrailer, end: end})
 	return st.Err()
 }
 
 // canceled ends the call because the client did.
 func (s *serverStream) canceled() {
-	s.out.fail(statusCanceled)
-	s.in.fail(statusCanceled)
-	s.conn.mu.Lock()
-	cancel := s.cancel
-	s.gone = true
-	s.conn.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
+	s.out.fail(s.id, statusCanceled)
+	s.in.fail(s.id, statusCanceled)
+	s.cc.cancel(context.Canceled)
 }
 
 // close gives back what the call holds; the handler has returned.
@@ -323,10 +314,8 @@ func (s *serverStream) close() {
 	if !ended {
 		s.conn.ending()
 	}
-	if s.cancel != nil {
-		s.cancel()
-	}
+	s.cc.cancel(context.Canceled)
 	s.in.discard()
-	s.out.fail(errStreamDone)
+	s.out.fail(s.id, errStreamDone)
 	s.conn.forget(s.id)
 }

@@ -46,25 +46,31 @@ type Reset struct {
 // so that the client may make it again elsewhere.
 const ResetRefused = 1<<32 - 1
 
-// AppendSection appends the length-prefixed section that write appends.
-func AppendSection(b []byte, write func([]byte) []byte) []byte {
-	at := len(b)
-	b = append(b, 0, 0, 0, 0)
-	b = write(b)
-	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+// sectionPrefix is the size of a section's length.
+const sectionPrefix = 4
+
+// BeginSection appends room for a section's length. What is appended after it,
+// until EndSection, is the section.
+func BeginSection(b []byte) []byte { return append(b, 0, 0, 0, 0) }
+
+// EndSection fills in the length of the section that BeginSection began when b
+// was at bytes long.
+func EndSection(b []byte, at int) []byte {
+	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-sectionPrefix))
 	return b
 }
 
 // CutSection splits a length-prefixed section off the front of b.
 func CutSection(b []byte) (section, rest []byte, err error) {
-	if len(b) < 4 {
+	if len(b) < sectionPrefix {
 		return nil, nil, fmt.Errorf("%w: section length in %d bytes", ErrMalformed, len(b))
 	}
 	n := binary.LittleEndian.Uint32(b)
-	if uint64(n) > uint64(len(b)-4) {
-		return nil, nil, fmt.Errorf("%w: section of %d bytes in %d", ErrMalformed, n, len(b)-4)
+	b = b[sectionPrefix:]
+	if uint64(n) > uint64(len(b)) {
+		return nil, nil, fmt.Errorf("%w: section of %d bytes in %d", ErrMalformed, n, len(b))
 	}
-	return b[4 : 4+n], b[4+n:], nil
+	return b[:n], b[n:], nil
 }
 
 // AppendCall appends c without a length.
@@ -103,6 +109,9 @@ func AppendHead(b []byte, h *Head) []byte {
 
 // ParseHead decodes what AppendHead wrote. The result does not alias b.
 func ParseHead(b []byte) (Head, error) {
+	if isZero(b) {
+		return Head{}, nil
+	}
 	r := reader{s: string(b)}
 	h := Head{ContentSubtype: r.str(), Encoding: r.str(), MD: r.md()}
 	return h, r.end("header")
@@ -117,10 +126,16 @@ func AppendTrailer(b []byte, t *Trailer) []byte {
 
 // ParseTrailer decodes what AppendTrailer wrote. The result does not alias b.
 func ParseTrailer(b []byte) (Trailer, error) {
+	if isZero(b) {
+		return Trailer{}, nil
+	}
 	r := reader{s: string(b)}
 	t := Trailer{Code: r.code(), Message: r.str(), MD: r.md()}
 	return t, r.end("trailer")
 }
+
+// isZero tells the encoding of an empty Head or Trailer, the usual one.
+func isZero(b []byte) bool { return len(b) == 3 && b[0]|b[1]|b[2] == 0 }
 
 // AppendReset appends r.
 func AppendReset(b []byte, r *Reset) []byte {

@@ -35,7 +35,7 @@ func TestSectionsRoundTrip(t *testing.T) {
 	if got, err := ParseWindow(AppendWindow(nil, 1<<31)); err != nil || got != 1<<31 {
 		t.Errorf("window: %d, %v", got, err)
 	}
-	b := AppendSection([]byte("x"), func(b []byte) []byte { return AppendReset(b, &reset) })
+	b := EndSection(AppendReset(BeginSection([]byte("x")), &reset), 1)
 	section, rest, err := CutSection(append(b[1:], "rest"...))
 	if err != nil || string(rest) != "rest" {
 		t.Fatalf("section: rest %q, %v", rest, err)

@@ -1,0 +1,156 @@
+package stile
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// callContext is the context of one call on the server. It is a context of its
+// own kind because package context's would take six allocations and the lock of a
+// common parent for what every call has: a cancellation, perhaps a deadline, the
+// peer, the incoming metadata and the transport stream. All of package context
+// works on it; derived contexts cost no goroutine (AfterFunc).
+type callContext struct {
+	stream   *serverStream
+	deadline time.Time // zero: none
+	timer    *time.Timer
+
+	mu    sync.Mutex
+	done  chan struct{} // made when someone asks
+	err   error
+	funcs map[*func()]struct{}
+	md    metadata.MD // made when someone asks
+}
+
+var _ context.Context = (*callContext)(nil)
+
+// keyOf returns the key under which a package looks something up in a context.
+func keyOf(lookUp func(context.Context)) any {
+	s := &keySpy{Context: context.Background()}
+	lookUp(s)
+	return s.key
+}
+
+type keySpy struct {
+	context.Context
+	key any
+}
+
+func (s *keySpy) Value(key any) any {
+	s.key = key
+	return nil
+}
+
+var (
+	incomingKey = keyOf(func(ctx context.Context) { metadata.FromIncomingContext(ctx) })
+	peerKey     = keyOf(func(ctx context.Context) { peer.FromContext(ctx) })
+	streamKey   = keyOf(func(ctx context.Context) { grpc.ServerTransportStreamFromContext(ctx) })
+)
+
+// start sets the deadline; before that the context can only be canceled.
+func (c *callContext) start(timeout time.Duration) {
+	if timeout <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = time.Now().Add(timeout)
+	if c.err == nil {
+		c.timer = time.AfterFunc(timeout, func() { c.cancel(context.DeadlineExceeded) })
+	}
+}
+
+// cancel ends the context. Only the first reason counts.
+func (c *callContext) cancel(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.done == nil {
+		c.done = closedChan
+	} else {
+		close(c.done)
+	}
+	funcs := c.funcs
+	c.funcs = nil
+	c.mu.Unlock()
+	for f := range funcs {
+		go (*f)()
+	}
+}
+
+func (c *callContext) Deadline() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deadline, !c.deadline.IsZero()
+}
+
+func (c *callContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+	}
+	return c.done
+}
+
+func (c *callContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// AfterFunc lets package context derive contexts without a goroutine for each.
+func (c *callContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	if c.funcs == nil {
+		c.funcs = map[*func()]struct{}{}
+	}
+	c.funcs[&f] = struct{}{}
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, waiting := c.funcs[&f]
+		delete(c.funcs, &f)
+		return waiting
+	}
+}
+
+// Value implements [context.Context]; what is not the call's own is the
+// connection's.
+func (c *callContext) Value(key any) any {
+	switch key {
+	case incomingKey:
+		return c.incoming()
+	case streamKey:
+		return (*transportStream)(c.stream)
+	case peerKey:
+		return c.stream.conn.peer
+	}
+	return c.stream.conn.ctx.Value(key)
+}
+
+// incoming is the metadata that a grpc-go server would show for this call.
+func (c *callContext) incoming() metadata.MD {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.md == nil {
+		c.md = c.stream.incomingMD()
+	}
+	return c.md
+}
