@@ -3,7 +3,9 @@ package stile
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -98,9 +100,12 @@ func (d *door) add(l transport.Listener) bool {
 
 func (d *door) remove(l transport.Listener) {
 	d.mu.Lock()
+	_, ours := d.listeners[l]
 	delete(d.listeners, l)
 	d.mu.Unlock()
-	_ = l.Close()
+	if ours { // else it is being stopped
+		_ = l.Close()
+	}
 }
 
 func (d *door) accept(l transport.Listener, addr net.Addr) {
@@ -115,13 +120,13 @@ func (d *door) accept(l transport.Listener, addr net.Addr) {
 		}
 		c := newServerConn(d, conn, addr)
 		d.mu.Lock()
-		state := d.state
-		if state == doorOpen {
-			d.conns[c] = struct{}{}
+		late := d.state == doorStopped
+		if !late {
+			d.conns[c] = struct{}{} // also while draining: the client may have sent a call
 		}
 		d.mu.Unlock()
 		c.start()
-		if state != doorOpen {
+		if late {
 			_ = conn.Close()
 		}
 	}
@@ -134,45 +139,37 @@ func (d *door) forget(c *serverConn) {
 	delete(d.conns, c)
 }
 
-// shutListeners moves to state and stops accepting. It returns the connections,
-// or false when the door is in that state or beyond.
-func (d *door) shutListeners(state doorState) ([]*serverConn, bool) {
+// enter moves to a later state and returns the listeners to shut.
+func (d *door) enter(state doorState) []transport.Listener {
 	d.mu.Lock()
-	if d.state >= state {
-		d.mu.Unlock()
-		return nil, false
-	}
-	d.state = state
-	listeners := d.listeners
-	d.listeners = map[transport.Listener]struct{}{}
-	conns := make([]*serverConn, 0, len(d.conns))
-	for c := range d.conns {
-		conns = append(conns, c)
-	}
-	d.mu.Unlock()
-	for l := range listeners {
-		_ = l.Close()
-	}
-	return conns, true
+	defer d.mu.Unlock()
+	d.state = max(d.state, state)
+	listeners := slices.Collect(maps.Keys(d.listeners))
+	clear(d.listeners)
+	return listeners
 }
 
-// drain takes no new connections and asks clients to make no new calls.
-func (d *door) drain() {
-	conns, _ := d.shutListeners(doorDraining)
+func (d *door) connections() []*serverConn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.conns))
+}
+
+// gracefulStop takes no new connections, asks clients to make no new calls, and
+// returns when all calls have ended. stop may cut it short.
+func (d *door) gracefulStop() {
+	for _, l := range d.enter(doorDraining) {
+		if g, ok := l.(interface{ Drain() }); ok {
+			g.Drain()
+		} else {
+			_ = l.Close()
+		}
+	}
+	d.accepting.Wait()
+	conns := d.connections()
 	for _, c := range conns {
 		c.drain()
 	}
-}
-
-// gracefulStop drains and returns when all calls have ended.
-func (d *door) gracefulStop() {
-	d.drain()
-	d.mu.Lock()
-	conns := make([]*serverConn, 0, len(d.conns))
-	for c := range d.conns {
-		conns = append(conns, c)
-	}
-	d.mu.Unlock()
 	for _, c := range conns {
 		c.waitDrained()
 		_ = c.conn.Close()
@@ -183,14 +180,17 @@ func (d *door) gracefulStop() {
 
 // stop ends every connection, and so every call, at once.
 func (d *door) stop() {
-	conns, _ := d.shutListeners(doorStopped)
+	for _, l := range d.enter(doorStopped) {
+		_ = l.Close()
+	}
+	d.accepting.Wait()
+	conns := d.connections()
 	for _, c := range conns {
 		c.conn.Fail(transport.ErrClosed)
 	}
 	for _, c := range conns {
 		_ = c.conn.Close()
 	}
-	d.accepting.Wait()
 	if d.set.waitForHandlers {
 		d.handlers.Wait()
 	}

@@ -166,23 +166,35 @@ func (e *entrance) look(ctx context.Context) *clientMux {
 		e.trying, e.began = done, now
 		go e.try(done)
 	}
-	wait := patience
-	if e.finder == nil || !e.finder.known() {
-		wait = resolvePatience
-	}
-	wait -= time.Since(e.began)
+	began := e.began
 	e.mu.Unlock()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	case <-ctx.Done():
+	if !waitFor(ctx, done, time.Until(began.Add(resolvePatience))) && e.resolved() {
+		waitFor(ctx, done, time.Until(began.Add(patience)))
 	}
 	if m := e.mux.Load(); m != nil && !m.closed.Load() {
 		return m
 	}
 	return nil
+}
+
+// waitFor reports whether done closed within d and before the end of ctx.
+func waitFor(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// resolved reports whether the target has been resolved.
+func (e *entrance) resolved() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.finder != nil && e.finder.known()
 }
 
 // try makes one attempt; it owns e.trying.

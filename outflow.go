@@ -117,6 +117,9 @@ func (o *outflow) send(done <-chan struct{}, b *batch) error {
 	}
 	room := wire.MaxPayload - len(b.head) - len(b.end)
 	if room >= total {
+		if err := o.failed(); err != nil {
+			return err
+		}
 		if total > 0 {
 			n, err := o.take(done, total)
 			if err != nil {
@@ -142,6 +145,12 @@ func (o *outflow) write(done <-chan struct{}, h wire.Header, head, body []byte) 
 		o.sent.Store(true)
 	}
 	return err
+}
+
+func (o *outflow) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 func (o *outflow) giveBack(n int) {

@@ -17,10 +17,12 @@ type Server struct {
 	own   ownServerOptions
 	set   serverSettings
 
-	mu    sync.Mutex
-	table serviceTable
-	door  *door // made by the first Serve; nil when Stile is off
-	ended bool
+	mu      sync.Mutex
+	table   serviceTable
+	door    *door // made by the first Serve; nil when Stile is off
+	ended   bool
+	stopped chan struct{} // closed when a stop has done its work
+	once    sync.Once     // closes stopped
 }
 
 var (
@@ -36,7 +38,7 @@ var (
 // With STILE=off in the environment there is no local door.
 func NewServer(opts ...grpc.ServerOption) *Server {
 	plain, own, explicit, onlyTwins := splitServerOptions(opts)
-	s := &Server{inner: grpc.NewServer(plain...), own: own, table: serviceTable{}}
+	s := &Server{inner: grpc.NewServer(plain...), own: own, table: serviceTable{}, stopped: make(chan struct{})}
 	s.set = settleServer(readServer(s.inner), explicit, onlyTwins)
 	return s
 }
@@ -62,8 +64,16 @@ func (s *Server) Serve(lis net.Listener) error {
 		return s.inner.Serve(lis)
 	}
 	closeDoor := d.open(lis)
-	defer closeDoor()
-	return s.inner.Serve(lis)
+	err := s.inner.Serve(lis)
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended { // whoever stops the server shuts the door too
+		<-s.stopped
+	} else {
+		closeDoor()
+	}
+	return err
 }
 
 // opened returns the door, made on first use; nil when Stile is off or the
@@ -95,6 +105,7 @@ func (s *Server) end(stopInner func(*grpc.Server), stopDoor func(*door)) {
 	s.ended = true
 	d := s.door
 	s.mu.Unlock()
+	defer s.once.Do(func() { close(s.stopped) })
 	if d == nil {
 		stopInner(s.inner)
 		return

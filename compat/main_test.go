@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // tally counts a suite's cases: how many there are, how often they ran and
 // failed over all doors.
-type tally struct{ cases, doors, runs, failed int }
+type tally struct{ cases, doors, runs, known, failed int }
 
 var (
 	talliesMu sync.Mutex
@@ -43,7 +43,7 @@ func count(suite string, f func(*tally)) {
 func printSummary() {
 	for _, s := range []string{"interop", "grpchan", "differential"} {
 		if t := tallies[s]; t != nil {
-			fmt.Printf("compat: %s: %d cases x %d doors = %d runs, %d failed\n", s, t.cases, t.doors, t.runs, t.failed)
+			fmt.Printf("compat: %s: %d cases x %d doors = %d runs, %d known differences, %d failed\n", s, t.cases, t.doors, t.runs, t.known, t.failed)
 		}
 	}
 }

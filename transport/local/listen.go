@@ -28,11 +28,13 @@ type Listener struct {
 	uids    []int
 	entries []entry
 
-	slots chan struct{}       // one per handshake under way
-	ready chan transport.Conn // unbuffered
-	done  chan struct{}
-	close sync.Once
-	wg    sync.WaitGroup
+	slots    chan struct{}       // one per handshake under way
+	ready    chan transport.Conn // unbuffered
+	draining chan struct{}       // closed by Drain and Close: no new clients
+	done     chan struct{}       // closed by Close
+	drain    sync.Once
+	close    sync.Once
+	wg       sync.WaitGroup
 
 	mu     sync.Mutex
 	open   map[*net.UnixConn]struct{} // handshakes under way; nil once closed
@@ -81,11 +83,12 @@ func Listen(cfg ListenConfig) (transport.Listener, error) {
 	l := &Listener{
 		cfg: cfg, env: e, log: logger(cfg.Logger),
 		uids:   trustedUIDs(e.uid(), cfg.AllowUIDs),
-		slots:  make(chan struct{}, e.underWay),
-		ready:  make(chan transport.Conn),
-		done:   make(chan struct{}),
-		open:   make(map[*net.UnixConn]struct{}),
-		logged: make(map[string]bool),
+		slots:    make(chan struct{}, e.underWay),
+		ready:    make(chan transport.Conn),
+		draining: make(chan struct{}),
+		done:     make(chan struct{}),
+		open:     make(map[*net.UnixConn]struct{}),
+		logged:   make(map[string]bool),
 	}
 	if err := l.openFolder(); err != nil {
 		return nil, err
@@ -224,7 +227,7 @@ func (l *Listener) accept(e entry) {
 // false once the listener is closed.
 func (l *Listener) pause(err error) bool {
 	select {
-	case <-l.done:
+	case <-l.draining:
 		return false
 	default:
 	}
@@ -232,7 +235,7 @@ func (l *Listener) pause(err error) bool {
 	t := time.NewTimer(20 * time.Millisecond)
 	defer t.Stop()
 	select {
-	case <-l.done:
+	case <-l.draining:
 		return false
 	case <-t.C:
 		return true
@@ -255,12 +258,37 @@ func (l *Listener) Accept() (transport.Conn, error) {
 	}
 }
 
+// drainPatience bounds the handshakes under way when a listener drains.
+const drainPatience = time.Second
+
+// Drain takes the entries away and lets the handshakes under way come to their
+// end: such a client may count itself connected, and have sent something. Accept
+// must go on being called meanwhile. Drain returns when no further connection
+// will come, then Accept returns an error as after Close.
+func (l *Listener) Drain() {
+	l.stopAccepting()
+	l.mu.Lock()
+	for uc := range l.open {
+		_ = uc.SetDeadline(time.Now().Add(drainPatience))
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+	_ = l.Close()
+}
+
+func (l *Listener) stopAccepting() {
+	l.drain.Do(func() {
+		close(l.draining)
+		l.withdraw()
+	})
+}
+
 // Close takes the entries away, ends the handshakes under way and waits for
 // them. Accepted connections go on.
 func (l *Listener) Close() error {
 	l.close.Do(func() {
+		l.stopAccepting()
 		close(l.done)
-		l.withdraw()
 		l.mu.Lock()
 		for uc := range l.open {
 			_ = uc.Close()
