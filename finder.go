@@ -157,22 +157,34 @@ func (c resolverConn) ParseServiceConfig(js string) *serviceconfig.ParseResult {
 	return &serviceconfig.ParseResult{Config: &parsedConfig{readClient(cc).defaultServiceConfig, policyOf(js)}}
 }
 
+// healthChecked marks a policy that heeds health checks, which the service config
+// asks for. pick_first does not heed them.
+const healthChecked = "health-checked "
+
 // policyOf returns the first load-balancing policy a service config names, ""
-// for none.
+// for the default, which is pick_first.
 func policyOf(js string) string {
 	var sc struct {
 		LoadBalancingPolicy string
 		LoadBalancingConfig []map[string]json.RawMessage
+		HealthCheckConfig   *json.RawMessage
 	}
 	if json.Unmarshal([]byte(js), &sc) != nil {
 		return ""
 	}
-	for _, choice := range sc.LoadBalancingConfig {
-		for name := range choice {
-			return name
+	policy := strings.ToLower(sc.LoadBalancingPolicy)
+	if len(sc.LoadBalancingConfig) > 0 {
+		for name := range sc.LoadBalancingConfig[0] {
+			policy = name
 		}
 	}
-	return strings.ToLower(sc.LoadBalancingPolicy)
+	if policy == "pick_first" {
+		policy = ""
+	}
+	if policy != "" && sc.HealthCheckConfig != nil {
+		policy = healthChecked + policy
+	}
+	return policy
 }
 
 // addresses waits for the first answer and returns the addresses to knock at, or
@@ -189,7 +201,10 @@ func (f *finder) addresses(ctx context.Context) ([]net.Addr, string) {
 	f.mu.Lock()
 	names, policy := f.addrs, f.policy
 	f.mu.Unlock()
-	if policy != "" && policy != "pick_first" && len(names) > 1 {
+	if strings.HasPrefix(policy, healthChecked) {
+		return nil, "load-balancing policy " + policy + " chooses by health"
+	}
+	if policy != "" && len(names) > 1 {
 		return nil, "load-balancing policy " + policy + " spreads calls over " + strconv.Itoa(len(names)) + " addresses"
 	}
 	var out []net.Addr
