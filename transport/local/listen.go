@@ -82,7 +82,7 @@ func Listen(cfg ListenConfig) (transport.Listener, error) {
 	e := cfg.env.orReal()
 	l := &Listener{
 		cfg: cfg, env: e, log: logger(cfg.Logger),
-		uids:   trustedUIDs(e.uid(), cfg.AllowUIDs),
+		uids:     trustedUIDs(e.uid(), cfg.AllowUIDs),
 		slots:    make(chan struct{}, e.underWay),
 		ready:    make(chan transport.Conn),
 		draining: make(chan struct{}),
