@@ -52,7 +52,8 @@ type clientMux struct {
 }
 
 // newClientMux starts the connection to the server at addr. onDown is called
-// once, from the reader, when the connection takes no more calls.
+// from the reader when the connection takes no more calls, and again should it
+// then end by a breach of the protocol.
 func newClientMux(conn transport.Conn, addr net.Addr, s settings, own *clientSettings, onDown func(*clientMux)) *clientMux {
 	m := &clientMux{
 		conn: conn, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
@@ -284,7 +285,7 @@ func (m *clientMux) HandleClose(err error) {
 	m.streams = map[uint64]*clientStream{}
 	m.parts.clear()
 	m.mu.Unlock()
-	if first {
+	if first || errors.Is(err, transport.ErrProtocol) {
 		m.onDown(m)
 	}
 	for id, s := range streams {

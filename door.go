@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
@@ -28,6 +29,8 @@ type door struct {
 	state     doorState
 	accepting sync.WaitGroup // accept loops
 	handlers  sync.WaitGroup // running handlers
+
+	breaches atomic.Int64 // connections ended because the client broke the protocol
 }
 
 type doorState int
@@ -137,6 +140,17 @@ func (d *door) forget(c *serverConn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.conns, c)
+}
+
+// broke takes note of a connection whose client broke the protocol. The log has
+// the first alone: a hostile client can come back as often as it likes.
+func (d *door) broke(c *serverConn, cause error) {
+	if d.breaches.Add(1) > 1 {
+		return
+	}
+	p := c.conn.Info().Peer
+	d.log.Warn("stile: a local client broke the protocol and was cut off; further ones are only counted",
+		"error", cause, "pid", p.PID, "uid", p.UID)
 }
 
 // enter moves to a later state and returns the listeners to shut.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
 )
 
@@ -292,4 +293,10 @@ func (e *entrance) down(m *clientMux) {
 	e.mu.Lock()
 	e.nextTry = time.Time{} // a server replaced in place is found at once
 	e.mu.Unlock()
+	m.mu.Lock()
+	cause := m.cause
+	m.mu.Unlock()
+	if errors.Is(cause, transport.ErrProtocol) {
+		e.sayOnce("the server broke the protocol of local calls and was cut off", "error", cause, "pid", m.conn.Info().Peer.PID)
+	}
 }

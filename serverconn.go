@@ -2,6 +2,7 @@ package stile
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -255,6 +256,9 @@ func (c *serverConn) HandleClose(err error) {
 	c.end()
 	for _, sh := range c.door.set.stats {
 		sh.HandleConn(c.ctx, &stats.ConnEnd{})
+	}
+	if errors.Is(err, transport.ErrProtocol) {
+		c.door.broke(c, err)
 	}
 	c.door.forget(c)
 }
