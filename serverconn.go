@@ -31,7 +31,8 @@ type serverConn struct {
 	mu       sync.Mutex // held for short sections only, never while writing
 	streams  map[uint64]*serverStream
 	waiters  atomic.Int32
-	active   uint32 // calls whose status has not been sent
+	slot     atomic.Pointer[worker] // one that polls for the next call
+	active   uint32                 // calls whose status has not been sent
 	parts    partTable
 	draining bool // GoAway was sent
 	sealed   bool // no further call is taken
@@ -155,7 +156,7 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	c.door.handlers.Add(1)
 	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
 	err = s.in.deliver(h.Stream, &d)
-	c.door.workers.run(s)
+	c.dispatch(s)
 	return err
 }
 

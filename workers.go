@@ -1,6 +1,10 @@
 package stile
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
 
 // maxIdleWorkers bounds the goroutines a server keeps warm.
 const maxIdleWorkers = 256
@@ -15,6 +19,10 @@ type workers struct {
 
 type worker struct {
 	next chan *serverStream // capacity 1; closed to end the goroutine
+
+	// While it stands in a connection's slot:
+	given *serverStream
+	got   atomic.Bool // given is set
 }
 
 // run has s handled by a worker and returns at once.
@@ -35,7 +43,11 @@ func (w *workers) run(s *serverStream) {
 
 func (k *worker) loop(w *workers) {
 	for s := range k.next {
-		s.serve()
+		for s != nil {
+			c := s.conn
+			s.serve()
+			s = c.nextCall(k)
+		}
 		w.mu.Lock()
 		if w.closed || len(w.idle) >= maxIdleWorkers {
 			w.mu.Unlock()
@@ -55,4 +67,42 @@ func (w *workers) close() {
 		close(k.next)
 	}
 	w.idle = nil
+}
+
+// nextCall lets the worker that has just served the connection's only call
+// receive the next one itself, for as long as Poll finds that worth while: a
+// client that makes one call after another then costs no switch of goroutines.
+// It returns nil when there is none.
+func (c *serverConn) nextCall(k *worker) *serverStream {
+	if !c.alone() || !c.slot.CompareAndSwap(nil, k) {
+		return nil
+	}
+	k.got.Store(false)
+	c.conn.Poll(&k.got)
+	if c.slot.CompareAndSwap(k, nil) {
+		return nil
+	}
+	for !k.got.Load() { // somebody has taken k out of the slot and is giving it a call
+		runtime.Gosched()
+	}
+	s := k.given
+	k.given = nil
+	return s
+}
+
+// dispatch hands a call to the worker that polls for it, or to any.
+func (c *serverConn) dispatch(s *serverStream) {
+	if k := c.slot.Swap(nil); k != nil {
+		k.given = s
+		k.got.Store(true)
+		return
+	}
+	c.door.workers.run(s)
+}
+
+// alone reports whether no call of the connection is under way.
+func (c *serverConn) alone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams) == 0
 }
