@@ -101,7 +101,9 @@ func TestSuiteFindsFaults(t *testing.T) {
 			cmd := exec.Command(exe, "-test.run=^TestFaulty$/^"+c.finder+"$")
 			cmd.Env = append(os.Environ(), faultVar+"="+c.fault)
 			out, err := cmd.CombinedOutput()
-			if err == nil || !strings.Contains(string(out), "--- FAIL: TestFaulty/"+c.finder) {
+			found := strings.Contains(string(out), "--- FAIL: TestFaulty/"+c.finder) ||
+				strings.Contains(string(out), "WARNING: DATA RACE") // the race detector found it first
+			if err == nil || !found {
 				t.Errorf("not found: %v\n%s", err, out)
 			}
 		})
