@@ -53,7 +53,13 @@ func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 }
 
 // off reports whether the environment turns Stile off.
-func off() bool { return strings.EqualFold(os.Getenv("STILE"), "off") }
+func off() bool {
+	switch strings.ToLower(os.Getenv("STILE")) {
+	case "off", "0", "false", "no":
+		return true
+	}
+	return false
+}
 
 // dialer is what the connections made with one set of options share.
 type dialer struct {

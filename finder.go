@@ -3,6 +3,7 @@ package stile
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -42,15 +43,9 @@ type resolverConn struct {
 
 func newFinder(e *entrance) *finder {
 	f := &finder{e: e, first: make(chan struct{})}
-	u, err := url.Parse(e.cc.CanonicalTarget())
+	u, b, err := f.parseTarget(e.cc)
 	if err != nil {
 		f.failed = err.Error()
-		return f
-	}
-	f.scheme = u.Scheme
-	b := f.builder()
-	if b == nil {
-		f.failed = "no resolver for scheme " + strconv.Quote(f.scheme)
 		return f
 	}
 	opts := resolver.BuildOptions{DisableServiceConfig: e.set.disableServiceConfig, DialCreds: insecure.NewCredentials()}
@@ -59,6 +54,23 @@ func newFinder(e *entrance) *finder {
 		f.failed = err.Error()
 	}
 	return f
+}
+
+// parseTarget reads the target as grpc-go does: as it was given if there is a
+// resolver for its scheme (the canonical form of unix:path is another path), else
+// under the default scheme.
+func (f *finder) parseTarget(cc *grpc.ClientConn) (*url.URL, resolver.Builder, error) {
+	for _, target := range []string{cc.Target(), cc.CanonicalTarget()} {
+		u, err := url.Parse(target)
+		if err != nil {
+			continue
+		}
+		f.scheme = u.Scheme
+		if b := f.builder(); b != nil {
+			return u, b, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("no resolver for target %q", cc.Target())
 }
 
 func (f *finder) builder() resolver.Builder {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"net"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 func TestPolicyOf(t *testing.T) {
@@ -50,6 +53,32 @@ func TestFinderParse(t *testing.T) {
 			if _, tcp := a.(*net.TCPAddr); tcp == (a.Network() == "unix") {
 				t.Errorf("%s %q: network %s", c.scheme, c.name, a.Network())
 			}
+		}
+	}
+}
+
+// The target goes to the resolver as grpc-go reads it: the canonical form of a
+// relative unix target would be another file.
+func TestFinderTarget(t *testing.T) {
+	for target, want := range map[string]string{
+		"unix:rel.sock":            "rel.sock",
+		"unix:///abs.sock":         "/abs.sock",
+		"unix:/abs.sock":           "/abs.sock",
+		"unix-abstract:name":       "@name",
+		"passthrough:///1.2.3.4:5": "1.2.3.4:5",
+		"1.2.3.4:5":                "1.2.3.4:5",
+		"dns:///1.2.3.4:5":         "1.2.3.4:5",
+	} {
+		cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFinder(&entrance{cc: cc})
+		got, reason := f.addresses(context.Background())
+		f.close()
+		cc.Close()
+		if len(got) != 1 || got[0].String() != want || reason != "" {
+			t.Errorf("%s: %v (%s), want %s", target, got, reason, want)
 		}
 	}
 }
