@@ -484,7 +484,7 @@ func hostileClients(t *testing.T, framing string) {
 		}
 	}
 	stop()
-	log.wantOnce(t, "WARN", "server-only flags", "pid=", "uid=")
+	log.wantOnce(t, "WARN", "flags 0x2", "pid=", "uid=")
 }
 
 // TestHostilePrefix has a server that takes messages of any size: what a length
