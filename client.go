@@ -159,12 +159,12 @@ func (s *clientStream) recycle() {
 // invoke makes a unary call on m. errRefused: the server has not seen it.
 func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
-	defer s.recycle()
-	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
-		return err
+	err := e.prepare(ctx, s, unaryDesc, method, opts)
+	if err == nil {
+		err = s.roundTrip(m, req, reply)
+		s.finish(err)
 	}
-	err := s.roundTrip(m, req, reply)
-	s.finish(err)
+	s.recycle() // not deferred: a codec that panics leaves the stream in use
 	return err
 }
 

@@ -62,7 +62,7 @@ func Diagnose(ctx context.Context, target string, opts ...grpc.DialOption) (Diag
 		out.no("resolve", "the target resolved to no address")
 		return out, nil
 	}
-	out.yes("resolve", fmt.Sprintf("%s resolves to %s", cc.CanonicalTarget(), joinAddrs(addrs)))
+	out.yes("resolve", fmt.Sprintf("%s resolves to %s", cc.Target(), joinAddrs(addrs)))
 	for _, a := range addrs {
 		if out.probe(ctx, a, e.dialConfig()) {
 			break

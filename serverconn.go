@@ -32,6 +32,7 @@ type serverConn struct {
 	streams  map[uint64]*serverStream
 	waiters  atomic.Int32
 	slot     atomic.Pointer[worker] // one that polls for the next call
+	refusing atomic.Int32           // refusals being written
 	active   uint32                 // calls whose status has not been sent
 	parts    partTable
 	draining bool // GoAway was sent
@@ -146,7 +147,7 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		c.mu.Unlock()
 		b.Release()
 		if err == nil {
-			c.refuse(h.Stream)
+			err = c.refuse(h.Stream)
 		}
 		return err
 	}
@@ -173,12 +174,20 @@ func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
 	return s.in.deliver(h.Stream, &delivery{buf: b, data: b.B, ended: h.Flags&wire.FlagHalfClose != 0})
 }
 
+// maxRefusals bounds the refusals that wait for a client to read them.
+const maxRefusals = 1024
+
 // refuse tells the client that a call was not looked at.
-func (c *serverConn) refuse(id uint64) {
+func (c *serverConn) refuse(id uint64) error {
+	if c.refusing.Add(1) > maxRefusals {
+		return errProtocol("calls go on while %d refusals are not read", maxRefusals)
+	}
 	head := wire.AppendReset(nil, &wire.Reset{Code: wire.ResetRefused})
 	go func() { // a handler must not write; ends with the write or the connection
+		defer c.refusing.Add(-1)
 		_ = c.conn.Write(nil, wire.Header{Type: wire.TypeReset, Stream: id}, head, nil)
 	}()
+	return nil
 }
 
 // ending frees the place of a call whose status is about to be sent: the client
