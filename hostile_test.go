@@ -83,8 +83,7 @@ func (l *liar) HandleFrame(h wire.Header, b *wire.Buf) {
 		}
 	case h.Flags&wire.FlagTrailer != 0:
 		over = true
-		rest := b.B
-		var err error
+		rest, err := b.B, error(nil)
 		if h.Flags&wire.FlagHeader != 0 {
 			_, rest, err = wire.CutSection(rest)
 		}
@@ -99,9 +98,9 @@ func (l *liar) HandleFrame(h wire.Header, b *wire.Buf) {
 	}
 	if over {
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.ends[h.Stream] = code
 		l.changedLocked()
-		l.mu.Unlock()
 	}
 }
 
@@ -122,8 +121,7 @@ func (l *liar) until(what string, cond func() bool) {
 	l.t.Helper()
 	for {
 		l.mu.Lock()
-		ok, more := cond(), l.more
-		cause := l.cause
+		ok, more, cause := cond(), l.more, l.cause
 		l.mu.Unlock()
 		if ok {
 			return
@@ -434,7 +432,6 @@ func heap() uint64 {
 
 // waitConns waits until the server has n local connections.
 func waitConns(t *testing.T, d *door, n int) {
-	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		d.mu.Lock()
 		got := len(d.conns)
