@@ -195,9 +195,9 @@ func FuzzClientFrames(f *testing.F) {
 	f.Add(encodeFrame(wire.TypeReset, 0, 2, 0, 0))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		server, client := inproc.Pipe()
-		e := &entrance{d: &dialer{}, log: quiet()}
+		e := &entrance{d: &dialer{}, log: quiet(), living: map[*clientMux]struct{}{}}
 		set := settings{maxStreams: 8, maxHeaderList: defaultHeaderList}
-		m := newClientMux(client, &net.UnixAddr{Net: "unix", Name: "s"}, set, &e.set, func(*clientMux) {})
+		m := newClientMux(client, place{"s", &net.UnixAddr{Net: "unix", Name: "s"}}, set, e)
 		sink := &callSink{make(chan struct{}, 3)}
 		server.Start(sink)
 		var calls sync.WaitGroup

@@ -147,7 +147,9 @@ var streamPool = sync.Pool{New: func() any { return new(clientStream) }}
 // recycle makes s ready for the pool.
 func (s *clientStream) recycle() {
 	s.mux, s.ctx, s.cancel, s.desc, s.stats = nil, nil, nil, nil, nil
-	s.opened, s.sentLast, s.encodingSet, s.headerSeen, s.received = false, false, false, false, false
+	s.opened, s.sentLast, s.encodingSet, s.received = false, false, false, false
+	s.headerSeen.Store(false)
+	s.in.clear()
 	s.call = wire.Call{}
 	s.pack, s.unpack = packer{}, unpacker{}
 	s.finished.Store(false)
@@ -159,14 +161,23 @@ func (s *clientStream) recycle() {
 // invoke makes a unary call on m. errRefused: the server has not seen it.
 func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
-	err := e.prepare(ctx, s, unaryDesc, method, opts)
-	if err == nil {
-		err = s.roundTrip(m, req, reply)
-		s.finish(err)
+	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
+		s.recycle()
+		return err
 	}
-	s.recycle() // not deferred: a codec that panics leaves the stream in use
+	err := errPanic
+	defer func() {
+		s.finish(err)
+		if err != errPanic {
+			s.recycle()
+		}
+	}()
+	err = s.roundTrip(m, req, reply)
 	return err
 }
+
+// errPanic is the outcome of a call during which the caller's codec panicked.
+var errPanic = status.Error(codes.Internal, "stile: panic during the call")
 
 func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	p, err := s.pack.pack(req)

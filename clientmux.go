@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +31,7 @@ func errProtocol(format string, args ...any) error {
 // clientMux is the client's side of one connection: the table of its calls.
 type clientMux struct {
 	conn          transport.Conn
+	place         place
 	settings      settings // the server's
 	maxHeaderList uint32   // bytes of response metadata; 0: no limit of its own
 	peer          *peer.Peer
@@ -39,8 +39,10 @@ type clientMux struct {
 	stats         []stats.Handler
 	slots         chan struct{}
 	lastID        atomic.Uint64
-	closed        atomic.Bool // no new calls: the server drains or the connection ended
-	onDown        func(*clientMux)
+	closed        atomic.Bool      // no new calls: the server drains or the connection ended
+	onDown        func(*clientMux) // takes no more calls
+	onGone        func(*clientMux) // has ended
+	down          chan struct{}    // closed with closed
 
 	mu      sync.Mutex // held for short sections only, never while writing
 	streams map[uint64]*clientStream
@@ -51,15 +53,21 @@ type clientMux struct {
 	cause   error // why the connection ended
 }
 
-// newClientMux starts the connection to the server at addr. onDown is called
+// muxes counts the connections of the process. Each numbers its calls in a range of
+// its own, so that a stream that is used again is not taken for an earlier call of
+// another connection.
+var muxes atomic.Uint64
+
+// newClientMux starts the connection to the server at p for e. e.down is called
 // from the reader when the connection takes no more calls, and again should it
-// then end by a breach of the protocol.
-func newClientMux(conn transport.Conn, addr net.Addr, s settings, own *clientSettings, onDown func(*clientMux)) *clientMux {
+// then end by a breach of the protocol; e.gone when it has ended.
+func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *clientMux {
+	own := &e.set
 	m := &clientMux{
-		conn: conn, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
-		onDown: onDown, streams: map[uint64]*clientStream{},
+		conn: conn, place: p, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
+		onDown: e.down, onGone: e.gone, down: make(chan struct{}), streams: map[uint64]*clientStream{},
 	}
-	m.peer = peerOf(conn.Info(), addr, nearOf(addr))
+	m.peer = peerOf(conn.Info(), p.addr, nearOf(p.addr))
 	m.ctx = context.Background()
 	for _, sh := range m.stats {
 		m.ctx = sh.TagConn(m.ctx, &stats.ConnTagInfo{RemoteAddr: m.peer.Addr, LocalAddr: m.peer.LocalAddr})
@@ -69,6 +77,7 @@ func newClientMux(conn transport.Conn, addr net.Addr, s settings, own *clientSet
 		m.slots = make(chan struct{}, s.maxStreams)
 	}
 	m.parts.limit = defaultHeaderList
+	m.lastID.Store(muxes.Add(1) << 40)
 	conn.Start(m)
 	return m
 }
@@ -79,6 +88,8 @@ func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
 	if m.slots != nil {
 		select {
 		case m.slots <- struct{}{}:
+		case <-m.down:
+			return errRefused
 		case <-done:
 			return transport.ErrCanceled
 		}
@@ -107,7 +118,7 @@ func (m *clientMux) opened() {
 	last := m.opening == 0 && m.leaving
 	m.mu.Unlock()
 	if last {
-		m.sayGoAway()
+		go m.sayGoAway() // ends with the write or the connection
 	}
 }
 
@@ -121,9 +132,13 @@ func (m *clientMux) forget(id uint64) {
 	_, ok := m.streams[id]
 	delete(m.streams, id)
 	m.parts.drop(id)
+	over := m.leaving && len(m.streams) == 0
 	m.mu.Unlock()
 	if ok && m.slots != nil {
 		<-m.slots
+	}
+	if over {
+		go func() { _ = m.conn.Close() }()
 	}
 }
 
@@ -158,6 +173,9 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		defer b.Release()
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		if m.streams[h.Stream] == nil {
+			return nil
+		}
 		return m.parts.add(h.Stream, b.B)
 	case wire.TypeReset:
 		defer b.Release()
@@ -210,23 +228,21 @@ func (m *clientMux) cutSections(d *delivery, flags wire.Flags, payload []byte) (
 		if section, payload, err = wire.CutSection(payload); err != nil {
 			return err
 		}
-		if d.header, err = wire.ParseHead(section); err != nil {
+		d.header, err = wire.ParseHead(section, m.headerLimit())
+		if d.err, err = m.judge(d.header.MD, err); d.err != nil || err != nil {
 			return err
 		}
 		d.hasHeader, d.headerSize = true, len(section)
-		if d.err = m.checkHeaders(d.header.MD); d.err != nil {
-			d.hasHeader = false
-			return nil
-		}
 	}
 	if flags&wire.FlagTrailer != 0 {
 		if section, payload, err = wire.CutSection(payload); err != nil {
 			return err
 		}
-		if d.trailer, err = wire.ParseTrailer(section); err != nil {
+		d.trailer, err = wire.ParseTrailer(section, m.headerLimit())
+		if d.err, err = m.judge(d.trailer.MD, err); err != nil {
 			return err
 		}
-		if d.err = m.checkHeaders(d.trailer.MD); d.err == nil && d.trailer.Code > math.MaxInt32 {
+		if d.err == nil && d.trailer.Code > math.MaxInt32 {
 			_, perr := strconv.ParseInt(strconv.FormatUint(uint64(d.trailer.Code), 10), 10, 32) // grpc-go reads an int32
 			d.err = status.Errorf(codes.Unknown, "transport: malformed grpc-status: %v", perr)
 		}
@@ -237,12 +253,28 @@ func (m *clientMux) cutSections(d *delivery, flags wire.Flags, payload []byte) (
 	return nil
 }
 
-// checkHeaders applies the rules for header fields, and the connection's limit,
-// to what the server sent.
-func (m *clientMux) checkHeaders(md wire.MD) error {
-	if len(md) == 0 {
-		return nil
+// headerLimit is how many bytes of metadata a response may have, counted as
+// HTTP/2 does.
+func (m *clientMux) headerLimit() int {
+	if m.maxHeaderList > 0 {
+		return int(m.maxHeaderList)
 	}
+	return defaultHeaderList
+}
+
+// judge tells what is wrong with a call's metadata alone from a broken frame.
+func (m *clientMux) judge(md wire.MD, err error) (call, frame error) {
+	if errors.Is(err, wire.ErrHeaderList) {
+		return status.Errorf(codes.Internal, "stile: the server's metadata exceeds the limit of %d bytes", m.headerLimit()), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return checkHeaders(md), nil
+}
+
+// checkHeaders applies the rules for header fields to what a peer sent.
+func checkHeaders(md wire.MD) error {
 	for k, vs := range md {
 		if !validName(k) {
 			return status.Errorf(codes.Internal, "invalid header field name %q", k)
@@ -253,17 +285,23 @@ func (m *clientMux) checkHeaders(md wire.MD) error {
 			}
 		}
 	}
-	if limit := m.maxHeaderList; limit > 0 && headerListSize(md) > int(limit) {
-		return status.Errorf(codes.Internal, "stile: the server's metadata exceeds the limit of %d bytes", limit)
-	}
 	return nil
+}
+
+// closeLocked stops new calls and reports whether there were any before.
+func (m *clientMux) closeLocked() bool {
+	if m.closed.Swap(true) {
+		return false
+	}
+	close(m.down)
+	return true
 }
 
 // drain stops new calls; those under way go on. It acknowledges the server's
 // GoAway, after which the server may count on seeing no new call.
 func (m *clientMux) drain() {
 	m.mu.Lock()
-	first := !m.closed.Swap(true)
+	first := m.closeLocked()
 	m.leaving = true
 	idle := m.opening == 0
 	m.mu.Unlock()
@@ -279,7 +317,7 @@ func (m *clientMux) drain() {
 // HandleClose implements [transport.Handler].
 func (m *clientMux) HandleClose(err error) {
 	m.mu.Lock()
-	first := !m.closed.Swap(true)
+	first := m.closeLocked()
 	m.cause = err
 	streams := m.streams
 	m.streams = map[uint64]*clientStream{}
@@ -290,7 +328,7 @@ func (m *clientMux) HandleClose(err error) {
 	}
 	for id, s := range streams {
 		s.out.fail(id, err)
-		s.in.fail(id, err)
+		s.in.fail(id, err, true)
 		if m.slots != nil {
 			<-m.slots
 		}
@@ -298,15 +336,38 @@ func (m *clientMux) HandleClose(err error) {
 	for _, sh := range m.stats {
 		sh.HandleConn(m.ctx, &stats.ConnEnd{Client: true})
 	}
+	m.onGone(m)
+}
+
+// retire stops new calls; the connection closes when those under way have ended.
+func (m *clientMux) retire() {
+	m.mu.Lock()
+	first := m.closeLocked()
+	m.leaving = true
+	idle := len(m.streams) == 0
+	m.mu.Unlock()
+	if first {
+		m.onDown(m)
+	}
+	if idle {
+		go func() { _ = m.conn.Close() }()
+	}
+}
+
+// alive reports whether the connection has not ended.
+func (m *clientMux) alive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cause == nil
 }
 
 // abandon ends every call with a status and closes the connection.
 func (m *clientMux) abandon(err error) {
 	m.mu.Lock()
-	m.closed.Store(true)
+	m.closeLocked()
 	for id, s := range m.streams {
 		s.out.fail(id, err)
-		s.in.fail(id, err)
+		s.in.fail(id, err, true)
 	}
 	m.mu.Unlock()
 	_ = m.conn.Close()
@@ -315,9 +376,12 @@ func (m *clientMux) abandon(err error) {
 // reset records that the server ended the call without a trailer.
 func (s *clientStream) reset(id uint64, r *wire.Reset) {
 	err := errRefused
-	if r.Code != wire.ResetRefused {
+	switch {
+	case r.Code == uint32(codes.OK):
+		err = status.Error(codes.Internal, "stile: the server reset the call with status OK")
+	case r.Code != wire.ResetRefused:
 		err = status.Error(codes.Code(r.Code), r.Message)
 	}
 	s.out.fail(id, errStreamDone)
-	s.in.fail(id, err)
+	s.in.fail(id, err, true)
 }

@@ -55,10 +55,9 @@ func (s *clientStream) outPayload(m any, p *packed) {
 }
 
 func (s *clientStream) inHeader(h *wire.Head) {
-	if s.headerSeen || len(s.stats) == 0 {
+	if len(s.stats) == 0 || s.headerSeen.Swap(true) {
 		return
 	}
-	s.headerSeen = true
 	for _, sh := range s.stats {
 		sh.HandleRPC(s.ctx, &stats.InHeader{
 			Client: true, WireLength: s.in.headerSize, Compression: h.Encoding, Header: headerMD(h),

@@ -42,9 +42,9 @@ type clientStream struct {
 	opened      bool // entered in the connection's table
 	sentLast    bool
 	encodingSet bool
-	headerSeen  bool    // InHeader was reported
-	received    bool    // a message was
-	grantRoom   [4]byte // of the receiving goroutine
+	headerSeen  atomic.Bool // InHeader was reported
+	received    bool        // a message was
+	grantRoom   [4]byte     // of the receiving goroutine
 	call        wire.Call
 	head        []byte // encoded call
 
@@ -83,7 +83,7 @@ func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 
 // watch ends the call when its context does.
 func (s *clientStream) watch() {
-	stop := context.AfterFunc(s.ctx, func() { s.finish(contextError(s.ctx)) })
+	stop := context.AfterFunc(s.ctx, func() { s.end(contextError(s.ctx), false) })
 	s.in.mu.Lock()
 	s.unwatch = stop
 	s.in.mu.Unlock()
@@ -274,7 +274,11 @@ func (s *clientStream) grant(n int) {
 
 // finish ends the call on this side; err is its outcome, nil or io.EOF for OK.
 // Only the first call counts. It never blocks.
-func (s *clientStream) finish(err error) {
+func (s *clientStream) finish(err error) { s.end(err, true) }
+
+// end is finish; read tells whether the caller is done with reading. If it is not,
+// messages that have arrived can still be received.
+func (s *clientStream) end(err error, read bool) {
 	s.finish1.Do(func() {
 		if err == io.EOF {
 			err = nil
@@ -287,7 +291,7 @@ func (s *clientStream) finish(err error) {
 			unwatch()
 		}
 		if s.opened {
-			s.hangUp(err)
+			s.hangUp(err, read)
 		}
 		s.after(err)
 		if s.cancel != nil {
@@ -298,14 +302,16 @@ func (s *clientStream) finish(err error) {
 
 // hangUp gives back what the connection holds for the call, and tells the server
 // if it does not know that the call is over.
-func (s *clientStream) hangUp(err error) {
+func (s *clientStream) hangUp(err error, read bool) {
 	s.in.mu.Lock()
-	over := s.in.ended || s.in.err != nil
+	over := s.in.over
 	s.in.mu.Unlock()
 	if err != nil {
-		s.in.fail(s.id, err)
+		s.in.fail(s.id, err, false)
 	}
-	s.in.discard()
+	if read {
+		s.in.discard()
+	}
 	s.out.fail(s.id, errStreamDone)
 	s.mux.forget(s.id)
 	if !over && s.out.sent.Load() {

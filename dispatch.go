@@ -15,6 +15,9 @@ type method struct {
 	impl   any
 	unary  *grpc.MethodDesc // or
 	stream *grpc.StreamDesc
+	// wrapped: grpc-go (1.84 on) has made a stream of a unary method, whose handler
+	// runs the unary interceptor. It has no stream interceptor.
+	wrapped bool
 }
 
 // methodTable finds methods by full name, "/package.Service/Method".
@@ -31,7 +34,8 @@ func newMethodTable(table serviceTable) methodTable {
 			t.methods["/"+name+"/"+m] = &method{impl: e.impl, unary: desc}
 		}
 		for m, desc := range e.streams {
-			t.methods["/"+name+"/"+m] = &method{impl: e.impl, stream: desc}
+			wrapped := e.unary == nil && !desc.ClientStreams && !desc.ServerStreams
+			t.methods["/"+name+"/"+m] = &method{impl: e.impl, stream: desc, wrapped: wrapped}
 		}
 	}
 	return t
@@ -123,7 +127,7 @@ func (s *serverStream) process(m *method) error {
 
 func (s *serverStream) runStream(m *method) error {
 	intercept := s.conn.door.set.streamInt
-	if intercept == nil || !s.desc.ClientStreams && !s.desc.ServerStreams {
+	if intercept == nil || m.wrapped {
 		return s.desc.Handler(m.impl, s)
 	}
 	info := &grpc.StreamServerInfo{FullMethod: s.call.Method, IsClientStream: s.desc.ClientStreams, IsServerStream: s.desc.ServerStreams}

@@ -53,28 +53,28 @@ func Diagnose(ctx context.Context, target string, opts ...grpc.DialOption) (Diag
 	out.yes("options", "every dial option can be honoured locally")
 	f := newFinder(e)
 	defer f.close()
-	addrs, reason := f.addresses(ctx)
+	places, reason := f.places(ctx)
 	switch {
 	case reason != "":
 		out.no("resolve", reason)
 		return out, nil
-	case len(addrs) == 0:
+	case len(places) == 0:
 		out.no("resolve", "the target resolved to no address")
 		return out, nil
 	}
-	out.yes("resolve", fmt.Sprintf("%s resolves to %s", cc.Target(), joinAddrs(addrs)))
-	for _, a := range addrs {
-		if out.probe(ctx, a, e.dialConfig()) {
+	out.yes("resolve", fmt.Sprintf("%s resolves to %s", cc.Target(), joinPlaces(places)))
+	for _, p := range places {
+		if out.probe(ctx, p.addr, e.dialConfig()) {
 			break
 		}
 	}
 	return out, nil
 }
 
-func joinAddrs(addrs []net.Addr) string {
-	names := make([]string, len(addrs))
-	for i, a := range addrs {
-		names[i] = a.String()
+func joinPlaces(places []place) string {
+	names := make([]string, len(places))
+	for i, p := range places {
+		names[i] = p.addr.String()
 	}
 	return strings.Join(names, ", ")
 }

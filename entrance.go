@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,14 +28,13 @@ const (
 	// retryEvery is how often calls look for a local door that is not there. It is
 	// what the return to a door within a second costs: one lstat per address.
 	retryEvery = 200 * time.Millisecond
-	// patience is how long calls wait for one attempt before they go over gRPC; it
-	// goes on without them. A door that does not answer belongs to a server that
-	// hangs, which gRPC would wait for as well.
+	// patience is how long calls wait for the first attempt, and for the first after
+	// a connection was lost, before they go over gRPC; it goes on without them. A
+	// door that does not answer belongs to a server that hangs, which gRPC would wait
+	// for as well.
 	patience = time.Second
 	// resolvePatience is the same while the target has not been resolved.
 	resolvePatience = 250 * time.Millisecond
-	// hungFor is how long a door that did not answer in time is left alone.
-	hungFor = 10 * time.Second
 )
 
 // entrance decides for one grpc.ClientConn which way its calls go, and keeps the
@@ -52,24 +54,34 @@ type entrance struct {
 	trying  chan struct{} // closed when the attempt under way ends; nil: none
 	began   time.Time     // when it began
 	nextTry time.Time
+	patient bool // calls wait for the attempt under way
+	failed  bool // the last attempt found no door
 	closed  bool
 	said    map[string]bool // what the log was told
+	living  map[*clientMux]struct{}
 }
 
 func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
-	e := &entrance{cc: cc, d: d, log: d.own.logger, said: map[string]bool{}}
+	e := &entrance{cc: cc, d: d, log: d.own.logger, said: map[string]bool{}, living: map[*clientMux]struct{}{}}
 	e.set = settleClient(cc, readClient(cc), d.explicit, d.own, d.onlyTwins)
 	if e.log == nil {
 		e.log = slog.Default()
 	}
+	if !e.set.layoutUnknown && (!sameFunc(e.set.lastUnary, d.unary) || !sameFunc(e.set.lastStream, d.stream)) {
+		e.set.shut = append(e.set.shut, "an interceptor stands behind Stile's and would be skipped: put stile.DialOptions last")
+	}
 	if len(e.set.shut) > 0 {
 		e.shut = strings.Join(e.set.shut, "; ")
 		e.sayOnce("calls go over gRPC", "reason", e.shut)
-		return e
 	}
 	e.config.Store(e.set.defaultServiceConfig)
 	go e.watch()
 	return e
+}
+
+// sameFunc tells whether two functions have the same code.
+func sameFunc(a, b any) bool {
+	return !reflect.ValueOf(a).IsNil() && reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // sayOnce logs what a person should know, once for each message and target.
@@ -95,13 +107,15 @@ func (e *entrance) watch() {
 func (e *entrance) close() {
 	e.mu.Lock()
 	e.closed = true
-	f, m := e.finder, e.mux.Swap(nil)
+	f := e.finder
+	e.mux.Store(nil)
+	living := slices.Collect(maps.Keys(e.living))
 	e.mu.Unlock()
 	e.d.forget(e)
 	if f != nil {
 		f.close()
 	}
-	if m != nil {
+	for _, m := range living {
 		m.abandon(status.Error(codes.Canceled, "grpc: the client connection is closing"))
 	}
 }
@@ -164,11 +178,14 @@ func (e *entrance) look(ctx context.Context) *clientMux {
 			return nil
 		}
 		done = make(chan struct{})
-		e.trying, e.began = done, now
+		e.trying, e.began, e.patient = done, now, !e.failed
 		go e.try(done)
 	}
-	began := e.began
+	began, patient := e.began, e.patient
 	e.mu.Unlock()
+	if !patient {
+		return nil
+	}
 	if !waitFor(ctx, done, time.Until(began.Add(resolvePatience))) && e.resolved() {
 		waitFor(ctx, done, time.Until(began.Add(patience)))
 	}
@@ -203,10 +220,7 @@ func (e *entrance) try(done chan struct{}) {
 	defer close(done)
 	m := e.attempt()
 	e.mu.Lock()
-	e.trying, e.nextTry = nil, time.Now().Add(retryEvery)
-	if m == nil && time.Since(e.began) > patience {
-		e.nextTry = time.Now().Add(hungFor)
-	}
+	e.trying, e.nextTry, e.failed = nil, time.Now().Add(retryEvery), m == nil
 	if e.closed {
 		e.mu.Unlock()
 		if m != nil {
@@ -216,6 +230,9 @@ func (e *entrance) try(done chan struct{}) {
 	}
 	if m != nil {
 		e.mux.Store(m)
+		if m.alive() {
+			e.living[m] = struct{}{}
+		}
 	}
 	e.mu.Unlock()
 }
@@ -224,19 +241,18 @@ func (e *entrance) try(done chan struct{}) {
 func (e *entrance) attempt() *clientMux {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	e.mu.Lock()
-	if e.finder == nil {
-		e.finder = newFinder(e)
+	f := e.find()
+	if f == nil {
+		return nil
 	}
-	f := e.finder
-	e.mu.Unlock()
-	addrs, reason := f.addresses(ctx)
+	places, reason := f.places(ctx)
 	if reason != "" {
 		e.sayOnce("calls go over gRPC", "reason", reason)
 		return nil
 	}
 	cfg := e.dialConfig()
-	for _, a := range addrs {
+	for _, p := range places {
+		a := p.addr
 		key, err := local.KeyOf(a)
 		if err != nil {
 			continue
@@ -254,10 +270,36 @@ func (e *entrance) attempt() *clientMux {
 			e.heed(a.String(), err)
 			continue
 		}
-		return newClientMux(conn, a, s, &e.set, e.down)
+		return newClientMux(conn, p, s, e)
 	}
 	f.again()
 	return nil
+}
+
+// find returns the finder, made by the first attempt; nil when closed. Only the
+// attempt under way calls it.
+func (e *entrance) find() *finder {
+	if e.finder == nil {
+		f := newFinder(e) // outside the lock: a resolver may take its time
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.closed {
+			f.close()
+			return nil
+		}
+		e.finder = f
+	}
+	return e.finder
+}
+
+// reconsider is called with each answer of the resolver: a connection to a place
+// that is not in it takes no more calls.
+func (e *entrance) reconsider(names []string, spread bool) {
+	m := e.mux.Load()
+	if m == nil || !spread && slices.Contains(names, m.place.name) {
+		return
+	}
+	m.retire()
 }
 
 func (e *entrance) dialConfig() local.DialConfig {
@@ -287,10 +329,18 @@ var usualMisses = []error{
 	io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE,
 }
 
+// gone is called by a connection that has ended.
+func (e *entrance) gone(m *clientMux) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.living, m)
+}
+
 // down is called by a connection that takes no more calls.
 func (e *entrance) down(m *clientMux) {
 	e.mux.CompareAndSwap(m, nil)
 	e.mu.Lock()
+	e.failed = false
 	e.nextTry = time.Time{} // a server replaced in place is found at once
 	e.mu.Unlock()
 	m.mu.Lock()

@@ -3,13 +3,16 @@ package stile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -33,7 +36,27 @@ type finder struct {
 	policy string        // load-balancing policy the resolver asks for
 	first  chan struct{} // closed by the first answer
 	have   bool
+	looked map[string]lookup // names that were looked up
+	hinted time.Time         // when the resolver was last told to look again
 }
+
+// place is an address as the resolver named it.
+type place struct {
+	name string
+	addr net.Addr
+}
+
+type lookup struct {
+	addrs []net.Addr
+	until time.Time
+}
+
+const (
+	// lookupFor is how long a name that a passthrough target holds stays looked up.
+	lookupFor = 5 * time.Second
+	// hintEvery is how often a resolver is told that its answer may be old.
+	hintEvery = 5 * time.Second
+)
 
 // resolverConn is what a finder shows its resolver.
 type resolverConn struct {
@@ -66,7 +89,11 @@ func (f *finder) parseTarget(cc *grpc.ClientConn) (*url.URL, resolver.Builder, e
 			continue
 		}
 		f.scheme = u.Scheme
-		if b := f.builder(); b != nil {
+		b := f.builder()
+		if b != nil && reflect.TypeOf(b).String() == "*manual.Resolver" {
+			return nil, nil, errors.New("a manual.Resolver serves one connection, which is grpc-go's")
+		}
+		if b != nil {
 			return u, b, nil
 		}
 	}
@@ -98,9 +125,11 @@ func (f *finder) known() bool {
 	}
 }
 
-// again hints to the resolver that its answer may be old.
+// again hints to the resolver that its answer may be old. Only the attempt under
+// way calls it.
 func (f *finder) again() {
-	if f.res != nil {
+	if f.res != nil && time.Since(f.hinted) > hintEvery {
+		f.hinted = time.Now()
 		f.res.ResolveNow(resolver.ResolveNowOptions{})
 	}
 }
@@ -127,13 +156,25 @@ func (c resolverConn) UpdateState(s resolver.State) error {
 	}
 	c.e.config.Store(config)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.addrs, c.policy = addrs, policy
 	if !c.have {
 		c.have = true
 		close(c.first)
 	}
+	c.mu.Unlock()
+	c.e.reconsider(addrs, spreads(policy, addrs) != "")
 	return nil
+}
+
+// spreads says why calls to these addresses are grpc-go's to place, if they are.
+func spreads(policy string, addrs []string) string {
+	switch {
+	case strings.HasPrefix(policy, healthChecked):
+		return "load-balancing policy " + policy + " chooses by health"
+	case policy != "" && len(addrs) > 1:
+		return "load-balancing policy " + policy + " spreads calls over " + strconv.Itoa(len(addrs)) + " addresses"
+	}
+	return ""
 }
 
 // ReportError implements [resolver.ClientConn]. gRPC's own resolver reports the
@@ -199,9 +240,9 @@ func policyOf(js string) string {
 	return policy
 }
 
-// addresses waits for the first answer and returns the addresses to knock at, or
-// the reason why none will do.
-func (f *finder) addresses(ctx context.Context) ([]net.Addr, string) {
+// places waits for the first answer and returns the places to knock at, or the
+// reason why none will do.
+func (f *finder) places(ctx context.Context) ([]place, string) {
 	if f.failed != "" {
 		return nil, f.failed
 	}
@@ -213,21 +254,21 @@ func (f *finder) addresses(ctx context.Context) ([]net.Addr, string) {
 	f.mu.Lock()
 	names, policy := f.addrs, f.policy
 	f.mu.Unlock()
-	if strings.HasPrefix(policy, healthChecked) {
-		return nil, "load-balancing policy " + policy + " chooses by health"
+	if reason := spreads(policy, names); reason != "" {
+		return nil, reason
 	}
-	if policy != "" && len(names) > 1 {
-		return nil, "load-balancing policy " + policy + " spreads calls over " + strconv.Itoa(len(names)) + " addresses"
-	}
-	var out []net.Addr
+	var out []place
 	for _, name := range names {
-		out = append(out, f.parse(ctx, name)...)
+		for _, a := range f.parse(ctx, name) {
+			out = append(out, place{name, a})
+		}
 	}
 	return out, ""
 }
 
 // parse turns an address as resolvers give it into what a listener has. Names
 // are looked up, as grpc-go's dialer does with what a passthrough target holds.
+// Only the attempt under way calls it.
 func (f *finder) parse(ctx context.Context, name string) []net.Addr {
 	if f.scheme == "unix" || f.scheme == "unix-abstract" {
 		return []net.Addr{&net.UnixAddr{Net: "unix", Name: name}}
@@ -252,15 +293,19 @@ func (f *finder) parse(ctx context.Context, name string) []net.Addr {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []net.Addr{&net.TCPAddr{IP: ip.AsSlice(), Port: p, Zone: ip.Zone()}}
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil
+	if l, ok := f.looked[name]; ok && time.Now().Before(l.until) {
+		return l.addrs
 	}
 	var out []net.Addr
+	ips, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host) // without an answer there is no door
 	for _, ip := range ips {
 		ip = ip.Unmap()
 		out = append(out, &net.TCPAddr{IP: ip.AsSlice(), Port: p, Zone: ip.Zone()})
 	}
+	if f.looked == nil {
+		f.looked = map[string]lookup{}
+	}
+	f.looked[name] = lookup{out, time.Now().Add(lookupFor)}
 	return out
 }
 

@@ -74,10 +74,10 @@ func TestFinderTarget(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := newFinder(&entrance{cc: cc})
-		got, reason := f.addresses(context.Background())
+		got, reason := f.places(context.Background())
 		f.close()
 		cc.Close()
-		if len(got) != 1 || got[0].String() != want || reason != "" {
+		if len(got) != 1 || got[0].addr.String() != want || reason != "" {
 			t.Errorf("%s: %v (%s), want %s", target, got, reason, want)
 		}
 	}

@@ -234,7 +234,7 @@ func serverFloodLies() []told {
 		{"refused call", codes.OK, false, func(a *answer) { // it is made again over gRPC
 			a.send(wire.TypeReset, 0, wire.AppendReset(nil, &wire.Reset{Code: wire.ResetRefused}))
 		}},
-		{"goodbye in place of an answer", codes.OK, false, func(a *answer) {
+		{"goodbye in place of an answer", codes.OK, true, func(a *answer) {
 			a.send(wire.TypeGoAway, 0)
 			a.ok()
 		}},
@@ -296,7 +296,7 @@ func (c *told) run(t *testing.T, framing string) {
 	if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
 		t.Errorf("the next call: %v", err)
 	}
-	if c.cut && c.name != "hang up" {
+	if c.cut && c.name != "hang up" && c.name != "goodbye in place of an answer" { // in good order
 		log.wantOnce(t, "INFO", "protocol", "pid=", i.target)
 	} else if len(log.said) != 0 {
 		t.Errorf("the log says %q", log.said)

@@ -91,7 +91,7 @@ func (l *liar) HandleFrame(h wire.Header, b *wire.Buf) {
 		if err == nil {
 			section, _, err = wire.CutSection(rest)
 		}
-		tr, terr := wire.ParseTrailer(section)
+		tr, terr := wire.ParseTrailer(section, defaultHeaderList)
 		if code = codes.Code(tr.Code); err != nil || terr != nil {
 			code = codes.DataLoss
 		}
@@ -283,8 +283,8 @@ func floodLies() []lie {
 			for id := range uint64(fewStreams + 1) {
 				l.open(id+1, bidi, 0)
 			}
-			l.cut()
-		}, 1},
+			l.ended(fewStreams+1, codes.Unavailable)
+		}, 0},
 		{"frames after the end", func(l *liar) {
 			l.open(1, bidi, wire.FlagHalfClose, framed(0, nil))
 			for range 2 * initialWindow / wire.MaxPayload {

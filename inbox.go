@@ -38,7 +38,8 @@ type inbox struct {
 	consumed int  // bytes read and not yet granted again
 	ended    bool // the peer sends no more message bytes
 	err      error
-	waiting  bool
+	over     bool // the peer knows that the stream has ended
+	waiting  bool // the receiving goroutine does
 
 	header     wire.Head    // response header (client side), if hasHeader
 	trailer    wire.Trailer // status (client side), if hasTrailer; then ended too
@@ -46,8 +47,9 @@ type inbox struct {
 	hasTrailer bool
 	headerSize int // encoded size of the header section, bytes
 
-	arrived atomic.Bool   // something changed since the waiter last looked
+	arrived atomic.Bool   // something changed since the receiving goroutine last looked
 	wake    chan struct{} // capacity 1, made by the first wait; signalled when waiting
+	begun   chan struct{} // made by waitHeader, closed when there is a header or an end
 }
 
 // chunk is a part of the message byte stream.
@@ -62,7 +64,16 @@ func (in *inbox) init(id uint64, conn transport.Conn, waiters *atomic.Int32) {
 	defer in.mu.Unlock()
 	in.id, in.conn, in.waiters = id, conn, waiters
 	in.chunks, in.first, in.allowed, in.consumed = in.room[:0], 0, initialWindow, 0
-	in.ended, in.err, in.waiting = false, nil, false
+	in.ended, in.err, in.over, in.waiting = false, nil, false, false
+	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
+}
+
+// clear gives up what a call has left, and turns away what still comes for it.
+func (in *inbox) clear() {
+	in.discard()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.id = 0
 	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
 }
 
@@ -100,23 +111,46 @@ func (in *inbox) deliver(id uint64, d *delivery) error {
 			d.buf.Release()
 			return errWindow
 		}
-		in.chunks = append(in.chunks, chunk{d.buf, d.data})
+		in.addLocked(d.buf, d.data)
 	}
 	in.ended, in.trailer, in.hasTrailer = d.ended, d.trailer, d.hasTrailer
-	if !d.ended {
+	if in.over = d.ended; !d.ended {
 		in.err = d.err
 	}
 	in.signalLocked()
 	return nil
 }
 
+// backlog is how many chunks may wait before small ones are put together, so that
+// a stream of tiny frames that nobody reads pins no more than its window suggests.
+const backlog = 16
+
+// addLocked appends data, a part of buf at its end or memory of its own.
+func (in *inbox) addLocked(buf *wire.Buf, data []byte) {
+	if n := len(in.chunks); n-in.first >= backlog {
+		last := &in.chunks[n-1]
+		if cap(last.data)-len(last.data) >= len(data) {
+			last.data = append(last.data, data...)
+			buf.Release()
+			return
+		}
+	}
+	if len(in.chunks) == cap(in.chunks) && in.first > 0 {
+		n := copy(in.chunks, in.chunks[in.first:])
+		clear(in.chunks[n:])
+		in.chunks, in.first = in.chunks[:n], 0
+	}
+	in.chunks = append(in.chunks, chunk{buf, data})
+}
+
 // fail makes every read return err once the messages already here are read.
-// The first error wins; an error after the end is of no interest.
-func (in *inbox) fail(id uint64, err error) {
+// The first error wins; an error after the end is of no interest. over tells
+// whether the peer knows of it.
+func (in *inbox) fail(id uint64, err error, over bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.id == id && !in.ended && in.err == nil {
-		in.err = err
+		in.err, in.over = err, over
 		in.signalLocked()
 	}
 }
@@ -136,6 +170,10 @@ func (in *inbox) discard() {
 }
 
 func (in *inbox) signalLocked() {
+	if in.begun != nil && (in.hasHeader || in.ended || in.err != nil) {
+		close(in.begun)
+		in.begun = nil
+	}
 	in.arrived.Store(true)
 	if in.waiting {
 		in.waiting = false
@@ -143,8 +181,8 @@ func (in *inbox) signalLocked() {
 	}
 }
 
-// awaitLocked waits until something arrives or done closes. It is called with mu
-// held and returns with mu held. A goroutine that waits alone receives for itself
+// awaitLocked lets the one receiving goroutine wait until something arrives or
+// done closes. It is called with mu held and returns with mu held. A goroutine that waits alone receives for itself
 // first; among many the connection's own goroutine does better (ADR 2).
 func (in *inbox) awaitLocked(done <-chan struct{}) {
 	alone := in.waiters.Add(1) == 1
@@ -247,8 +285,8 @@ func unexpected(err error) error {
 	return err
 }
 
-// eager is how much is allocated on the word of a length prefix alone.
-const eager = 4 << 20
+// eager is how much is allocated on the word of a length prefix alone, in bytes.
+const eager = initialWindow / 2
 
 // collectLocked reads size bytes that lie in several chunks.
 func (in *inbox) collectLocked(ctx context.Context, size int, grant func(int)) ([]byte, error) {
@@ -332,7 +370,8 @@ func (in *inbox) grantLocked(grant func(int)) {
 }
 
 // waitHeader waits for the response header or the end of the stream and returns
-// the header, nil when there is none.
+// the header, nil when there is none. Unlike all other reading it may be called by
+// several goroutines, and beside the receiving one.
 func (in *inbox) waitHeader(ctx context.Context) (*wire.Head, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -343,7 +382,16 @@ func (in *inbox) waitHeader(ctx context.Context) (*wire.Head, error) {
 			}
 			return nil, err
 		}
-		in.awaitLocked(ctx.Done())
+		if in.begun == nil {
+			in.begun = make(chan struct{})
+		}
+		begun := in.begun
+		in.mu.Unlock()
+		select {
+		case <-begun:
+		case <-ctx.Done():
+		}
+		in.mu.Lock()
 	}
 	return &in.header, nil
 }

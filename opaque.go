@@ -87,6 +87,9 @@ type clientSettings struct {
 	maxHeaderList        uint32 // bytes; 0: grpc-go's default
 	block                bool
 
+	lastUnary  grpc.UnaryClientInterceptor // of the chain: Stile's own, if it is taken
+	lastStream grpc.StreamClientInterceptor
+
 	shut          []string
 	layoutUnknown bool
 	customDialer  bool // shut holds shutDialer
@@ -207,6 +210,18 @@ func readServices(s *grpc.Server) (table serviceTable, err error) {
 	return table, nil
 }
 
+// quitting returns a channel that closes when s is stopped, nil if it cannot be had.
+func quitting(s *grpc.Server) <-chan struct{} {
+	if serverLayout() != "" {
+		return nil
+	}
+	f := structOf(s).FieldByName("quit")
+	if e, ok := exported(f).Interface().(interface{ Done() <-chan struct{} }); ok && !f.IsNil() {
+		return e.Done()
+	}
+	return nil
+}
+
 // readClient copies what local calls need out of cc. It never panics.
 func readClient(cc *grpc.ClientConn) (out clientSettings) {
 	defer func() {
@@ -241,6 +256,12 @@ func readClient(cc *grpc.ClientConn) (out clientSettings) {
 	out.disableRetry = get[bool](&r, "disableRetry")
 	out.maxCallAttempts = get[int](&r, "maxCallAttempts")
 	out.block = get[bool](&r, "block")
+	if chain := get[[]grpc.UnaryClientInterceptor](&r, "chainUnaryInts"); len(chain) > 0 {
+		out.lastUnary = chain[len(chain)-1]
+	}
+	if chain := get[[]grpc.StreamClientInterceptor](&r, "chainStreamInts"); len(chain) > 0 {
+		out.lastStream = chain[len(chain)-1]
+	}
 	if !isNil(&r, "binaryLogger") {
 		out.shut = append(out.shut, shutBinaryLog)
 	}

@@ -14,7 +14,7 @@ import (
 type AuthInfo struct {
 	credentials.CommonAuthInfo
 	Transport     string // what carries the calls: "shm" or "unix"
-	PID, UID, GID int    // of the peer when it connected (SO_PEERCRED)
+	PID, UID, GID int    // of the peer when it connected (SO_PEERCRED); -1: the platform has none
 }
 
 // AuthType implements [credentials.AuthInfo]. It returns "stile".
@@ -23,6 +23,9 @@ func (AuthInfo) AuthType() string { return "stile" }
 // peerOf describes the other end of a connection. The addresses are those of the
 // listener beside the door, not the rendezvous's: they are what users look at.
 func peerOf(i transport.Info, remote, near net.Addr) *peer.Peer {
+	if !i.Peer.Known {
+		i.Peer = transport.Cred{PID: -1, UID: -1, GID: -1}
+	}
 	return &peer.Peer{
 		Addr:      remote,
 		LocalAddr: near,

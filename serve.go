@@ -1,9 +1,11 @@
 package stile
 
 import (
+	"bytes"
 	"net"
 	"runtime"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -11,7 +13,8 @@ import (
 // Serve is s.Serve(lis) with a local door beside lis, for a *grpc.Server that
 // someone else built. All services must be registered before. s.Stop and
 // s.GracefulStop mean the same for local calls as for all others: the first ends
-// them, the second waits for them.
+// them, the second waits for them. HTTP/2 clients are told to go away once the
+// local calls have ended.
 func Serve(s *grpc.Server, lis net.Listener) error {
 	if off() {
 		return s.Serve(lis)
@@ -22,9 +25,20 @@ func Serve(s *grpc.Server, lis net.Listener) error {
 		set.shut = append(set.shut, err.Error())
 	}
 	d := newDoor(set, table, ownServerOptions{})
-	defer d.workers.close() // whatever ended Serve, calls may go on
-	defer d.open(lis)()
-	return s.Serve(&tiedListener{Listener: lis, door: d})
+	closeDoor := d.open(lis)
+	tied := &tiedListener{Listener: lis, door: d}
+	err = s.Serve(tied)
+	if !tied.stopped() { // the listener failed, or someone else closed it: calls go on until s stops
+		closeDoor()
+		if quit := quitting(s); quit != nil && len(d.connections()) > 0 {
+			go func() {
+				<-quit
+				d.stop()
+			}()
+		}
+	}
+	d.workers.close()
+	return err
 }
 
 // tiedListener ties the door to a server that does not know of it. Both Stop and
@@ -35,14 +49,28 @@ type tiedListener struct {
 	door *door
 
 	mu   sync.Mutex
-	stop func(*door) // nil while the server runs
+	stop stopKind
+}
+
+type stopKind int
+
+const (
+	notStopped stopKind = iota
+	stopNow
+	stopGracefully
+)
+
+func (l *tiedListener) stopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stop != notStopped
 }
 
 // Close begins what the server is about to do. Who calls it tells Stop from
 // GracefulStop; anyone else only closes the listener.
 func (l *tiedListener) Close() error {
 	l.mu.Lock()
-	if l.stop == nil {
+	if l.stop == notStopped {
 		l.stop = stopOf(callers())
 	}
 	l.mu.Unlock()
@@ -52,29 +80,75 @@ func (l *tiedListener) Close() error {
 // Accept returns the listener's error only when the door has stopped.
 func (l *tiedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err != nil {
-		l.mu.Lock()
-		stop := l.stop
-		l.mu.Unlock()
-		if stop != nil {
-			stop(l.door)
-		}
+	if err == nil {
+		return c, nil
 	}
-	return c, err
+	l.mu.Lock()
+	stop := l.stop
+	l.mu.Unlock()
+	switch stop {
+	case stopNow:
+		l.door.stop()
+	case stopGracefully:
+		l.stopGracefully()
+	}
+	return nil, err
 }
 
-// stopOf chooses what a server that is stopped by one of these functions does to
-// its door; nil: it is not stopped.
-func stopOf(names []string) func(*door) {
-	for _, name := range names {
-		switch name {
-		case "google.golang.org/grpc.(*Server).GracefulStop":
-			return (*door).gracefulStop
-		case "google.golang.org/grpc.(*Server).Stop":
-			return (*door).stop
+// stopSample is how often a graceful stop looks whether Stop cuts it short.
+const stopSample = 100 * time.Millisecond
+
+// stopGracefully waits for the door's calls. A Stop that is called meanwhile waits
+// for Accept and tells nobody, so the stacks must.
+func (l *tiedListener) stopGracefully() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.door.gracefulStop()
+	}()
+	t := time.NewTicker(stopSample)
+	defer t.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-t.C:
+			if stacksShow(stopFunc + "(") {
+				l.door.stop()
+			}
 		}
 	}
-	return nil
+}
+
+// stacksShow reports whether the text is in the stacks of all goroutines, of which
+// it looks at 16 MiB.
+func stacksShow(text string) bool {
+	buf := make([]byte, 64<<10)
+	for {
+		n := runtime.Stack(buf, true)
+		if n < len(buf) || len(buf) >= 16<<20 {
+			return bytes.Contains(buf[:n], []byte(text))
+		}
+		buf = make([]byte, 4*len(buf))
+	}
+}
+
+const (
+	stopFunc     = "google.golang.org/grpc.(*Server).Stop"
+	gracefulFunc = "google.golang.org/grpc.(*Server).GracefulStop"
+)
+
+// stopOf tells what the functions on a stack are doing to their server.
+func stopOf(names []string) stopKind {
+	for _, name := range names {
+		switch name {
+		case gracefulFunc:
+			return stopGracefully
+		case stopFunc:
+			return stopNow
+		}
+	}
+	return notStopped
 }
 
 // callers names the functions on the stack, innermost first.

@@ -8,8 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -87,6 +89,7 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 		c.parts.drop(h.Stream)
 		c.mu.Unlock()
 		if s != nil {
+			c.ending(s)
 			s.canceled()
 		}
 		return nil
@@ -127,11 +130,19 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	section, rest, err := wire.CutSection(payload)
 	s := &serverStream{conn: c, id: h.Stream}
 	if err == nil {
-		s.call, err = wire.ParseCall(section)
+		s.call, err = wire.ParseCall(section, int(c.door.headerList()))
+	}
+	if errors.Is(err, wire.ErrHeaderList) {
+		b.Release()
+		return c.refuse(h.Stream, codes.Internal, "header list size exceeds the server's limit")
 	}
 	if err != nil {
 		b.Release()
 		return errProtocol("%v", err)
+	}
+	if err := checkHeaders(s.call.MD); err != nil {
+		b.Release()
+		return c.refuse(h.Stream, codes.Internal, status.Convert(err).Message())
 	}
 	s.cc.stream = s
 	s.in.init(h.Stream, c.conn, &c.waiters)
@@ -140,14 +151,13 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	switch {
 	case c.streams[h.Stream] != nil:
 		err = errProtocol("call %d opened twice", h.Stream)
-	case c.active >= c.door.set.maxStreams:
-		err = errProtocol("more than %d calls at a time", c.door.set.maxStreams)
 	}
-	if err != nil || c.sealed {
+	full := c.active >= c.door.set.maxStreams
+	if err != nil || c.sealed || full {
 		c.mu.Unlock()
 		b.Release()
 		if err == nil {
-			err = c.refuse(h.Stream)
+			err = c.refuse(h.Stream, wire.ResetRefused, "")
 		}
 		return err
 	}
@@ -177,12 +187,12 @@ func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
 // maxRefusals bounds the refusals that wait for a client to read them.
 const maxRefusals = 1024
 
-// refuse tells the client that a call was not looked at.
-func (c *serverConn) refuse(id uint64) error {
+// refuse ends a call that no handler will see.
+func (c *serverConn) refuse(id uint64, code codes.Code, msg string) error {
 	if c.refusing.Add(1) > maxRefusals {
 		return errProtocol("calls go on while %d refusals are not read", maxRefusals)
 	}
-	head := wire.AppendReset(nil, &wire.Reset{Code: wire.ResetRefused})
+	head := wire.AppendReset(nil, &wire.Reset{Code: uint32(code), Message: msg})
 	go func() { // a handler must not write; ends with the write or the connection
 		defer c.refusing.Add(-1)
 		_ = c.conn.Write(nil, wire.Header{Type: wire.TypeReset, Stream: id}, head, nil)
@@ -190,12 +200,15 @@ func (c *serverConn) refuse(id uint64) error {
 	return nil
 }
 
-// ending frees the place of a call whose status is about to be sent: the client
-// may open another as soon as it has it.
-func (c *serverConn) ending() {
+// ending frees the place of a call that the client counts as over, or will when it
+// has the status that is about to be sent: it may open another one then.
+func (c *serverConn) ending(s *serverStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.active--
+	if !s.freed {
+		s.freed = true
+		c.active--
+	}
 }
 
 // forget removes a call that is over.
@@ -215,15 +228,16 @@ func (c *serverConn) drain() {
 	if !first {
 		return
 	}
+	go func() { // ends with the write or the connection
+		_ = c.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
+	}()
 	go func() {
-		if c.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil) == nil {
-			t := time.NewTimer(goAwayPatience)
-			defer t.Stop()
-			select {
-			case <-t.C:
-			case <-c.drained:
-			case <-c.ctx.Done():
-			}
+		t := time.NewTimer(goAwayPatience)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.drained:
+		case <-c.ctx.Done():
 		}
 		c.seal()
 	}()
@@ -276,7 +290,7 @@ func (c *serverConn) HandleClose(err error) {
 // lost ends a call whose connection did.
 func (s *serverStream) lost(err error) {
 	s.out.fail(s.id, err)
-	s.in.fail(s.id, statusCanceled)
+	s.in.fail(s.id, statusCanceled, true)
 	s.cc.cancel(context.Canceled)
 }
 

@@ -18,13 +18,14 @@ import (
 // with that interface's rules, and grpc.ServerTransportStream by
 // [transportStream].
 type serverStream struct {
-	conn *serverConn
-	id   uint64
-	call wire.Call
-	in   inbox
-	out  outflow
-	cc   callContext
-	ctx  context.Context // cc, as the stats handlers tagged it
+	conn  *serverConn
+	id    uint64
+	call  wire.Call
+	in    inbox
+	out   outflow
+	freed bool // guarded by conn.mu: does not count as active
+	cc    callContext
+	ctx   context.Context // cc, as the stats handlers tagged it
 
 	desc     *grpc.StreamDesc
 	pack     packer
@@ -270,7 +271,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 	if sendHeader {
 		s.outHeader()
 	}
-	s.conn.ending()
+	s.conn.ending(s)
 	var done <-chan struct{} // a status is sent even when the deadline has passed
 	if b.hasMsg {
 		done = s.ctx.Done()
@@ -301,19 +302,16 @@ func (s *serverStream) resend(st *status.Status) error {
 // canceled ends the call because the client did.
 func (s *serverStream) canceled() {
 	s.out.fail(s.id, statusCanceled)
-	s.in.fail(s.id, statusCanceled)
+	s.in.fail(s.id, statusCanceled, true)
 	s.cc.cancel(context.Canceled)
 }
 
 // close gives back what the call holds; the handler has returned.
 func (s *serverStream) close() {
 	s.mu.Lock()
-	ended := s.done
 	s.done = true
 	s.mu.Unlock()
-	if !ended {
-		s.conn.ending()
-	}
+	s.conn.ending(s)
 	s.cc.cancel(context.Canceled)
 	s.in.discard()
 	s.out.fail(s.id, errStreamDone)

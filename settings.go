@@ -33,6 +33,9 @@ func parseSettings(b []byte) (settings, error) {
 		}
 		v[i], b = n, b[k:]
 	}
+	if v[0] == 0 {
+		return settings{}, fmt.Errorf("%w: settings allow no stream", transport.ErrProtocol)
+	}
 	return settings{maxStreams: uint32(v[0]), maxHeaderList: uint32(v[1])}, nil
 }
 
@@ -41,33 +44,44 @@ func parseSettings(b []byte) (settings, error) {
 type partTable struct {
 	limit int // bytes over all streams
 	size  int
-	parts map[uint64][]byte
+	parts map[uint64]part
 }
 
+// part is what has come of a stream's sections.
+type part struct {
+	data []byte
+	cost int // what it counts for
+}
+
+// partCost is what a piece costs beyond its bytes, about.
+const partCost = 64
+
 func (p *partTable) add(id uint64, b []byte) error {
-	if p.size+len(b) > p.limit {
+	cost := len(b) + partCost
+	if p.size+cost > p.limit {
 		return errProtocol("header sections over %d bytes", p.limit)
 	}
 	if p.parts == nil {
-		p.parts = map[uint64][]byte{}
+		p.parts = map[uint64]part{}
 	}
-	p.size += len(b)
-	p.parts[id] = append(p.parts[id], b...)
+	p.size += cost
+	old := p.parts[id]
+	p.parts[id] = part{append(old.data, b...), old.cost + cost}
 	return nil
 }
 
 // take returns the parts of id followed by last, or last itself.
 func (p *partTable) take(id uint64, last []byte) []byte {
-	b, ok := p.parts[id]
+	first, ok := p.parts[id]
 	if !ok {
 		return last
 	}
 	p.drop(id)
-	return append(b, last...)
+	return append(first.data, last...)
 }
 
 func (p *partTable) drop(id uint64) {
-	p.size -= len(p.parts[id])
+	p.size -= p.parts[id].cost
 	delete(p.parts, id)
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -85,14 +86,15 @@ func AppendCall(b []byte, c *Call) []byte {
 	return appendMD(b, c.MD)
 }
 
-// ParseCall decodes what AppendCall wrote. The result does not alias b.
-func ParseCall(b []byte) (Call, error) {
+// ParseCall decodes what AppendCall wrote. The result does not alias b. limit
+// bounds the metadata, see [ErrHeaderList].
+func ParseCall(b []byte, limit int) (Call, error) {
 	r := reader{s: string(b)}
 	c := Call{Method: r.str()}
 	timeout := r.uvarint()
 	c.Authority, c.UserAgent, c.ContentSubtype = r.str(), r.str(), r.str()
 	c.Encoding, c.AcceptEncoding = r.str(), r.str()
-	c.MD = r.md()
+	c.MD = r.md(limit)
 	if timeout > uint64(1<<63-1) {
 		r.fail("timeout")
 	}
@@ -107,13 +109,14 @@ func AppendHead(b []byte, h *Head) []byte {
 	return appendMD(b, h.MD)
 }
 
-// ParseHead decodes what AppendHead wrote. The result does not alias b.
-func ParseHead(b []byte) (Head, error) {
+// ParseHead decodes what AppendHead wrote, with limit as in [ParseCall]. The
+// result does not alias b.
+func ParseHead(b []byte, limit int) (Head, error) {
 	if isZero(b) {
 		return Head{}, nil
 	}
 	r := reader{s: string(b)}
-	h := Head{ContentSubtype: r.str(), Encoding: r.str(), MD: r.md()}
+	h := Head{ContentSubtype: r.str(), Encoding: r.str(), MD: r.md(limit)}
 	return h, r.end("header")
 }
 
@@ -124,13 +127,14 @@ func AppendTrailer(b []byte, t *Trailer) []byte {
 	return appendMD(b, t.MD)
 }
 
-// ParseTrailer decodes what AppendTrailer wrote. The result does not alias b.
-func ParseTrailer(b []byte) (Trailer, error) {
+// ParseTrailer decodes what AppendTrailer wrote, with limit as in [ParseCall]. The
+// result does not alias b.
+func ParseTrailer(b []byte, limit int) (Trailer, error) {
 	if isZero(b) {
 		return Trailer{}, nil
 	}
 	r := reader{s: string(b)}
-	t := Trailer{Code: r.code(), Message: r.str(), MD: r.md()}
+	t := Trailer{Code: r.code(), Message: r.str(), MD: r.md(limit)}
 	return t, r.end("trailer")
 }
 
@@ -181,10 +185,19 @@ func appendMD(b []byte, md MD) []byte {
 	return b
 }
 
+// ErrHeaderList is wrapped when metadata is larger than the limit, counted as
+// HTTP/2 counts a header list: name, value and 32 bytes for each pair (RFC 9113,
+// section 6.5.2). Nothing else is wrong with the section.
+var ErrHeaderList = errors.New("wire: metadata over the limit")
+
+// pairCost is what a pair counts for besides its bytes.
+const pairCost = 32
+
 // reader cuts fields off a string; after the first failure it returns zero values.
 type reader struct {
-	s   string
-	bad string // what could not be read
+	s     string
+	bad   string // what could not be read
+	large bool   // metadata is over its limit
 }
 
 func (r *reader) fail(what string) {
@@ -231,7 +244,7 @@ func (r *reader) str() string {
 	return s
 }
 
-func (r *reader) md() MD {
+func (r *reader) md(limit int) MD {
 	n := r.uvarint()
 	if n > uint64(len(r.s))/2 { // a pair takes two bytes at least
 		r.fail("metadata count")
@@ -241,9 +254,13 @@ func (r *reader) md() MD {
 		return nil
 	}
 	md := make(MD, min(n, 64))
-	for range n {
+	for size := 0; n > 0; n-- {
 		k, v := r.str(), r.str()
 		if r.bad != "" {
+			return nil
+		}
+		if size += len(k) + len(v) + pairCost; size > limit {
+			r.large, r.s = true, ""
 			return nil
 		}
 		md[k] = append(md[k], v)
@@ -252,6 +269,9 @@ func (r *reader) md() MD {
 }
 
 func (r *reader) end(what string) error {
+	if r.large {
+		return fmt.Errorf("%w: %s", ErrHeaderList, what)
+	}
 	if r.bad != "" {
 		return fmt.Errorf("%w: %s: bad %s", ErrMalformed, what, r.bad)
 	}

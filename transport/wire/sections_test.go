@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+const noLimit = 1 << 30
+
 var sampleCall = Call{
 	Method: "/shop.catalog.v1.Catalog/Get", Timeout: 250 * time.Millisecond, Authority: "catalog:50051",
 	UserAgent: "grpc-go/1.85.0", ContentSubtype: "proto", Encoding: "gzip", AcceptEncoding: "gzip,zstd",
@@ -14,18 +16,18 @@ var sampleCall = Call{
 }
 
 func TestSectionsRoundTrip(t *testing.T) {
-	if got, err := ParseCall(AppendCall(nil, &sampleCall)); err != nil || !reflect.DeepEqual(got, sampleCall) {
+	if got, err := ParseCall(AppendCall(nil, &sampleCall), noLimit); err != nil || !reflect.DeepEqual(got, sampleCall) {
 		t.Errorf("call: %+v, %v", got, err)
 	}
-	if got, err := ParseCall(AppendCall(nil, &Call{Timeout: -1})); err != nil || !reflect.DeepEqual(got, Call{}) {
+	if got, err := ParseCall(AppendCall(nil, &Call{Timeout: -1}), noLimit); err != nil || !reflect.DeepEqual(got, Call{}) {
 		t.Errorf("empty call: %+v, %v", got, err)
 	}
 	head := Head{ContentSubtype: "json", Encoding: "gzip", MD: MD{"k": {"v"}}}
-	if got, err := ParseHead(AppendHead(nil, &head)); err != nil || !reflect.DeepEqual(got, head) {
+	if got, err := ParseHead(AppendHead(nil, &head), noLimit); err != nil || !reflect.DeepEqual(got, head) {
 		t.Errorf("head: %+v, %v", got, err)
 	}
 	trailer := Trailer{Code: 1<<32 - 1, Message: "snow ☃\n", MD: MD{"k": {"v"}}}
-	if got, err := ParseTrailer(AppendTrailer(nil, &trailer)); err != nil || !reflect.DeepEqual(got, trailer) {
+	if got, err := ParseTrailer(AppendTrailer(nil, &trailer), noLimit); err != nil || !reflect.DeepEqual(got, trailer) {
 		t.Errorf("trailer: %+v, %v", got, err)
 	}
 	reset := Reset{Code: 1, Message: "gone"}
@@ -49,11 +51,11 @@ func TestSectionsRoundTrip(t *testing.T) {
 func TestSectionsTruncated(t *testing.T) {
 	whole := AppendCall(nil, &sampleCall)
 	for i := range whole {
-		if _, err := ParseCall(whole[:i]); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseCall(whole[:i], noLimit); !errors.Is(err, ErrMalformed) {
 			t.Errorf("first %d of %d bytes: %v, want ErrMalformed", i, len(whole), err)
 		}
 	}
-	if _, err := ParseCall(append(whole, 0)); !errors.Is(err, ErrMalformed) {
+	if _, err := ParseCall(append(whole, 0), noLimit); !errors.Is(err, ErrMalformed) {
 		t.Errorf("one byte too many: %v, want ErrMalformed", err)
 	}
 	for _, b := range [][]byte{nil, {0, 0, 0}, {1, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff, 1}} {
@@ -69,22 +71,33 @@ func FuzzSections(f *testing.F) {
 	f.Add(AppendHead(nil, &Head{MD: MD{"k": {"v"}}}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if c, err := ParseCall(b); err == nil {
-			again, err := ParseCall(AppendCall(nil, &c))
+		if c, err := ParseCall(b, noLimit); err == nil {
+			again, err := ParseCall(AppendCall(nil, &c), noLimit)
 			if err != nil || !reflect.DeepEqual(c, again) {
 				t.Fatalf("call %+v came back as %+v, %v", c, again, err)
 			}
 		}
-		if c, err := ParseTrailer(b); err == nil {
-			if again, err := ParseTrailer(AppendTrailer(nil, &c)); err != nil || !reflect.DeepEqual(c, again) {
+		if c, err := ParseTrailer(b, noLimit); err == nil {
+			if again, err := ParseTrailer(AppendTrailer(nil, &c), noLimit); err != nil || !reflect.DeepEqual(c, again) {
 				t.Fatalf("trailer %+v came back as %+v, %v", c, again, err)
 			}
 		}
-		_, _ = ParseHead(b)
+		_, _ = ParseHead(b, noLimit)
 		_, _ = ParseReset(b)
 		_, _ = ParseWindow(b)
 		if s, rest, err := CutSection(b); err == nil && len(s)+len(rest)+4 != len(b) {
 			t.Fatalf("section %d + rest %d of %d bytes", len(s), len(rest), len(b))
 		}
 	})
+}
+
+func TestHeaderListLimit(t *testing.T) {
+	md := MD{"key": {"value", "value"}} // 2 x (3 + 5 + 32)
+	b := AppendCall(nil, &Call{Method: "/s/m", MD: md})
+	if _, err := ParseCall(b, 80); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if _, err := ParseCall(b, 79); !errors.Is(err, ErrHeaderList) {
+		t.Errorf("over the limit: %v, want ErrHeaderList", err)
+	}
 }
