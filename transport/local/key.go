@@ -18,12 +18,13 @@ const maxAddresses = 64
 
 // KeysFor gives the keys under which a listener's address is found.
 //
-// A TCP address gives one key. A wildcard address gives one for every address
-// the host's interfaces have now (at most 64 are used) and for loopback; an IPv6
-// wildcard is taken to accept IPv4 too, see [KeysForListener]. Loopback and
-// link-local addresses mean something else in each network namespace, so their
-// keys name it; others do not, so that containers that share the folder find each
-// other by address. The key of a unix socket is its file's device and inode: the
+// A TCP address gives a key that names the network namespace, for callers in it,
+// and, unless it is a loopback or link-local one, a key that does not, for callers
+// to whom it is another's address: so containers that share the folder find each
+// other, and an address that exists in two namespaces is not confused. A wildcard
+// address gives the keys of every address the host's interfaces have now (at most
+// 64 keys are used) and of loopback; an IPv6 wildcard is taken to accept IPv4
+// too, see [KeysForListener]. The key of a unix socket is its file's device and inode: the
 // same seen through another mount, and another after a restart. A socket in the
 // abstract namespace is known by name and network namespace.
 func KeysFor(a net.Addr) ([]Key, error) { return keysFor(a, false) }
@@ -51,23 +52,21 @@ func keysFor(a net.Addr, only6 bool) ([]Key, error) {
 		return []Key{k}, nil
 	}
 	if !ap.Addr().IsUnspecified() {
-		k, err := tcpKey(ap)
-		if err != nil {
-			return nil, err
-		}
-		return []Key{k}, nil
+		return tcpKeys(ap)
 	}
 	var keys []Key
 	for _, ip := range hostAddrs() {
-		if ip.Is4() && only6 || ip.Is6() && ap.Addr().Is4() {
+		if ip.Is4() && only6 || ip.Is6() && ap.Addr().Is4() || len(keys) >= maxAddresses {
 			continue
 		}
-		k, err := tcpKey(netip.AddrPortFrom(ip, ap.Port()))
+		ks, err := tcpKeys(netip.AddrPortFrom(ip, ap.Port()))
 		if err != nil {
 			continue // no namespace identity: other addresses can still be found
 		}
-		if !slices.Contains(keys, k) && len(keys) < maxAddresses {
-			keys = append(keys, k)
+		for _, k := range ks {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
 		}
 	}
 	if len(keys) == 0 {
@@ -85,7 +84,7 @@ func KeyOf(a net.Addr) (Key, error) {
 		return "", err
 	}
 	if ok {
-		return tcpKey(ap)
+		return tcpKey(ap, !wide(ap.Addr()) || slices.Contains(hostAddrs(), ap.Addr()))
 	}
 	if a.Network() != "unix" {
 		return "", fmt.Errorf("%w: network %q", ErrAddress, a.Network())
@@ -126,7 +125,29 @@ func tcpAddr(a net.Addr) (ap netip.AddrPort, ok bool, err error) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true, nil
 }
 
-func tcpKey(ap netip.AddrPort) (Key, error) {
+// wide tells addresses that mean the same in every network namespace that can
+// reach them.
+func wide(ip netip.Addr) bool {
+	return !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsLinkLocalUnicast()
+}
+
+// tcpKeys gives the keys of a server's address: for those that call it from its own
+// network namespace, and, if it is known beyond, for all others.
+func tcpKeys(ap netip.AddrPort) ([]Key, error) {
+	own, err := tcpKey(ap, true)
+	if !wide(ap.Addr()) {
+		return []Key{own}, err
+	}
+	others, oerr := tcpKey(ap, false)
+	if err != nil || oerr != nil {
+		return []Key{others}, oerr // without a namespace identity there is one key
+	}
+	return []Key{own, others}, nil
+}
+
+// tcpKey gives the key of an address as seen from this network namespace, if own,
+// or from any other.
+func tcpKey(ap netip.AddrPort, own bool) (Key, error) {
 	ip := ap.Addr()
 	if ip.IsUnspecified() {
 		if ip.Is4() {
@@ -135,8 +156,10 @@ func tcpKey(ap netip.AddrPort) (Key, error) {
 			ip = netip.IPv6Loopback()
 		}
 	}
-	if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+	if wide(ip) {
 		ip = ip.WithZone("")
+	}
+	if !own {
 		return checkKey(Key("tcp-" + netip.AddrPortFrom(ip, ap.Port()).String()))
 	}
 	ns, err := netNamespace()
