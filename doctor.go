@@ -2,6 +2,7 @@ package stile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -59,7 +60,7 @@ func Diagnose(ctx context.Context, target string, opts ...grpc.DialOption) (Diag
 		out.no("resolve", reason)
 		return out, nil
 	case len(places) == 0:
-		out.no("resolve", "the target resolved to no address")
+		out.no("resolve", "the target resolved to no address"+f.complaint())
 		return out, nil
 	}
 	out.yes("resolve", fmt.Sprintf("%s resolves to %s", cc.Target(), joinPlaces(places)))
@@ -102,6 +103,10 @@ func (d *Diagnosis) probe(ctx context.Context, a net.Addr, cfg local.DialConfig)
 	}
 	if err != nil {
 		d.Reason = fmt.Sprintf("no local door for %s: %v", a, err)
+		if errors.Is(err, local.ErrNoEntry) {
+			d.Reason = fmt.Sprintf("%s has no local door that this process can see: its server may not be made by stile.NewServer, "+
+				"run with STILE=off or another STILE_DIR, belong to another user, or not be there", a)
+		}
 		return false
 	}
 	d.Way = r.Transport

@@ -35,6 +35,7 @@ type finder struct {
 	addrs  []string
 	policy string        // load-balancing policy the resolver asks for
 	first  chan struct{} // closed by the first answer
+	err    error         // the resolver's last
 	have   bool
 	looked map[string]lookup // names that were looked up
 	hinted time.Time         // when the resolver was last told to look again
@@ -125,6 +126,16 @@ func (f *finder) known() bool {
 	}
 }
 
+// complaint is what there is to say of a resolution without an answer.
+func (f *finder) complaint() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		return ""
+	}
+	return ": " + f.err.Error()
+}
+
 // again hints to the resolver that its answer may be old. Only the attempt under
 // way calls it.
 func (f *finder) again() {
@@ -179,9 +190,10 @@ func spreads(policy string, addrs []string) string {
 
 // ReportError implements [resolver.ClientConn]. gRPC's own resolver reports the
 // same error to the callers.
-func (c resolverConn) ReportError(error) {
+func (c resolverConn) ReportError(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.err = err
 	if !c.have {
 		c.have = true
 		close(c.first)

@@ -47,8 +47,8 @@ const (
 	// TypeWindow lets the peer send more message bytes on a stream. Its payload
 	// is a 4-byte number of bytes.
 	TypeWindow Type = 4
-	// TypeGoAway announces that the sender takes no new calls. Streams above the
-	// header's Stream were not and will not be looked at.
+	// TypeGoAway announces, from a server, that the client shall make no new calls;
+	// from a client, that none will come.
 	TypeGoAway Type = 5
 )
 
@@ -73,7 +73,7 @@ type Header struct {
 	Len    uint32 // payload bytes, at most MaxPayload
 	Type   Type
 	Flags  Flags
-	Stream uint64 // call id, chosen by the client, increasing from 1
+	Stream uint64 // id of the call, chosen by the client; 0 where there is none
 }
 
 // PutHeader encodes h into the first HeaderSize bytes of b.
