@@ -262,6 +262,33 @@ func TestManyCallers(t *testing.T) {
 	}
 }
 
+// A few callers, now one and now another, so that the server's worker polls for
+// the next call, is given one by the reader, and finds another's, in all orders.
+func TestFewCallers(t *testing.T) {
+	target, _, _ := startServer(t, &echo{})
+	for callers := 1; callers <= 3; callers++ {
+		c := dialTest(t, target)
+		errs := make(chan error, callers)
+		for i := range callers {
+			go func() {
+				var err error
+				for n := 0; n < 4000 && err == nil; n++ {
+					if n%(97+i) == 0 {
+						time.Sleep(time.Duration(n%7) * 20 * time.Microsecond) // a gap between calls
+					}
+					_, err = c.UnaryCall(testContext(t), &pb.SimpleRequest{Payload: payload(n % 50)})
+				}
+				errs <- err
+			}()
+		}
+		for range callers {
+			if err := <-errs; err != nil {
+				t.Fatalf("%d callers: %v", callers, err)
+			}
+		}
+	}
+}
+
 func TestGracefulStopWaits(t *testing.T) {
 	impl := &echo{block: make(chan struct{})}
 	target, s, _ := startServer(t, impl)

@@ -74,10 +74,10 @@ func (w *workers) close() {
 // client that makes one call after another then costs no switch of goroutines.
 // It returns nil when there is none.
 func (c *serverConn) nextCall(k *worker) *serverStream {
+	k.got.Store(false) // before k stands in the slot, where a call may be given to it at once
 	if !c.alone() || !c.slot.CompareAndSwap(nil, k) {
 		return nil
 	}
-	k.got.Store(false)
 	c.conn.Poll(&k.got)
 	if c.slot.CompareAndSwap(k, nil) {
 		return nil
