@@ -140,17 +140,19 @@ func (l *liar) until(what string, cond func() bool) {
 // cut waits until the server has ended the connection.
 func (l *liar) cut() {
 	l.t.Helper()
-	l.until("to be cut off", func() bool { return l.cause != nil })
-	if !errors.Is(l.cause, transport.ErrPeerGone) {
-		l.t.Errorf("the connection ended with %v", l.cause)
+	var cause error
+	l.until("to be cut off", func() bool { cause = l.cause; return cause != nil })
+	if !errors.Is(cause, transport.ErrPeerGone) {
+		l.t.Errorf("the connection ended with %v", cause)
 	}
 }
 
 // ended waits until the server has ended call id with code.
 func (l *liar) ended(id uint64, code codes.Code) {
 	l.t.Helper()
-	l.until("end of a call", func() bool { _, ok := l.ends[id]; return ok })
-	if got := l.ends[id]; got != code {
+	var got codes.Code
+	l.until("end of a call", func() bool { c, ok := l.ends[id]; got = c; return ok })
+	if got != code {
 		l.t.Errorf("call %d ended with %v, want %v", id, got, code)
 	}
 }
