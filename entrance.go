@@ -170,6 +170,10 @@ func (e *entrance) methodConfig(method string) grpc.MethodConfig {
 // for the result.
 func (e *entrance) look(ctx context.Context) *clientMux {
 	e.mu.Lock()
+	if m := e.mux.Load(); m != nil && !m.closed.Load() { // found meanwhile
+		e.mu.Unlock()
+		return m
+	}
 	done := e.trying
 	if done == nil {
 		now := time.Now()
