@@ -25,7 +25,16 @@ func (e *env) answers(texts ...string) *service {
 // streamCases: half-close, cardinality, and use of a stream against its rules.
 var streamCases = []diffCase{
 	{name: "stream/send after CloseSend", run: func(e *env) {
-		e.serve(e.echo())
+		e.serve(&service{stream: func(ss grpc.ServerStream) error { // does not end before the client does
+			if err := ss.RecvMsg(new(msg)); err != nil {
+				return err
+			}
+			if err := ss.SendMsg(str("re: a")); err != nil {
+				return err
+			}
+			<-ss.Context().Done()
+			return ss.Context().Err()
+		}})
 		cs := e.open(e.ctx, e.dial(), bidiMethod)
 		cs.send("a")
 		cs.recv()

@@ -5,8 +5,6 @@ package sock
 import (
 	"net"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // rawWriter writes to a socket without having to wait for it. Its user calls
@@ -51,15 +49,17 @@ func (r *rawWriter) write(b []byte, block bool) (n int, err error) {
 	return r.n, r.err
 }
 
+// try uses package syscall because the race detector knows the order between its
+// writes and package net's reads.
 func (r *rawWriter) try(fd uintptr) bool {
 	for {
-		n, err := unix.Write(int(fd), r.b)
+		n, err := syscall.Write(int(fd), r.b)
 		switch err {
 		case nil:
 			r.n = n
-		case unix.EINTR:
+		case syscall.EINTR:
 			continue
-		case unix.EAGAIN:
+		case syscall.EAGAIN:
 			return !r.block
 		default:
 			r.err = err
