@@ -62,7 +62,9 @@ func rstart(t *testing.T, plain bool, svc *rsvc, opts ...grpc.ServerOption) (*Se
 	s := NewServer(opts...)
 	pb.RegisterTestServiceServer(s, svc)
 	go s.Serve(lis)
-	time.Sleep(100 * time.Millisecond)
+	if !plain {
+		waitOpen(t, s)
+	}
 	t.Cleanup(s.Stop)
 	return s, "unix://" + p
 }
@@ -203,7 +205,7 @@ func TestStreamInterceptorAlwaysRuns(t *testing.T) {
 	}}}}, struct{}{})
 	go s.Serve(lis)
 	defer s.Stop()
-	time.Sleep(100 * time.Millisecond)
+	waitOpen(t, s)
 	cc := rdial(t, "unix://"+p)
 	err := cc.Invoke(context.Background(), "/x.Y/Z", &pb.Empty{}, &pb.Empty{})
 	if status.Code(err) != codes.PermissionDenied {
