@@ -34,7 +34,7 @@ const (
 	// for as well.
 	patience = time.Second
 	// resolvePatience is the same while the target has not been resolved.
-	resolvePatience = 250 * time.Millisecond
+	resolvePatience = 500 * time.Millisecond
 )
 
 // entrance decides for one grpc.ClientConn which way its calls go, and keeps the
