@@ -54,9 +54,9 @@ test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
 	cd examples && CGO_ENABLED=1 go test -race -timeout 10m ./...
 
-test-compat: ## compare with grpc-go (make race-compat adds -race)
+test-compat: compiler ## compare with grpc-go, with -race
 	$(say) "test compatibility with grpc-go"
-	cd compat && go test -timeout 10m ./...
+	cd compat && CGO_ENABLED=1 go test -race -timeout 15m ./...
 
 test-bench: compiler ## test the benchmarks' own correctness, with -race
 	$(say) "test the benchmarks"
@@ -67,9 +67,6 @@ test-demo: build ## a short run of the demo
 	bin/stile demo --duration 6s
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
-
-race-compat: compiler ## compare with grpc-go, with -race
-	cd compat && CGO_ENABLED=1 go test -race -timeout 10m ./...
 
 check-tidy: ## see that go.mod and go.sum are tidy in each module
 	$(say) "tidy"

@@ -29,11 +29,12 @@ const (
 	// what the return to a door within a second costs: one lstat per address.
 	retryEvery = 200 * time.Millisecond
 	// patience is how long calls wait for the first attempt, and for the first after
-	// a connection was lost, before they go over gRPC; it goes on without them. A
-	// door that does not answer belongs to a server that hangs, which gRPC would wait
-	// for as well.
-	patience = time.Second
-	// resolvePatience is the same while the target has not been resolved.
+	// a connection was lost, before they go over gRPC; it goes on without them. It is
+	// what a handshake may take: a door that does not answer belongs to a server that
+	// hangs, or to a machine that does, and gRPC would wait 20 seconds for it.
+	patience = 5 * time.Second
+	// resolvePatience is the same while the target has not been resolved, from when
+	// its resolver was built.
 	resolvePatience = 500 * time.Millisecond
 )
 
@@ -51,14 +52,20 @@ type entrance struct {
 
 	mu      sync.Mutex
 	finder  *finder
-	trying  chan struct{} // closed when the attempt under way ends; nil: none
-	began   time.Time     // when it began
+	trying  *attempt // under way; nil: none
 	nextTry time.Time
 	patient bool // calls wait for the attempt under way
 	failed  bool // the last attempt found no door
 	closed  bool
 	said    map[string]bool // what the log was told
 	living  map[*clientMux]struct{}
+}
+
+// attempt is one search for a local door.
+type attempt struct {
+	searching chan struct{} // closed when the resolver is there
+	since     time.Time     // when searching was closed
+	done      chan struct{} // closed at the end
 }
 
 func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
@@ -174,29 +181,42 @@ func (e *entrance) look(ctx context.Context) *clientMux {
 		e.mu.Unlock()
 		return m
 	}
-	done := e.trying
-	if done == nil {
-		now := time.Now()
-		if e.closed || now.Before(e.nextTry) {
+	a := e.trying
+	if a == nil {
+		if e.closed || time.Now().Before(e.nextTry) {
 			e.mu.Unlock()
 			return nil
 		}
-		done = make(chan struct{})
-		e.trying, e.began, e.patient = done, now, !e.failed
-		go e.try(done)
+		a = &attempt{searching: make(chan struct{}), done: make(chan struct{})}
+		e.trying, e.patient = a, !e.failed
+		go e.try(a)
 	}
-	began, patient := e.began, e.patient
+	patient := e.patient
 	e.mu.Unlock()
 	if !patient {
 		return nil
 	}
-	if !waitFor(ctx, done, time.Until(began.Add(resolvePatience))) && e.resolved() {
-		waitFor(ctx, done, time.Until(began.Add(patience)))
-	}
+	e.await(ctx, a)
 	if m := e.mux.Load(); m != nil && !m.closed.Load() {
 		return m
 	}
 	return nil
+}
+
+// await waits for the end of an attempt as long as that is reasonable.
+func (e *entrance) await(ctx context.Context, a *attempt) {
+	select {
+	case <-a.searching:
+	case <-ctx.Done():
+		return
+	}
+	if waitFor(ctx, a.done, time.Until(a.since.Add(resolvePatience))) {
+		return
+	}
+	if e.resolved() && waitFor(ctx, a.done, time.Until(a.since.Add(patience))) {
+		return
+	}
+	e.log.Debug("stile: a call does not wait for the local door", "target", e.cc.Target(), "waited", time.Since(a.since), "resolved", e.resolved())
 }
 
 // waitFor reports whether done closed within d and before the end of ctx.
@@ -220,9 +240,15 @@ func (e *entrance) resolved() bool {
 }
 
 // try makes one attempt; it owns e.trying.
-func (e *entrance) try(done chan struct{}) {
-	defer close(done)
-	m := e.attempt()
+func (e *entrance) try(a *attempt) {
+	defer close(a.done)
+	f := e.find()
+	a.since = time.Now()
+	close(a.searching)
+	var m *clientMux
+	if f != nil {
+		m = e.knock(f)
+	}
 	e.mu.Lock()
 	e.trying, e.nextTry, e.failed = nil, time.Now().Add(retryEvery), m == nil
 	if e.closed {
@@ -241,14 +267,10 @@ func (e *entrance) try(done chan struct{}) {
 	e.mu.Unlock()
 }
 
-// attempt resolves the target if need be and knocks at each address.
-func (e *entrance) attempt() *clientMux {
+// knock waits for the target to be resolved and knocks at each address.
+func (e *entrance) knock(f *finder) *clientMux {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	f := e.find()
-	if f == nil {
-		return nil
-	}
 	places, reason := f.places(ctx)
 	if reason != "" {
 		e.sayOnce("calls go over gRPC", "reason", reason)
@@ -320,6 +342,7 @@ func socketsOnly() bool { return os.Getenv("STILE_TRANSPORT") == "unix" }
 func (e *entrance) heed(addr string, err error) {
 	for _, usual := range usualMisses {
 		if errors.Is(err, usual) {
+			e.log.Debug("stile: no local door", "target", e.cc.Target(), "address", addr, "error", err)
 			return
 		}
 	}

@@ -51,7 +51,7 @@ func (d *driver) runPlan(ctx context.Context, p plan, progress io.Writer) ([]row
 	for round := range p.rounds {
 		for i, c := range p.cells {
 			for _, peer := range p.orderOf(round, i) {
-				s, err := d.runPair(ctx, peer, job{Peer: peer.name, Cell: c, Warmup: p.warmup, Window: p.window})
+				s, err := d.runPair(ctx, peer, job{Peer: peer.name, Cell: c, Warmup: p.warmup, Window: p.window, Profiles: p.profiles})
 				if err != nil {
 					return nil, fmt.Errorf("%s, %s, round %d: %w", peer.name, c, round+1, err)
 				}

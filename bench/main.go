@@ -41,6 +41,7 @@ func optionsOf(args []string) (o options, err error) {
 	f.IntVar(&o.rounds, "rounds", 3, "rounds")
 	seconds := f.Float64("seconds", 1, "measured seconds of each run")
 	warmup := f.Float64("warmup", 0.3, "seconds of calls before each measured window")
+	f.StringVar(&o.profiles, "profiles", "", "existing folder for CPU profiles of both processes of each run; empty for none")
 	f.StringVar(&o.json, "json", "results/latest.json", "file for the rows; empty for none")
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -38,6 +38,8 @@ type plan struct {
 	rounds int
 	warmup time.Duration
 	window time.Duration
+
+	profiles string // folder for CPU profiles; "": none
 }
 
 const (

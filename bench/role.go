@@ -38,6 +38,8 @@ type job struct {
 	Window  time.Duration `json:"window"`
 	Limit   time.Duration `json:"limit"`   // the client gives up after it
 	Address string        `json:"address"` // where the server listens
+
+	Profiles string `json:"profiles,omitempty"` // folder for CPU profiles of the window
 }
 
 // sample is what the client measured in one run.
@@ -141,12 +143,21 @@ func runServer(p peer, j job, ctl control) error {
 	if err := ctl.send(at); err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
+	prof := profile{}
 	for {
 		var border string
 		if err := ctl.receive(&border); errors.Is(err, io.EOF) {
 			return stop()
 		} else if err != nil {
 			return fmt.Errorf("control: %w", err)
+		}
+		if border == "begin" {
+			err = prof.start(j, "server")
+		} else {
+			err = prof.stop()
+		}
+		if err != nil {
+			return err
 		}
 		u, err := readUsage(border == "end")
 		if err != nil {
@@ -222,8 +233,12 @@ func measure(c client, j job, ctl control) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	prof := profile{}
+	if err := prof.start(j, "client"); err != nil {
+		return nil, err
+	}
 	w, err := l.run(j.Window)
-	if err != nil {
+	if err = errors.Join(err, prof.stop()); err != nil {
 		return nil, err
 	}
 	server1, client1, err := readBoth(ctl, "end")

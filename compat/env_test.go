@@ -166,7 +166,7 @@ func (e *env) checkLocal() {
 		return
 	}
 	if n := e.lis.accepted.Load(); n != 0 {
-		e.t.Errorf("not local: %d HTTP/2 connection(s) accepted", n)
+		e.t.Errorf("not local: %d HTTP/2 connection(s) accepted\n%s", n, journal.about(e.path))
 	}
 }
 

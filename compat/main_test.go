@@ -1,7 +1,9 @@
 package compat
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ func TestMain(m *testing.M) {
 	if runChild() {
 		return
 	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(&journal, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	code := m.Run()
 	printSummary()
 	if err := goleak.Find(); err != nil {
@@ -20,6 +23,40 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// journal is the end of what the library logged, for cases that fail.
+var journal logTail
+
+// logTail keeps the last lines written to it.
+type logTail struct {
+	mu    sync.Mutex
+	lines [][]byte
+}
+
+const tailLines = 200
+
+func (l *logTail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) == tailLines {
+		l.lines = l.lines[1:]
+	}
+	l.lines = append(l.lines, bytes.Clone(p))
+	return len(p), nil
+}
+
+// about returns the lines that mention what.
+func (l *logTail) about(what string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out bytes.Buffer
+	for _, line := range l.lines {
+		if bytes.Contains(line, []byte(what)) {
+			out.Write(line)
+		}
+	}
+	return out.String()
 }
 
 // tally counts a suite's cases: how many there are, how often they ran and
