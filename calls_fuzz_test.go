@@ -144,8 +144,8 @@ func FuzzServerFrames(f *testing.F) {
 		soon(t, "a handler", d.handlers.Wait)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if len(c.streams) != 0 || c.active != 0 || c.parts.size != 0 || len(c.parts.parts) != 0 {
-			t.Fatalf("%d calls, %d active and %d bytes of parts are left", len(c.streams), c.active, c.parts.size)
+		if c.streams.size != 0 || c.active != 0 || c.parts.size != 0 || len(c.parts.parts) != 0 {
+			t.Fatalf("%d calls, %d active and %d bytes of parts are left", c.streams.size, c.active, c.parts.size)
 		}
 	})
 }
@@ -220,8 +220,8 @@ func FuzzClientFrames(f *testing.F) {
 		soon(t, "a call", calls.Wait)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if len(m.streams) != 0 || len(m.slots) != 0 {
-			t.Fatalf("%d calls and %d slots are left", len(m.streams), len(m.slots))
+		if m.streams.size != 0 || len(m.slots) != 0 {
+			t.Fatalf("%d calls and %d slots are left", m.streams.size, len(m.slots))
 		}
 	})
 }

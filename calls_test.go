@@ -301,7 +301,7 @@ func TestGracefulStopWaits(t *testing.T) {
 		n := 0
 		for conn := range d.conns {
 			conn.mu.Lock()
-			n += len(conn.streams)
+			n += conn.streams.size
 			conn.mu.Unlock()
 		}
 		d.mu.Unlock()

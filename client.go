@@ -147,7 +147,7 @@ var streamPool = sync.Pool{New: func() any { return new(clientStream) }}
 // recycle makes s ready for the pool.
 func (s *clientStream) recycle() {
 	s.mux, s.ctx, s.cancel, s.desc, s.stats = nil, nil, nil, nil, nil
-	s.opened, s.sentLast, s.encodingSet, s.received = false, false, false, false
+	s.opened, s.sentLast, s.encodingSet, s.received, s.whole = false, false, false, false, false
 	s.headerSeen.Store(false)
 	s.in.clear()
 	s.call = wire.Call{}
@@ -167,13 +167,27 @@ func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req,
 	}
 	err := errPanic
 	defer func() {
-		s.finish(err)
+		if s.whole {
+			s.settle(err)
+		} else {
+			s.finish(err)
+		}
 		if err != errPanic {
 			s.recycle()
 		}
 	}()
 	err = s.roundTrip(m, req, reply)
 	return err
+}
+
+// settle is finish for a call whose whole response was read: nothing is left of it
+// on the connection but its place in the table.
+func (s *clientStream) settle(err error) {
+	s.mux.forget(s.id)
+	s.after(err)
+	if s.cancel != nil {
+		s.cancel()
+	}
 }
 
 // errPanic is the outcome of a call during which the caller's codec panicked.
@@ -199,6 +213,14 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	p.free()
 	if err != nil && !errors.Is(err, errStreamDone) { // done: the server answered before it had all
 		return s.startError(err)
+	}
+	var msg message
+	if msg, s.whole = s.in.readReply(s.ctx, s.maxRecv); s.whole {
+		defer msg.release()
+		if err := s.take(&msg, reply); err != nil {
+			return err
+		}
+		return s.endStatus(nil)
 	}
 	if err := s.recv(reply); err != nil {
 		if err == io.EOF {

@@ -45,12 +45,14 @@ type clientMux struct {
 	down          chan struct{}    // closed with closed
 
 	mu      sync.Mutex // held for short sections only, never while writing
-	streams map[uint64]*clientStream
+	streams table[clientStream]
 	parts   partTable
-	waiters atomic.Int32
-	opening int   // streams entered whose first frame is not written
-	leaving bool  // the server's GoAway has come
 	cause   error // why the connection ended
+
+	waiters atomic.Int32
+	opening atomic.Int32 // streams being entered, or whose first frame is not written
+	leaving atomic.Bool  // the server's GoAway has come, or the address is not the target's any more
+	bye     atomic.Bool  // GoAway was acknowledged
 }
 
 // muxes counts the connections of the process. Each numbers its calls in a range of
@@ -65,7 +67,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	own := &e.set
 	m := &clientMux{
 		conn: conn, place: p, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
-		onDown: e.down, onGone: e.gone, down: make(chan struct{}), streams: map[uint64]*clientStream{},
+		onDown: e.down, onGone: e.gone, down: make(chan struct{}),
 	}
 	m.peer = peerOf(conn.Info(), p.addr, nearOf(p.addr))
 	m.ctx = context.Background()
@@ -83,56 +85,64 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 }
 
 // open enters s in the table. It waits for a free slot when the server limits
-// the number of streams, until done closes. errRefused: no new calls here.
-func (m *clientMux) open(s *clientStream, done <-chan struct{}) error {
+// the number of streams, until ctx ends. errRefused: no new calls here.
+func (m *clientMux) open(ctx context.Context, s *clientStream) error {
 	if m.slots != nil {
 		select {
 		case m.slots <- struct{}{}:
 		case <-m.down:
 			return errRefused
-		case <-done:
+		case <-ctx.Done():
 			return transport.ErrCanceled
 		}
 	}
 	s.mux, s.id = m, m.lastID.Add(1)
 	s.in.init(s.id, m.conn, &m.waiters)
 	s.out.init(s.id, m.conn)
+	m.opening.Add(1)
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed.Load() {
-		if m.slots != nil {
-			<-m.slots
-		}
-		return errRefused
+	open := !m.closed.Load()
+	if open {
+		m.streams.put(s.id, s)
 	}
-	m.streams[s.id] = s
-	m.opening++
-	return nil
+	m.mu.Unlock()
+	if open {
+		return nil
+	}
+	m.opened()
+	if m.slots != nil {
+		<-m.slots
+	}
+	return errRefused
 }
 
 // opened follows an open once the stream's first frame is written, or never will
 // be. The server's GoAway is acknowledged when no such frame is to come.
+//
+// opening is counted up before closed is looked at and closed is set before
+// opening is, so either the stream is refused or the GoAway waits for it.
 func (m *clientMux) opened() {
-	m.mu.Lock()
-	m.opening--
-	last := m.opening == 0 && m.leaving
-	m.mu.Unlock()
-	if last {
-		go m.sayGoAway() // ends with the write or the connection
+	if m.opening.Add(-1) == 0 && m.leaving.Load() {
+		m.sayGoAway()
 	}
 }
 
+// sayGoAway does not wait for the server to read it.
 func (m *clientMux) sayGoAway() {
-	_ = m.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
+	if m.bye.Swap(true) {
+		return
+	}
+	go func() { // ends with the write or the connection
+		_ = m.conn.Write(nil, wire.Header{Type: wire.TypeGoAway}, nil, nil)
+	}()
 }
 
 // forget removes a stream whose call is over. Only the first call for an id counts.
 func (m *clientMux) forget(id uint64) {
 	m.mu.Lock()
-	_, ok := m.streams[id]
-	delete(m.streams, id)
+	ok := m.streams.remove(id)
 	m.parts.drop(id)
-	over := m.leaving && len(m.streams) == 0
+	over := m.streams.size == 0 && m.leaving.Load()
 	m.mu.Unlock()
 	if ok && m.slots != nil {
 		<-m.slots
@@ -142,10 +152,11 @@ func (m *clientMux) forget(id uint64) {
 	}
 }
 
-func (m *clientMux) stream(id uint64) *clientStream {
+// stream returns the call, or nil, and whether parts of sections have come for any.
+func (m *clientMux) stream(id uint64) (s *clientStream, parts bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.streams[id]
+	return m.streams.get(id), m.parts.size > 0
 }
 
 // HandleFrame implements [transport.Handler].
@@ -161,19 +172,19 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		m.drain()
 		return nil
 	}
-	s := m.stream(h.Stream)
+	s, parts := m.stream(h.Stream)
 	if s == nil { // late: the call is over on this side
 		b.Release()
 		return nil
 	}
 	switch h.Type {
 	case wire.TypeStream:
-		return m.handleStream(s, h, b)
+		return m.handleStream(s, h, b, parts)
 	case wire.TypePart:
 		defer b.Release()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.streams[h.Stream] == nil {
+		if m.streams.get(h.Stream) == nil {
 			return nil
 		}
 		return m.parts.add(h.Stream, b.B)
@@ -197,9 +208,9 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 	return errProtocol("frame type %d from the server", h.Type)
 }
 
-func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf) error {
+func (m *clientMux) handleStream(s *clientStream, h wire.Header, b *wire.Buf, parts bool) error {
 	payload := b.B
-	if h.Flags&(wire.FlagHeader|wire.FlagTrailer) != 0 {
+	if parts && h.Flags&(wire.FlagHeader|wire.FlagTrailer) != 0 {
 		m.mu.Lock()
 		payload = m.parts.take(h.Stream, payload)
 		m.mu.Unlock()
@@ -302,15 +313,14 @@ func (m *clientMux) closeLocked() bool {
 func (m *clientMux) drain() {
 	m.mu.Lock()
 	first := m.closeLocked()
-	m.leaving = true
-	idle := m.opening == 0
+	m.leaving.Store(true)
 	m.mu.Unlock()
 	if !first {
 		return
 	}
 	m.onDown(m)
-	if idle {
-		go m.sayGoAway() // a handler must not write; ends with the write or the connection
+	if m.opening.Load() == 0 {
+		m.sayGoAway()
 	}
 }
 
@@ -319,16 +329,15 @@ func (m *clientMux) HandleClose(err error) {
 	m.mu.Lock()
 	first := m.closeLocked()
 	m.cause = err
-	streams := m.streams
-	m.streams = map[uint64]*clientStream{}
+	streams := m.streams.takeAll()
 	m.parts.clear()
 	m.mu.Unlock()
 	if first || errors.Is(err, transport.ErrProtocol) {
 		m.onDown(m)
 	}
-	for id, s := range streams {
-		s.out.fail(id, err)
-		s.in.fail(id, err, true)
+	for _, c := range streams {
+		c.s.out.fail(c.id, err)
+		c.s.in.fail(c.id, err, true)
 		if m.slots != nil {
 			<-m.slots
 		}
@@ -343,8 +352,8 @@ func (m *clientMux) HandleClose(err error) {
 func (m *clientMux) retire() {
 	m.mu.Lock()
 	first := m.closeLocked()
-	m.leaving = true
-	idle := len(m.streams) == 0
+	m.leaving.Store(true)
+	idle := m.streams.size == 0
 	m.mu.Unlock()
 	if first {
 		m.onDown(m)
@@ -365,10 +374,10 @@ func (m *clientMux) alive() bool {
 func (m *clientMux) abandon(err error) {
 	m.mu.Lock()
 	m.closeLocked()
-	for id, s := range m.streams {
+	m.streams.all(func(id uint64, s *clientStream) {
 		s.out.fail(id, err)
 		s.in.fail(id, err, true)
-	}
+	})
 	m.mu.Unlock()
 	_ = m.conn.Close()
 }

@@ -44,6 +44,7 @@ type clientStream struct {
 	encodingSet bool
 	headerSeen  atomic.Bool // InHeader was reported
 	received    bool        // a message was
+	whole       bool        // the response was read as a whole
 	grantRoom   [4]byte     // of the receiving goroutine
 	call        wire.Call
 	head        []byte // encoded call
@@ -58,7 +59,7 @@ var _ grpc.ClientStream = (*clientStream)(nil)
 // start opens the call on m: sections, and the first message too when msg is
 // not nil. errRefused: nothing was sent.
 func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
-	if err := m.open(s, s.ctx.Done()); err != nil {
+	if err := m.open(s.ctx, s); err != nil {
 		if s.ctx.Err() != nil {
 			return contextError(s.ctx)
 		}
@@ -78,7 +79,7 @@ func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 		b.endFlags = wire.FlagHalfClose
 	}
 	s.outHeader()
-	return s.out.send(s.ctx.Done(), &b)
+	return s.out.send(s.ctx, &b)
 }
 
 // watch ends the call when its context does.
@@ -154,7 +155,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.sentLast {
 		b.endFlags = wire.FlagHalfClose
 	}
-	if s.finished.Load() || s.out.send(s.ctx.Done(), &b) != nil {
+	if s.finished.Load() || s.out.send(s.ctx, &b) != nil {
 		return io.EOF // the status is RecvMsg's to tell
 	}
 	s.outPayload(m, &p)
@@ -174,7 +175,7 @@ func (s *clientStream) CloseSend() error {
 	}
 	s.sentLast = true
 	if !s.finished.Load() {
-		_ = s.out.send(s.ctx.Done(), &batch{endFlags: wire.FlagHalfClose})
+		_ = s.out.send(s.ctx, &batch{endFlags: wire.FlagHalfClose})
 	}
 	return nil
 }
@@ -228,8 +229,20 @@ func (s *clientStream) recv(m any) error {
 		return readError(err)
 	}
 	defer msg.release()
+	return s.unpackInto(&msg, m)
+}
+
+// take reads the header and the message of a whole response.
+func (s *clientStream) take(msg *message, m any) error {
+	if err := s.readHeader(); err != nil {
+		return err
+	}
+	return s.unpackInto(msg, m)
+}
+
+func (s *clientStream) unpackInto(msg *message, m any) error {
 	wireLen := len(msg.data)
-	size, err := s.unpack.unpack(&msg, m)
+	size, err := s.unpack.unpack(msg, m)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,10 @@ type chunk struct {
 func (in *inbox) init(id uint64, conn transport.Conn, waiters *atomic.Int32) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.initLocked(id, conn, waiters)
+}
+
+func (in *inbox) initLocked(id uint64, conn transport.Conn, waiters *atomic.Int32) {
 	in.id, in.conn, in.waiters = id, conn, waiters
 	in.chunks, in.first, in.allowed, in.consumed = in.room[:0], 0, initialWindow, 0
 	in.ended, in.err, in.over, in.waiting = false, nil, false, false
@@ -70,9 +74,9 @@ func (in *inbox) init(id uint64, conn transport.Conn, waiters *atomic.Int32) {
 
 // clear gives up what a call has left, and turns away what still comes for it.
 func (in *inbox) clear() {
-	in.discard()
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.discardLocked()
 	in.id = 0
 	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
 }
@@ -159,6 +163,10 @@ func (in *inbox) fail(id uint64, err error, over bool) {
 func (in *inbox) discard() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.discardLocked()
+}
+
+func (in *inbox) discardLocked() {
 	if in.err == nil {
 		in.err = io.ErrClosedPipe
 	}
@@ -182,9 +190,10 @@ func (in *inbox) signalLocked() {
 }
 
 // awaitLocked lets the one receiving goroutine wait until something arrives or
-// done closes. It is called with mu held and returns with mu held. A goroutine that waits alone receives for itself
-// first; among many the connection's own goroutine does better (ADR 2).
-func (in *inbox) awaitLocked(done <-chan struct{}) {
+// ctx ends. It is called with mu held and returns with mu held. A goroutine that
+// waits alone receives for itself first; among many the connection's own goroutine
+// does better (ADR 2).
+func (in *inbox) awaitLocked(ctx context.Context) {
 	alone := in.waiters.Add(1) == 1
 	defer in.waiters.Add(-1)
 	if alone {
@@ -201,6 +210,12 @@ func (in *inbox) awaitLocked(done <-chan struct{}) {
 	}
 	in.waiting = true
 	in.mu.Unlock()
+	done := ctx.Done()
+	if done == nil { // half the price of a select
+		<-in.wake
+		in.mu.Lock()
+		return
+	}
 	select {
 	case <-in.wake:
 		in.mu.Lock()
@@ -276,6 +291,32 @@ func (in *inbox) readMessage(ctx context.Context, limit int, grant func(int)) (m
 	return m, unexpected(err)
 }
 
+// readReply waits for what comes first and takes it if it is a whole response:
+// header, one message and the trailer of a call that went well, as most servers
+// send them in one frame. The end of the stream is then read too. Otherwise it
+// takes nothing.
+func (in *inbox) readReply(ctx context.Context, limit int) (m message, whole bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for !in.availableLocked() && in.endLocked(ctx) == nil {
+		in.awaitLocked(ctx)
+	}
+	if !in.hasTrailer || !in.hasHeader || in.trailer.Code != 0 || len(in.chunks)-in.first != 1 {
+		return message{}, false
+	}
+	c := &in.chunks[in.first]
+	if len(c.data) < prefixLen {
+		return message{}, false
+	}
+	size := len(c.data) - prefixLen
+	if size > limit || int(binary.BigEndian.Uint32(c.data[1:])) != size {
+		return message{}, false
+	}
+	m = message{data: c.data[prefixLen:], compressed: c.data[0], buf: c.buf}
+	in.popLocked()
+	return m, true
+}
+
 // unexpected is what an end means inside a message. The cause of a lost
 // connection may wrap io.EOF and is not one.
 func unexpected(err error) error {
@@ -332,7 +373,7 @@ func (in *inbox) waitLocked(ctx context.Context, grant func(int)) error {
 		if in.availableLocked() || in.ended || in.err != nil {
 			continue
 		}
-		in.awaitLocked(ctx.Done())
+		in.awaitLocked(ctx)
 	}
 	return nil
 }

@@ -176,20 +176,20 @@ func TestPooledStream(t *testing.T) {
 		}
 	}()
 	s := new(clientStream)
-	if err := a.open(s, nil); err != nil {
+	if err := a.open(context.Background(), s); err != nil {
 		t.Fatal(err)
 	}
 	a.opened()
 	first := s.id
-	late := a.stream(first) // as a's reader does, before it is preempted
+	late, _ := a.stream(first) // as a's reader does, before it is preempted
 	a.forget(first)
-	if err := b.open(s, nil); err != nil { // s came back from the pool
+	if err := b.open(context.Background(), s); err != nil { // s came back from the pool
 		t.Fatal(err)
 	}
 	b.opened()
 	buf := wire.GetBuf(0)
 	buf.B = append(buf.B, trailer(wire.Trailer{Code: 5})...)
-	if err := a.handleStream(late, wire.Header{Type: wire.TypeStream, Flags: wire.FlagTrailer, Stream: first}, buf); err != nil {
+	if err := a.handleStream(late, wire.Header{Type: wire.TypeStream, Flags: wire.FlagTrailer, Stream: first}, buf, false); err != nil {
 		t.Fatal(err)
 	}
 	if tr := s.in.status(); tr != nil {

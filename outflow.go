@@ -1,7 +1,9 @@
 package stile
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -30,8 +32,14 @@ var errWindowOverflow = fmt.Errorf("%w: window grows over 2 GiB", transport.ErrP
 func (o *outflow) init(id uint64, conn transport.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.initLocked(id, conn)
+}
+
+func (o *outflow) initLocked(id uint64, conn transport.Conn) {
 	o.id, o.conn, o.window, o.err = id, conn, initialWindow, nil
-	o.sent.Store(false)
+	if o.sent.Load() {
+		o.sent.Store(false)
+	}
 }
 
 // add opens the window by n bytes.
@@ -68,8 +76,27 @@ func (o *outflow) signalLocked() {
 	}
 }
 
+// doneOf returns the channel of a context, nil for a nil one.
+func doneOf(ctx context.Context) <-chan struct{} {
+	if ctx == nil {
+		return nil
+	}
+	return ctx.Done()
+}
+
+// takeAll takes want bytes of window if they are there, and tells whether.
+func (o *outflow) takeAll(want int) (bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil || o.window < want {
+		return false, o.err
+	}
+	o.window -= want
+	return true, nil
+}
+
 // take waits for window and takes up to want bytes of it, at least one.
-func (o *outflow) take(done <-chan struct{}, want int) (int, error) {
+func (o *outflow) take(ctx context.Context, want int) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
@@ -88,7 +115,7 @@ func (o *outflow) take(done <-chan struct{}, want int) (int, error) {
 		select {
 		case <-o.wake:
 			o.mu.Lock()
-		case <-done:
+		case <-doneOf(ctx):
 			o.mu.Lock()
 			return 0, transport.ErrCanceled
 		}
@@ -110,53 +137,37 @@ type batch struct {
 
 // send writes b. When it fails part of it may have been sent; the stream is then
 // to be reset.
-func (o *outflow) send(done <-chan struct{}, b *batch) error {
+func (o *outflow) send(ctx context.Context, b *batch) error {
 	total := 0
 	if b.hasMsg {
 		total = prefixLen + len(b.msg)
 	}
-	room := wire.MaxPayload - len(b.head) - len(b.end)
-	if room >= total {
-		if err := o.failed(); err != nil {
-			return err
-		}
-		if total > 0 {
-			n, err := o.take(done, total)
-			if err != nil {
-				return err
-			}
-			if n < total { // not enough window for the whole: give it back and go the long way
-				o.giveBack(n)
-				return o.sendSplit(done, b)
-			}
-		}
-		head := b.head
-		if head == nil {
-			head = o.prefix[:0]
-		}
-		return o.write(done, o.frame(b.flags|b.endFlags), b.appendPrefix(append(head, b.end...)), b.msg)
+	if wire.MaxPayload-len(b.head)-len(b.end) < total {
+		return o.sendSplit(ctx, b)
 	}
-	return o.sendSplit(done, b)
+	if ok, err := o.takeAll(total); err != nil {
+		return err
+	} else if !ok {
+		return o.sendSplit(ctx, b)
+	}
+	head := b.head
+	if head == nil {
+		head = o.prefix[:0]
+	}
+	return o.write(ctx, o.frame(b.flags|b.endFlags), b.appendPrefix(append(head, b.end...)), b.msg)
 }
 
-func (o *outflow) write(done <-chan struct{}, h wire.Header, head, body []byte) error {
-	err := o.conn.Write(done, h, head, body)
+// write sends one frame. It asks ctx for its channel only when it has to wait:
+// that is what makes the channel.
+func (o *outflow) write(ctx context.Context, h wire.Header, head, body []byte) error {
+	err := o.conn.Write(closedChan, h, head, body)
+	if errors.Is(err, transport.ErrCanceled) {
+		err = o.conn.Write(doneOf(ctx), h, head, body)
+	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)
 	}
 	return err
-}
-
-func (o *outflow) failed() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.err
-}
-
-func (o *outflow) giveBack(n int) {
-	o.mu.Lock()
-	o.window += n
-	o.mu.Unlock()
 }
 
 func (o *outflow) frame(f wire.Flags) wire.Header {
@@ -173,46 +184,46 @@ func (b *batch) appendPrefix(p []byte) []byte {
 
 // sendSplit sends b over several frames: the head, pieces of the message as the
 // window allows, the end.
-func (o *outflow) sendSplit(done <-chan struct{}, b *batch) error {
+func (o *outflow) sendSplit(ctx context.Context, b *batch) error {
 	if len(b.head) > 0 || b.flags != 0 {
-		if err := o.sendSections(done, b.flags, b.head); err != nil {
+		if err := o.sendSections(ctx, b.flags, b.head); err != nil {
 			return err
 		}
 	}
 	if b.hasMsg {
-		if err := o.sendMessage(done, b); err != nil {
+		if err := o.sendMessage(ctx, b); err != nil {
 			return err
 		}
 	}
 	if b.endFlags != 0 {
-		return o.sendSections(done, b.endFlags, b.end)
+		return o.sendSections(ctx, b.endFlags, b.end)
 	}
 	return nil
 }
 
 // sendSections sends encoded sections, in TypePart frames first where they are
 // too long for one.
-func (o *outflow) sendSections(done <-chan struct{}, flags wire.Flags, sections []byte) error {
+func (o *outflow) sendSections(ctx context.Context, flags wire.Flags, sections []byte) error {
 	for len(sections) > wire.MaxPayload {
 		h := wire.Header{Type: wire.TypePart, Stream: o.id}
-		if err := o.write(done, h, sections[:wire.MaxPayload], nil); err != nil {
+		if err := o.write(ctx, h, sections[:wire.MaxPayload], nil); err != nil {
 			return err
 		}
 		sections = sections[wire.MaxPayload:]
 	}
-	return o.write(done, o.frame(flags), sections, nil)
+	return o.write(ctx, o.frame(flags), sections, nil)
 }
 
-func (o *outflow) sendMessage(done <-chan struct{}, b *batch) error {
+func (o *outflow) sendMessage(ctx context.Context, b *batch) error {
 	prefix := b.appendPrefix(o.prefix[:0])
 	msg := b.msg
 	for len(prefix)+len(msg) > 0 {
-		n, err := o.take(done, min(len(prefix)+len(msg), wire.MaxPayload))
+		n, err := o.take(ctx, min(len(prefix)+len(msg), wire.MaxPayload))
 		if err != nil {
 			return err
 		}
 		p := min(n, len(prefix))
-		if err := o.write(done, o.frame(0), prefix[:p], msg[:n-p]); err != nil {
+		if err := o.write(ctx, o.frame(0), prefix[:p], msg[:n-p]); err != nil {
 			return err
 		}
 		prefix, msg = prefix[p:], msg[n-p:]

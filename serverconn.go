@@ -3,6 +3,7 @@ package stile
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -30,8 +31,11 @@ type serverConn struct {
 	end  context.CancelFunc
 	peer *peer.Peer
 
+	calls   wire.CallCache // the reader's
+	limited bool           // the server limits the number of calls
+
 	mu       sync.Mutex // held for short sections only, never while writing
-	streams  map[uint64]*serverStream
+	streams  table[serverStream]
 	waiters  atomic.Int32
 	slot     atomic.Pointer[worker] // one that polls for the next call
 	refusing atomic.Int32           // refusals being written
@@ -48,9 +52,10 @@ type serverConn struct {
 func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	c := &serverConn{
 		door: d, conn: conn, peer: peerOf(conn.Info(), nearOf(addr), addr),
-		streams: map[uint64]*serverStream{}, drained: make(chan struct{}),
+		drained: make(chan struct{}),
 	}
 	c.parts.limit = 2 * int(d.headerList())
+	c.limited = d.set.maxStreams != math.MaxUint32
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), c.peer))
 	c.end = cancel
 	for _, sh := range d.set.stats {
@@ -85,7 +90,7 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 	case wire.TypeReset:
 		b.Release()
 		c.mu.Lock()
-		s := c.streams[h.Stream]
+		s := c.streams.get(h.Stream)
 		c.parts.drop(h.Stream)
 		c.mu.Unlock()
 		if s != nil {
@@ -115,7 +120,7 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 func (c *serverConn) stream(id uint64) *serverStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.streams[id]
+	return c.streams.get(id)
 }
 
 // handleCall enters a new call and hands it to a worker.
@@ -124,13 +129,16 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return errProtocol("server-only flags %#x from the client", uint8(h.Flags))
 	}
+	payload := b.B
 	c.mu.Lock()
-	payload := c.parts.take(h.Stream, b.B)
+	if c.parts.size > 0 {
+		payload = c.parts.take(h.Stream, payload)
+	}
 	c.mu.Unlock()
 	section, rest, err := wire.CutSection(payload)
 	s := &serverStream{conn: c, id: h.Stream}
 	if err == nil {
-		s.call, err = wire.ParseCall(section, int(c.door.headerList()))
+		s.call, err = c.calls.Parse(section, int(c.door.headerList()))
 	}
 	if errors.Is(err, wire.ErrHeaderList) {
 		b.Release()
@@ -145,11 +153,10 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		return c.refuse(h.Stream, codes.Internal, status.Convert(err).Message())
 	}
 	s.cc.stream = s
-	s.in.init(h.Stream, c.conn, &c.waiters)
-	s.out.init(h.Stream, c.conn)
+	s.in.initLocked(h.Stream, c.conn, &c.waiters) // nobody else knows s yet
+	s.out.initLocked(h.Stream, c.conn)
 	c.mu.Lock()
-	switch {
-	case c.streams[h.Stream] != nil:
+	if c.streams.get(h.Stream) != nil {
 		err = errProtocol("call %d opened twice", h.Stream)
 	}
 	full := c.active >= c.door.set.maxStreams
@@ -161,8 +168,10 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		}
 		return err
 	}
-	c.streams[h.Stream] = s
-	c.active++
+	c.streams.put(h.Stream, s)
+	if c.limited {
+		c.active++
+	}
 	c.mu.Unlock()
 	c.door.handlers.Add(1)
 	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
@@ -203,6 +212,9 @@ func (c *serverConn) refuse(id uint64, code codes.Code, msg string) error {
 // ending frees the place of a call that the client counts as over, or will when it
 // has the status that is about to be sent: it may open another one then.
 func (c *serverConn) ending(s *serverStream) {
+	if !c.limited {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !s.freed {
@@ -215,7 +227,7 @@ func (c *serverConn) ending(s *serverStream) {
 func (c *serverConn) forget(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.streams, id)
+	c.streams.remove(id)
 	c.idleLocked()
 }
 
@@ -252,7 +264,7 @@ func (c *serverConn) seal() {
 }
 
 func (c *serverConn) idleLocked() {
-	if c.sealed && len(c.streams) == 0 && !c.isIdle {
+	if c.sealed && c.streams.size == 0 && !c.isIdle {
 		c.isIdle = true
 		close(c.drained)
 	}
@@ -269,13 +281,12 @@ func (c *serverConn) waitDrained() {
 // HandleClose implements [transport.Handler].
 func (c *serverConn) HandleClose(err error) {
 	c.mu.Lock()
-	streams := c.streams
-	c.streams = map[uint64]*serverStream{}
+	streams := c.streams.takeAll()
 	c.sealed = true
 	c.parts.clear()
 	c.mu.Unlock()
-	for _, s := range streams {
-		s.lost(err)
+	for _, call := range streams {
+		call.s.lost(err)
 	}
 	c.end()
 	for _, sh := range c.door.set.stats {

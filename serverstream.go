@@ -40,6 +40,8 @@ type serverStream struct {
 	headerSent bool
 	done       bool // the status was sent
 	grantRoom  [4]byte
+	headRoom   [32]byte // of the last frame: header section, trailer section, prefix
+	endRoom    [16]byte
 }
 
 var (
@@ -104,7 +106,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 	head := s.takeHeaderLocked(nil)
 	s.mu.Unlock()
 	s.outHeader()
-	if err := s.out.send(s.ctx.Done(), &batch{flags: wire.FlagHeader, head: head}); err != nil {
+	if err := s.out.send(s.ctx, &batch{flags: wire.FlagHeader, head: head}); err != nil {
 		return s.sendError(err)
 	}
 	return nil
@@ -160,7 +162,7 @@ func (s *serverStream) sendMsg(m any) error {
 	if b.flags != 0 {
 		s.outHeader()
 	}
-	if err := s.out.send(s.ctx.Done(), &b); err != nil {
+	if err := s.out.send(s.ctx, &b); err != nil {
 		return s.sendError(err)
 	}
 	s.outPayload(m, &p)
@@ -252,8 +254,6 @@ func (s *serverStream) writeStatus(st *status.Status) error {
 
 // finish sends b and the status behind it.
 func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) error {
-	room := wire.GetBuf(256)
-	defer room.Release()
 	s.mu.Lock()
 	if s.done {
 		s.mu.Unlock()
@@ -262,21 +262,21 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 	s.done = true
 	sendHeader := !s.headerSent && (b.hasMsg || len(s.header) > 0)
 	if sendHeader {
-		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(room.B[:0:128])
+		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(s.headRoom[:0])
 	}
 	t := trailerOf(st, s.trailer)
 	s.mu.Unlock()
 	b.endFlags = wire.FlagTrailer
-	b.end = wire.EndSection(wire.AppendTrailer(wire.BeginSection(room.B[128:128]), &t), 0)
+	b.end = wire.EndSection(wire.AppendTrailer(wire.BeginSection(s.endRoom[:0]), &t), 0)
 	if sendHeader {
 		s.outHeader()
 	}
 	s.conn.ending(s)
-	var done <-chan struct{} // a status is sent even when the deadline has passed
+	var ctx context.Context // a status is sent even when the deadline has passed
 	if b.hasMsg {
-		done = s.ctx.Done()
+		ctx = s.ctx
 	}
-	err := s.out.send(done, b)
+	err := s.out.send(ctx, b)
 	if err != nil {
 		if !b.hasMsg {
 			return s.sendError(err)

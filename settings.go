@@ -81,8 +81,10 @@ func (p *partTable) take(id uint64, last []byte) []byte {
 }
 
 func (p *partTable) drop(id uint64) {
-	p.size -= p.parts[id].cost
-	delete(p.parts, id)
+	if p.size > 0 {
+		p.size -= p.parts[id].cost
+		delete(p.parts, id)
+	}
 }
 
 func (p *partTable) clear() { p.parts, p.size = nil, 0 }

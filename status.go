@@ -47,6 +47,9 @@ func trailerOf(st *status.Status, md metadata.MD) wire.Trailer {
 	if !utf8.ValidString(t.Message) {
 		t.Message = string([]rune(t.Message)) // a replacement character for each bad byte
 	}
+	if st.Code() == codes.OK { // has no details
+		return t
+	}
 	if p := st.Proto(); len(p.GetDetails()) > 0 {
 		b, err := proto.Marshal(p)
 		if err == nil {

@@ -10,7 +10,7 @@ import (
 
 const (
 	// spinYield is how long a spin keeps the processor from other goroutines.
-	spinYield = 2 * time.Microsecond
+	spinYield = 20 * time.Microsecond
 	// spaceSpin bounds a spin for space: the time to read a few large frames.
 	spaceSpin = 20 * time.Microsecond
 	// spinChecks looks at the ring with spinPause between lie between two looks
