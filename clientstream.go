@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,7 @@ func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 		return status.Errorf(codes.Internal, "header list size to send violates the maximum size (%d bytes) set by server", m.settings.maxHeaderList)
 	}
 	s.head = wire.EndSection(wire.AppendCall(wire.BeginSection(s.head[:0]), &s.call), 0)
+	s.head = slices.Grow(s.head, prefixLen) // kept, so that the next call finds the room
 	b := batch{flags: wire.FlagCall, head: s.head}
 	if msg != nil {
 		b.hasMsg, b.msg, b.gzipped = true, msg.data, msg.compressed

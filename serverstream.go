@@ -264,6 +264,9 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 	if sendHeader {
 		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(s.headRoom[:0])
 	}
+	if b.head == nil {
+		b.head = s.headRoom[:0]
+	}
 	t := trailerOf(st, s.trailer)
 	s.mu.Unlock()
 	b.endFlags = wire.FlagTrailer
