@@ -194,6 +194,7 @@ func (s *clientStream) settle(err error) {
 var errPanic = status.Error(codes.Internal, "stile: panic during the call")
 
 func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
+	s.pack.lender = m.lender
 	p, err := s.pack.pack(req)
 	if err == nil {
 		err = checkSize(len(p.data), s.maxSend)
@@ -246,6 +247,7 @@ func (e *entrance) newStream(ctx context.Context, m *clientMux, desc *grpc.Strea
 		s.finish(err)
 		return nil, err
 	}
+	s.pack.lender = m.lender
 	s.watch()
 	return s, nil
 }

@@ -31,6 +31,7 @@ func errProtocol(format string, args ...any) error {
 // clientMux is the client's side of one connection: the table of its calls.
 type clientMux struct {
 	conn          transport.Conn
+	lender        transport.Lender // conn, if it is one
 	place         place
 	settings      settings // the server's
 	maxHeaderList uint32   // bytes of response metadata; 0: no limit of its own
@@ -69,6 +70,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 		conn: conn, place: p, settings: s, stats: own.stats, maxHeaderList: own.maxHeaderList,
 		onDown: e.down, onGone: e.gone, down: make(chan struct{}),
 	}
+	m.lender, _ = conn.(transport.Lender)
 	m.peer = peerOf(conn.Info(), p.addr, nearOf(p.addr))
 	m.ctx = context.Background()
 	for _, sh := range m.stats {

@@ -73,10 +73,11 @@ func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 	}
 	s.head = wire.EndSection(wire.AppendCall(wire.BeginSection(s.head[:0]), &s.call), 0)
 	s.head = slices.Grow(s.head, prefixLen) // kept, so that the next call finds the room
-	b := batch{flags: wire.FlagCall, head: s.head}
+	var b batch
 	if msg != nil {
-		b.hasMsg, b.msg, b.gzipped = true, msg.data, msg.compressed
+		b = msg.batch()
 	}
+	b.flags, b.head = wire.FlagCall, s.head
 	if last {
 		b.endFlags = wire.FlagHalfClose
 	}
@@ -153,7 +154,7 @@ func (s *clientStream) SendMsg(m any) error {
 		return err
 	}
 	defer p.free()
-	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	b := p.batch()
 	if s.sentLast {
 		b.endFlags = wire.FlagHalfClose
 	}

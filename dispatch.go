@@ -146,7 +146,7 @@ func (s *serverStream) setCodec() *status.Status {
 			codec = codecFor("proto")
 		}
 	}
-	s.pack = packer{codec: codec}
+	s.pack = packer{codec: codec, lender: s.conn.lend}
 	s.unpack = unpacker{codec: codec, limit: set.maxRecv, server: true}
 	name := s.call.Encoding
 	s.unpack.setEncoding(name, set.dc)

@@ -107,21 +107,43 @@ func (in *inbox) deliver(id uint64, d *delivery) error {
 	if d.hasHeader && !in.hasHeader {
 		in.header, in.hasHeader, in.headerSize = d.header, true, d.headerSize
 	}
-	if len(d.data) == 0 {
-		d.buf.Release()
-	} else {
-		in.allowed -= len(d.data)
-		if in.allowed < 0 {
-			d.buf.Release()
-			return errWindow
-		}
-		in.addLocked(d.buf, d.data)
+	if err := in.queueLocked(d.buf, d.data); err != nil {
+		return err
 	}
 	in.ended, in.trailer, in.hasTrailer = d.ended, d.trailer, d.hasTrailer
 	if in.over = d.ended; !d.ended {
 		in.err = d.err
 	}
 	in.signalLocked()
+	return nil
+}
+
+// queueLocked queues data, a part of buf at its end, and buf's tail. It owns buf. A
+// tail may overdraw the window, once it is open at all: it takes no memory of ours.
+func (in *inbox) queueLocked(buf *wire.Buf, data []byte) error {
+	tail := buf.Tail
+	buf.Tail = nil
+	ok := in.allowed >= len(data)
+	if tail != nil {
+		ok = in.allowed > 0
+		in.allowed -= len(tail.B)
+	}
+	in.allowed -= len(data)
+	if !ok || len(data) == 0 {
+		buf.Release()
+	} else {
+		in.addLocked(buf, data)
+	}
+	switch {
+	case tail == nil:
+	case ok:
+		in.addLocked(tail, tail.B)
+	default:
+		tail.Release()
+	}
+	if !ok {
+		return errWindow
+	}
 	return nil
 }
 
@@ -240,6 +262,9 @@ type message struct {
 	buf        *wire.Buf
 }
 
+// borrowed reports whether the peer can still change data.
+func (m *message) borrowed() bool { return m.buf != nil && m.buf.Borrowed() }
+
 func (m *message) release() {
 	if m.buf != nil {
 		m.buf.Release()
@@ -301,18 +326,28 @@ func (in *inbox) readReply(ctx context.Context, limit int) (m message, whole boo
 	for !in.availableLocked() && in.endLocked(ctx) == nil {
 		in.awaitLocked(ctx)
 	}
-	if !in.hasTrailer || !in.hasHeader || in.trailer.Code != 0 || len(in.chunks)-in.first != 1 {
+	if !in.hasTrailer || !in.hasHeader || in.trailer.Code != 0 || !in.availableLocked() {
 		return message{}, false
 	}
-	c := &in.chunks[in.first]
+	c := in.chunks[in.first]
 	if len(c.data) < prefixLen {
 		return message{}, false
 	}
-	size := len(c.data) - prefixLen
-	if size > limit || int(binary.BigEndian.Uint32(c.data[1:])) != size {
+	prefix, body := c.data[:prefixLen], c.data[prefixLen:]
+	lent := len(body) == 0 && len(in.chunks)-in.first == 2
+	if lent {
+		body = in.chunks[in.first+1].data
+	}
+	size := int(binary.BigEndian.Uint32(prefix[1:]))
+	if size > limit || size != len(body) || !lent && len(in.chunks)-in.first != 1 {
 		return message{}, false
 	}
-	m = message{data: c.data[prefixLen:], compressed: c.data[0], buf: c.buf}
+	m = message{data: body, compressed: prefix[0], buf: c.buf}
+	if lent {
+		in.popLocked()
+		c.buf.Release()
+		m.buf = in.chunks[in.first].buf
+	}
 	in.popLocked()
 	return m, true
 }

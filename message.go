@@ -3,6 +3,7 @@ package stile
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"reflect"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -23,7 +25,13 @@ type packer struct {
 	codec messageCodec
 	cp    grpc.Compressor     // deprecated interface; wins over comp
 	comp  encoding.Compressor // nil: none
+
+	lender transport.Lender // lends memory for large messages; nil: nobody does
 }
+
+// minLoan is the size from which a message is marshalled into lent memory and read
+// where it lies, in bytes. A smaller one is copied for less than that costs.
+const minLoan = 8 << 10
 
 // packed is an encoded message. free gives its buffers back.
 type packed struct {
@@ -33,9 +41,15 @@ type packed struct {
 	slices     mem.BufferSlice
 	flat       mem.Buffer
 	buf        *wire.Buf
+
+	lender transport.Lender // data is the loan's
+	loan   transport.Loan
 }
 
 func (p *packed) free() {
+	if p.lender != nil {
+		p.lender.Return(p.loan)
+	}
 	if p.buf != nil {
 		p.buf.Release()
 	}
@@ -44,6 +58,15 @@ func (p *packed) free() {
 	}
 	p.slices.Free()
 	*p = packed{}
+}
+
+// batch is what sends p as a message.
+func (p *packed) batch() batch {
+	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	if p.lender != nil {
+		b.lent = p
+	}
+	return b
 }
 
 // pack encodes and compresses m. Errors are gRPC statuses.
@@ -56,6 +79,7 @@ func (k *packer) pack(m any) (packed, error) {
 	}
 	p, err := k.encode(m)
 	if err != nil {
+		p.free()
 		return packed{}, status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err.Error())
 	}
 	if uint64(p.size) > math.MaxUint32 {
@@ -77,10 +101,7 @@ func (k *packer) pack(m any) (packed, error) {
 func (k *packer) encode(m any) (packed, error) {
 	if k.codec == protoCodec {
 		if pm := protoMessage(m); pm != nil {
-			size := proto.Size(pm)
-			buf := wire.GetBuf(size)
-			data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf.B[:0], pm)
-			return packed{data: data, size: len(data), buf: buf}, err
+			return k.encodeProto(pm)
 		}
 	}
 	slices, err := k.codec.Marshal(m)
@@ -97,6 +118,36 @@ func (k *packer) encode(m any) (packed, error) {
 		p.data = p.flat.ReadOnlyData()
 	}
 	return p, nil
+}
+
+// encodeProto marshals into lent memory where that pays, else into a pooled buffer.
+func (k *packer) encodeProto(m proto.Message) (p packed, err error) {
+	size := proto.Size(m)
+	var room []byte
+	if size >= minLoan && k.lender != nil && k.cp == nil && k.comp == nil {
+		if loan, ok := k.lender.Lend(size); ok {
+			p.lender, p.loan, room = k.lender, loan, loan.B
+		}
+	}
+	if room == nil {
+		p.buf = wire.GetBuf(size)
+		room = p.buf.B
+	}
+	marshalled := false
+	defer func() {
+		if !marshalled { // the message's own code panicked
+			p.free()
+		}
+	}()
+	data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(room[:0], m)
+	marshalled = true
+	p.data, p.size = data, len(data)
+	if p.lender != nil && len(data) != size { // the message was changed meanwhile
+		p.data = bytes.Clone(data)
+		p.lender.Return(p.loan)
+		p.lender = nil
+	}
+	return p, err
 }
 
 // protoMessage returns m as a message of the current protobuf API, or nil.
@@ -159,6 +210,9 @@ func (u *unpacker) unpack(msg *message, m any) (int, error) {
 	case 0:
 	case 1:
 		var err error
+		if msg.borrowed() {
+			data = bytes.Clone(data)
+		}
 		if data, err = u.decompress(data); err != nil {
 			return 0, err
 		}
@@ -167,7 +221,7 @@ func (u *unpacker) unpack(msg *message, m any) (int, error) {
 	}
 	if u.codec == protoCodec {
 		if pm := protoMessage(m); pm != nil {
-			if err := proto.Unmarshal(data, pm); err != nil {
+			if err := unmarshal(data, pm, msg.borrowed()); err != nil {
 				return 0, unmarshalError(err)
 			}
 			return len(data), nil
@@ -184,6 +238,20 @@ func (u *unpacker) unpack(msg *message, m any) (int, error) {
 		return 0, unmarshalError(err)
 	}
 	return len(data), nil
+}
+
+// unmarshal is proto.Unmarshal. Of borrowed data the peer can change every byte
+// between two looks: package proto checks every length against the slice it has, so
+// the worst is a message that makes no sense, or a panic.
+func unmarshal(data []byte, m proto.Message, borrowed bool) (err error) {
+	if borrowed {
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("the message was changed while it was read: %v", r)
+			}
+		}()
+	}
+	return proto.Unmarshal(data, m)
 }
 
 func unmarshalError(err error) error {

@@ -131,6 +131,7 @@ type batch struct {
 	msg      []byte     // message without prefix
 	hasMsg   bool
 	gzipped  byte       // first byte of the message's prefix
+	lent     *packed    // msg is its loan; send takes it over if it sends it
 	endFlags wire.Flags // FlagTrailer or FlagHalfClose, sent with the last byte
 	end      []byte     // encoded Trailer section
 }
@@ -141,6 +142,9 @@ func (o *outflow) send(ctx context.Context, b *batch) error {
 	total := 0
 	if b.hasMsg {
 		total = prefixLen + len(b.msg)
+	}
+	if b.lent != nil && len(b.head)+len(b.end)+prefixLen <= wire.MaxPayload-loanRoom {
+		return o.sendLent(ctx, b, total)
 	}
 	if wire.MaxPayload-len(b.head)-len(b.end) < total {
 		return o.sendSplit(ctx, b)
@@ -155,6 +159,33 @@ func (o *outflow) send(ctx context.Context, b *batch) error {
 		head = o.prefix[:0]
 	}
 	return o.write(ctx, o.frame(b.flags|b.endFlags), b.appendPrefix(append(head, b.end...)), b.msg)
+}
+
+// loanRoom is what a connection wants of a payload for itself when it sends a loan.
+const loanRoom = 8
+
+// sendLent sends a message that lies in lent memory, in one frame, once the window is
+// open at all.
+func (o *outflow) sendLent(ctx context.Context, b *batch, total int) error {
+	if _, err := o.take(ctx, 1); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.window -= total - 1
+	o.mu.Unlock()
+	head := b.appendPrefix(append(b.head, b.end...))
+	p := b.lent
+	err := p.lender.WriteLoan(closedChan, o.frame(b.flags|b.endFlags), head, p.loan)
+	if errors.Is(err, transport.ErrCanceled) {
+		err = p.lender.WriteLoan(doneOf(ctx), o.frame(b.flags|b.endFlags), head, p.loan)
+	}
+	if err == nil {
+		p.lender = nil // the peer's now
+		if !o.sent.Load() {
+			o.sent.Store(true)
+		}
+	}
+	return err
 }
 
 // write sends one frame. It asks ctx for its channel only when it has to wait:

@@ -27,7 +27,8 @@ const goAwayPatience = time.Second
 type serverConn struct {
 	door *door
 	conn transport.Conn
-	ctx  context.Context // of the connection; holds the peer and handlers' tags
+	lend transport.Lender // conn, if it is one
+	ctx  context.Context  // of the connection; holds the peer and handlers' tags
 	end  context.CancelFunc
 	peer *peer.Peer
 
@@ -54,6 +55,7 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 		door: d, conn: conn, peer: peerOf(conn.Info(), nearOf(addr), addr),
 		drained: make(chan struct{}),
 	}
+	c.lend, _ = conn.(transport.Lender)
 	c.parts.limit = 2 * int(d.headerList())
 	c.limited = d.set.maxStreams != math.MaxUint32
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), c.peer))

@@ -149,7 +149,7 @@ func (s *serverStream) sendMsg(m any) error {
 	if err := checkSize(len(p.data), s.conn.door.set.maxSend); err != nil {
 		return err
 	}
-	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	b := p.batch()
 	s.mu.Lock()
 	if s.done {
 		s.mu.Unlock()
@@ -243,7 +243,7 @@ func (s *serverStream) writeReply(reply any) error {
 		return err
 	}
 	defer p.free()
-	b := batch{hasMsg: true, msg: p.data, gzipped: p.compressed}
+	b := p.batch()
 	return s.finish(&b, statusOK, func() { s.outPayload(reply, &p) })
 }
 

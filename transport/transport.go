@@ -52,9 +52,12 @@ type Listener interface {
 // goroutine at a time, in order, and must not block nor call Conn.Write or
 // Conn.Close (Conn.Fail is allowed): a blocked handler stops every stream.
 type Handler interface {
-	// HandleFrame takes one frame. b holds exactly h.Len payload bytes; the
-	// handler owns it and must Release it. b is private memory: the peer cannot
-	// change it any more.
+	// HandleFrame takes one frame. b and its tail, if it has one, hold exactly
+	// h.Len payload bytes; the handler owns them and must Release b. b is private
+	// memory: the peer cannot change it any more. A tail that is
+	// [wire.Buf.Borrowed] the peer can change: what is read from it twice may
+	// differ. It may be released at any time, by any goroutine, also after
+	// HandleClose.
 	HandleFrame(h wire.Header, b *wire.Buf)
 	// HandleClose is the last call, exactly once. err says why and wraps one of
 	// this package's errors. Frames the peer sent before it closed in good order
@@ -99,6 +102,32 @@ type Conn interface {
 
 	// Info describes the connection. It does not change after the Conn was made.
 	Info() Info
+}
+
+// Loan is memory that the peer will read in place. Whoever has borrowed it fills B
+// and hands it to WriteLoan or Return, once.
+type Loan struct {
+	B    []byte
+	Slot int // the connection's own
+}
+
+// Lender is a Conn that lends memory for large payloads, which saves copies on
+// both sides. Its methods are safe for concurrent use.
+type Lender interface {
+	Conn
+
+	// Lend returns n bytes of undefined content, or false when there are none: the
+	// payload then goes by Write. It never waits, and fails once the connection has
+	// ended.
+	Lend(n int) (Loan, bool)
+
+	// WriteLoan is Write for a payload of head followed by l.B. head may have
+	// wire.MaxPayload-8 bytes. When it fails the loan is still the caller's, who may
+	// try again.
+	WriteLoan(cancel <-chan struct{}, h wire.Header, head []byte, l Loan) error
+
+	// Return gives up a loan that is not sent.
+	Return(l Loan)
 }
 
 // Info describes a connection for people and for peer.FromContext.

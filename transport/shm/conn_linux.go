@@ -30,6 +30,7 @@ type Conn struct {
 
 	wlock   writeLock
 	out     producer
+	lender  *lender
 	blocked atomic.Bool   // a writer waits for space
 	space   chan struct{} // one token: look for space again
 
@@ -52,7 +53,7 @@ type Conn struct {
 	stats   counters
 }
 
-var _ transport.Conn = (*Conn)(nil)
+var _ transport.Lender = (*Conn)(nil)
 
 type counters struct {
 	framesIn, framesOut, bytesIn, bytesOut, doorbells, parks, polls, spin atomic.Uint64
@@ -148,7 +149,16 @@ func checkOffer(fds []int, cfg Config) (ring int, err error) {
 
 // newConn makes side 0 (creating) or 1 (attaching). It owns fds, also when it
 // fails; the memfd is not needed once it is mapped.
-func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, cfg Config) (*Conn, error) {
+func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, cfg Config) (_ *Conn, err error) {
+	if !memory.take(2 * ring) {
+		closeAll(fds)
+		return nil, fmt.Errorf("%w: the limit of %d bytes of shared memory is reached", ErrUnavailable, memory.limit.Load())
+	}
+	defer func() {
+		if err != nil {
+			memory.give(2 * ring)
+		}
+	}()
 	seg, err := mapSegment(fds[0], ring)
 	if err != nil {
 		closeAll(fds)
@@ -165,25 +175,26 @@ func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, 
 	}
 	if err != nil {
 		_ = unix.Close(peer)
-		seg.unmap()
+		seg.release()
 		return nil, err
 	}
 	if info.Transport == "" {
 		info.Transport = "shm"
 	}
 	return &Conn{
-		info:  info,
-		ctl:   ctl,
-		seg:   seg,
-		bell:  peer,
-		bed:   b,
-		wlock: newWriteLock(),
-		out:   newProducer(seg, side),
-		space: make(chan struct{}, 1),
-		in:    newConsumer(seg, 1-side),
-		spin:  newSpinner(cfg.Spin),
-		dead:  make(chan struct{}),
-		done:  make(chan struct{}),
+		info:   info,
+		ctl:    ctl,
+		seg:    seg,
+		bell:   peer,
+		bed:    b,
+		wlock:  newWriteLock(),
+		out:    newProducer(seg, side),
+		lender: newLender(seg, side),
+		space:  make(chan struct{}, 1),
+		in:     newConsumer(seg, 1-side),
+		spin:   newSpinner(cfg.Spin),
+		dead:   make(chan struct{}),
+		done:   make(chan struct{}),
 	}, nil
 }
 
@@ -296,7 +307,9 @@ func (c *Conn) giveBack() {
 		}
 		unstick(c.bell)
 	}
-	c.seg.unmap()
+	c.lender.close()
+	memory.give(2 * c.seg.ring)
+	c.seg.release()
 	_ = unix.Close(c.bell)
 	_ = c.bed.f.Close()
 	_ = c.ctl.Close() // hangUp may have found the lock taken

@@ -10,17 +10,18 @@ import (
 // The file of a segment, in bytes. R is the ring size.
 //
 //	0          64 KiB                64 KiB + R            64 KiB + 2R
-//	┌──────────┬─────────────────────┬─────────────────────┐
-//	│ control  │ ring 0              │ ring 1              │
-//	└──────────┴─────────────────────┴─────────────────────┘
+//	┌──────────┬─────────────────────┬─────────────────────┬─────────┬─────────┐
+//	│ control  │ ring 0              │ ring 1              │ arena 0 │ arena 1 │
+//	└──────────┴─────────────────────┴─────────────────────┴─────────┴─────────┘
 //
-// Ring 0 carries what the creating side sends, ring 1 what the attaching side
-// sends. In memory each ring is followed by a second mapping of its first
-// 64 KiB, so that a frame is contiguous wherever it begins:
+// Ring 0 and arena 0 carry what the creating side sends, ring 1 and arena 1 what the
+// attaching side sends. An arena has 56 MiB, of which only pages that were written
+// exist (slots_linux.go). In memory each ring is followed by a second mapping of its
+// first 64 KiB, so that a frame is contiguous wherever it begins:
 //
-//	┌──────────┬─────────────────────┬────────┬─────────────────────┬────────┐
-//	│ control  │ ring 0              │ ring 0 │ ring 1              │ ring 1 │
-//	└──────────┴─────────────────────┴────────┴─────────────────────┴────────┘
+//	┌──────────┬──────────┬────────┬──────────┬────────┬─────────┬─────────┐
+//	│ control  │ ring 0   │ ring 0 │ ring 1   │ ring 1 │ arena 0 │ arena 1 │
+//	└──────────┴──────────┴────────┴──────────┴────────┴─────────┴─────────┘
 //
 // Control area, little endian. Words that different sides write are 128 bytes
 // apart, because processors fetch lines of 64 bytes in pairs:
@@ -34,13 +35,15 @@ import (
 //	  +0x080  tail      u64, bytes ever read; only the consumer writes it
 //	  +0x100  sleeping  u64, 1: ring the consumer's doorbell for the next frame
 //	  +0x180  wanting   u64, 1: ring the producer's doorbell for free space
+//	0x1000 + 0x800·arena + 8·slot:
+//	  +0x000  in use    u64, 1: the receiver is not done with the slot
 //
 // head and tail never wrap in practice (2^64 bytes) and are taken modulo R. A
 // frame is a wire.Header and its payload, filled up to 16 bytes, hence a header
 // never crosses the end of the ring.
 const (
 	layoutMagic   = "STILESHM"
-	layoutVersion = 1
+	layoutVersion = 2
 
 	offVersion = 0x008
 	offSize    = 0x010
@@ -52,6 +55,8 @@ const (
 	offTail      = 0x080
 	offSleeping  = 0x100
 	offWanting   = 0x180
+	offSlots     = 0x1000
+	slotsStride  = 0x800
 	controlSize  = 64 << 10 // a whole number of pages whatever their size
 	frameAlign   = 16
 	maxFrame     = wire.HeaderSize + wire.MaxPayload
@@ -59,7 +64,7 @@ const (
 	segmentFiles = 3 // memfd, the creating side's doorbell, the attaching side's
 )
 
-func fileSize(ring int) int64 { return controlSize + 2*int64(ring) }
+func fileSize(ring int) int64 { return controlSize + 2*int64(ring) + 2*arenaSize }
 
 // frameSize is what a frame with n payload bytes takes in a ring.
 func frameSize(n int) uint64 {

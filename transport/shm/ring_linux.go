@@ -35,11 +35,13 @@ func (p *producer) fits(n uint64) (bool, error) {
 	return p.size-(p.pos-t) >= n, nil
 }
 
-// put writes one frame, for which fits was true, and publishes it.
-func (p *producer) put(h wire.Header, head, body []byte) {
+// put writes one frame, for which fits was true, and publishes it. mark is 0 or
+// markRef.
+func (p *producer) put(h wire.Header, mark byte, head, body []byte) {
 	n := frameSize(len(head) + len(body))
 	b := p.data[p.pos&(p.size-1):][:n]
 	wire.PutHeader(b, h)
+	b[offMark] = mark
 	copy(b[wire.HeaderSize:], head)
 	copy(b[wire.HeaderSize+len(head):], body)
 	p.pos += n
@@ -53,10 +55,14 @@ type consumer struct {
 	size uint64
 	pos  uint64 // bytes ever read
 	end  uint64 // last believed head
+
+	seg   *segment
+	side  int
+	slots *borrower // made by the first reference
 }
 
 func newConsumer(s *segment, i int) consumer {
-	return consumer{control: s.control(i), data: s.data(i), size: uint64(s.ring)}
+	return consumer{control: s.control(i), data: s.data(i), size: uint64(s.ring), seg: s, side: i}
 }
 
 // ready tells whether something was published.
@@ -83,6 +89,10 @@ func (k *consumer) next() (h wire.Header, b *wire.Buf, err error) {
 	at := k.data[k.pos&(k.size-1):]
 	var hdr [wire.HeaderSize]byte // the peer can still change its own
 	copy(hdr[:], at)
+	mark := hdr[offMark]
+	if mark == markRef {
+		hdr[offMark] = 0
+	}
 	h, err = wire.ParseHeader(hdr[:])
 	if err != nil {
 		return h, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -95,7 +105,30 @@ func (k *consumer) next() (h wire.Header, b *wire.Buf, err error) {
 	copy(b.B, at[wire.HeaderSize:][:h.Len])
 	k.pos += n
 	k.tail.store(k.pos)
-	return h, b, nil
+	if mark == markRef {
+		err = k.follow(&h, b)
+	}
+	return h, b, err
+}
+
+// follow takes the reference at the end of b and hangs what it names behind it. It
+// releases b when it fails.
+func (k *consumer) follow(h *wire.Header, b *wire.Buf) (err error) {
+	own := len(b.B) - refSize
+	if own < 0 {
+		b.Release()
+		return fmt.Errorf("%w: reference in a payload of %d bytes", ErrCorrupt, len(b.B))
+	}
+	if k.slots == nil {
+		k.slots = newBorrower(k.seg, k.side)
+	}
+	if b.Tail, err = k.slots.borrow(b.B[own:]); err != nil {
+		b.Release()
+		return err
+	}
+	b.B = b.B[:own]
+	h.Len = uint32(own + len(b.Tail.B))
+	return nil
 }
 
 // roomy tells whether enough is free for any frame, as far as is known here.

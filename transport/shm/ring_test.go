@@ -62,7 +62,7 @@ func TestRingWrap(t *testing.T) {
 					t.Fatal(ok, err)
 				}
 				want := wire.Header{Len: uint32(n), Type: wire.TypePart, Stream: back}
-				p.put(want, body[:n/2], body[n/2:])
+				p.put(want, 0, body[:n/2], body[n/2:])
 				h, b, err := k.next()
 				if err != nil || h != want || !bytes.Equal(b.B, body) {
 					t.Fatalf("%d bytes, %d before the end: %+v, %v", n, back, h, err)
@@ -89,7 +89,7 @@ func TestRingFull(t *testing.T) {
 		if !ok {
 			break
 		}
-		p.put(wire.Header{Type: wire.TypePart, Len: wire.MaxPayload}, nil, make([]byte, wire.MaxPayload))
+		p.put(wire.Header{Type: wire.TypePart, Len: wire.MaxPayload}, 0, nil, make([]byte, wire.MaxPayload))
 	}
 	if frames != MinRingSize/maxFrame {
 		t.Fatalf("%d frames fit", frames)
@@ -110,7 +110,7 @@ func TestRingFull(t *testing.T) {
 func TestRingCorrupt(t *testing.T) {
 	const at = 3*MinRingSize + 64
 	body := make([]byte, 100)
-	put := func(p *producer) { p.put(wire.Header{Type: wire.TypePart, Len: 100}, nil, body) }
+	put := func(p *producer) { p.put(wire.Header{Type: wire.TypePart, Len: 100}, 0, nil, body) }
 	tests := []struct {
 		name string
 		lie  func(p *producer, k *consumer)
@@ -149,7 +149,7 @@ func TestRingCorrupt(t *testing.T) {
 		t.Run("producer/"+name, func(t *testing.T) {
 			moveRing(p, k, at)
 			for p.pos-p.seen < p.size {
-				p.put(wire.Header{Type: wire.TypePart}, nil, nil)
+				p.put(wire.Header{Type: wire.TypePart}, 0, nil, nil)
 			}
 			p.tail.store(tail + (p.pos - at))
 			switch name {
@@ -199,7 +199,7 @@ func FuzzRing(f *testing.F) {
 					return
 				}
 				if ok {
-					p.put(wire.Header{Type: wire.TypePart, Len: uint32(n)}, nil, make([]byte, n))
+					p.put(wire.Header{Type: wire.TypePart, Len: uint32(n)}, 0, nil, make([]byte, n))
 				}
 			case 1:
 				p.head.store(p.pos + arg(2) - 1<<12)

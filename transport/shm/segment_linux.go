@@ -30,11 +30,23 @@ func (w word) load() uint64         { return atomic.LoadUint64(w.p) }
 func (w word) store(v uint64)       { atomic.SwapUint64(w.p, v) }
 func (w word) swap(v uint64) uint64 { return atomic.SwapUint64(w.p, v) }
 
-// segment is a mapped segment file. The mapping outlives the file descriptor.
+// segment is a mapped segment file. The mapping outlives the file descriptor, and
+// goes with the last of those who hold it: the connection, and each slot in use.
 type segment struct {
-	base  unsafe.Pointer
-	total uintptr
-	ring  int
+	base    unsafe.Pointer
+	total   uintptr
+	ring    int
+	holders atomic.Int32
+}
+
+// hold keeps the memory mapped until a release more. The caller knows that it is
+// still mapped.
+func (s *segment) hold() { s.holders.Add(1) }
+
+func (s *segment) release() {
+	if s.holders.Add(-1) == 0 {
+		s.unmap()
+	}
 }
 
 // createSegmentFile makes a memfd with the layout of two rings of the given
@@ -108,8 +120,10 @@ func mapSegment(fd, ring int) (*segment, error) {
 		{controlSize, mirrorSize},
 		{controlSize + int64(ring), uintptr(ring)},
 		{controlSize + int64(ring), mirrorSize},
+		{controlSize + 2*int64(ring), 2 * arenaSize},
 	}
 	s := &segment{ring: ring}
+	s.holders.Store(1)
 	for _, p := range pieces {
 		s.total += p.length
 	}
@@ -145,6 +159,17 @@ func (s *segment) word(off uintptr) word {
 func (s *segment) data(i int) []byte {
 	off := controlSize + uintptr(i)*(uintptr(s.ring)+mirrorSize)
 	return unsafe.Slice((*byte)(unsafe.Add(s.base, off)), s.ring+mirrorSize)
+}
+
+// arena is the arena that side i sends through.
+func (s *segment) arena(i int) []byte {
+	off := controlSize + 2*(uintptr(s.ring)+mirrorSize) + uintptr(i)*arenaSize
+	return unsafe.Slice((*byte)(unsafe.Add(s.base, off)), arenaSize)
+}
+
+// slotWord is the word of a slot in the arena that a side sends through.
+func (s *segment) slotWord(side, slot int) word {
+	return s.word(offSlots + uintptr(side)*slotsStride + uintptr(slot)*8)
 }
 
 // control is the shared words of one ring.

@@ -20,6 +20,29 @@ import (
 // Free space is told of the same way: the consumer stores tail, then takes
 // wanting; a producer without space stores wanting, then loads tail.
 func (c *Conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) error {
+	return c.write(cancel, h, 0, head, body)
+}
+
+// Lend returns memory for a large payload.
+func (c *Conn) Lend(n int) (transport.Loan, bool) { return c.lender.lend(n) }
+
+// Return gives up a loan that is not sent.
+func (c *Conn) Return(l transport.Loan) { c.lender.done(l.Slot, false) }
+
+// WriteLoan sends one frame whose payload is head followed by a loan. The slot's word
+// is set before the frame is published.
+func (c *Conn) WriteLoan(cancel <-chan struct{}, h wire.Header, head []byte, l transport.Loan) error {
+	var ref [refSize]byte
+	putRef(&ref, l.Slot, len(l.B))
+	c.lender.sending(l.Slot)
+	if err := c.write(cancel, h, markRef, head, ref[:]); err != nil {
+		return err
+	}
+	c.lender.done(l.Slot, true)
+	return nil
+}
+
+func (c *Conn) write(cancel <-chan struct{}, h wire.Header, mark byte, head, body []byte) error {
 	n := len(head) + len(body)
 	if n > wire.MaxPayload {
 		return errTooLong
@@ -33,7 +56,7 @@ func (c *Conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 	}
 	h.Len = uint32(n)
 	raceRelease()
-	c.out.put(h, head, body)
+	c.out.put(h, mark, head, body)
 	if c.out.sleeping.load() != 0 && c.out.sleeping.swap(0) != 0 {
 		c.stats.doorbells.Add(1)
 		ring(c.bell)
