@@ -279,6 +279,24 @@ func floodLies() []lie {
 			}
 			l.cut()
 		}, 1},
+		{"lent messages over the window", func(l *liar) {
+			l.open(1, wire.Call{Method: deafMethod}, 0)
+			lender, ok := l.conn.(transport.Lender)
+			if !ok { // then what one must not send is too long for a frame
+				l.send(wire.TypeStream, wire.FlagCall, 1)
+				l.cut()
+				return
+			}
+			// The first may overdraw the window, the second finds it closed.
+			for range 2 {
+				loan, ok := lender.Lend(initialWindow + 1)
+				if !ok {
+					l.t.Fatal("nothing is lent")
+				}
+				_ = lender.WriteLoan(l.done, wire.Header{Type: wire.TypeStream, Stream: 1}, nil, loan)
+			}
+			l.cut()
+		}, 1},
 		{"section over the limit", func(l *liar) { parts(l, 1, full); l.cut() }, 1},
 		{"parts of many calls", func(l *liar) { parts(l, 1<<30, full); l.cut() }, 1},
 		{"more calls than allowed", func(l *liar) {

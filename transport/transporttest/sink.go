@@ -64,8 +64,12 @@ func (s *sink) enter(call string) {
 func (s *sink) HandleFrame(h wire.Header, b *wire.Buf) {
 	s.enter("HandleFrame")
 	defer s.inside.Add(-1)
-	if int(h.Len) != len(b.B) {
-		s.t.Errorf("header says %d payload bytes, buffer has %d", h.Len, len(b.B))
+	n := len(b.B)
+	if b.Tail != nil {
+		n += len(b.Tail.B)
+	}
+	if int(h.Len) != n {
+		s.t.Errorf("header says %d payload bytes, buffer has %d", h.Len, n)
 	}
 	if s.gate != nil {
 		<-s.gate

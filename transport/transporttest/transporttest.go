@@ -61,6 +61,9 @@ func Run(t *testing.T, newPair func(t *testing.T) (client, server transport.Conn
 		{"EchoIdleGaps", s.testEchoIdleGaps},
 		{"EchoBothWays", s.testEchoBothWays},
 		{"EchoLarge", s.testEchoLarge},
+		{"Loans", s.testLoans},
+		{"LoansEnd", s.testLoansEnd},
+		{"LoansExhausted", s.testLoansExhausted},
 		{"Info", s.testInfo},
 	}
 	// What is made once and kept, like pools and the runtime's own descriptors,
