@@ -123,7 +123,7 @@ func (in *inbox) deliver(id uint64, d *delivery) error {
 func (in *inbox) queueLocked(buf *wire.Buf, data []byte) error {
 	tail := buf.Tail
 	buf.Tail = nil
-	ok := in.allowed >= len(data)
+	ok := len(data) == 0 || in.allowed >= len(data)
 	if tail != nil {
 		ok = in.allowed > 0
 		in.allowed -= len(tail.B)
