@@ -195,7 +195,8 @@ var errPanic = status.Error(codes.Internal, "stile: panic during the call")
 
 func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	s.pack.lender = m.lender
-	p, err := s.pack.pack(req)
+	p := &s.packed
+	err := s.pack.pack(p, req)
 	if err == nil {
 		err = checkSize(len(p.data), s.maxSend)
 	}
@@ -207,9 +208,9 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 		return err
 	}
 	s.sentLast = true
-	err = s.start(m, &p, true)
+	err = s.start(m, p, true)
 	if err == nil {
-		s.outPayload(req, &p)
+		s.outPayload(req, p)
 	}
 	p.free()
 	if err != nil && !errors.Is(err, errStreamDone) { // done: the server answered before it had all

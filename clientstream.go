@@ -39,6 +39,7 @@ type clientStream struct {
 	maxSend, maxRecv int // bytes
 	pack             packer
 	unpack           unpacker
+	packed           packed // of the sending goroutine
 
 	opened      bool // entered in the connection's table
 	sentLast    bool
@@ -144,7 +145,8 @@ func (s *clientStream) SendMsg(m any) error {
 	if !s.desc.ClientStreams {
 		s.sentLast = true
 	}
-	p, err := s.pack.pack(m)
+	p := &s.packed
+	err := s.pack.pack(p, m)
 	if err == nil {
 		err = checkSize(len(p.data), s.maxSend)
 	}
@@ -161,7 +163,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.finished.Load() || s.out.send(s.ctx, &b) != nil {
 		return io.EOF // the status is RecvMsg's to tell
 	}
-	s.outPayload(m, &p)
+	s.outPayload(m, p)
 	return nil
 }
 

@@ -33,7 +33,7 @@ type packer struct {
 // where it lies, in bytes. A smaller one is copied for less than that costs.
 const minLoan = 8 << 10
 
-// packed is an encoded message. free gives its buffers back.
+// packed is an encoded message. The zero value is empty; free makes it so again.
 type packed struct {
 	data       []byte
 	size       int // before compression
@@ -69,46 +69,47 @@ func (p *packed) batch() batch {
 	return b
 }
 
-// pack encodes and compresses m. Errors are gRPC statuses.
-func (k *packer) pack(m any) (packed, error) {
+// pack encodes and compresses m into p. Errors are gRPC statuses; p is then empty.
+func (k *packer) pack(p *packed, m any) error {
 	if _, ok := m.(*grpc.PreparedMsg); ok {
-		return packed{}, status.Error(codes.Internal, "stile: grpc.PreparedMsg cannot be sent on a local call; send the message itself")
+		return status.Error(codes.Internal, "stile: grpc.PreparedMsg cannot be sent on a local call; send the message itself")
 	}
 	if m == nil {
-		return packed{}, nil
+		return nil
 	}
-	p, err := k.encode(m)
-	if err != nil {
+	if err := k.encode(p, m); err != nil {
 		p.free()
-		return packed{}, status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err.Error())
+		return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err.Error())
 	}
 	if uint64(p.size) > math.MaxUint32 {
 		defer p.free()
-		return packed{}, status.Errorf(codes.ResourceExhausted, "grpc: message too large (%d bytes)", p.size)
+		return status.Errorf(codes.ResourceExhausted, "grpc: message too large (%d bytes)", p.size)
 	}
 	if (k.cp == nil && k.comp == nil) || p.size == 0 {
-		return p, nil
+		return nil
 	}
-	defer p.free()
 	out, err := k.compress(p.data)
+	size := p.size
+	p.free()
 	if err != nil {
-		return packed{}, status.Errorf(codes.Internal, "grpc: error while compressing: %v", err.Error())
+		return status.Errorf(codes.Internal, "grpc: error while compressing: %v", err.Error())
 	}
-	return packed{data: out, size: p.size, compressed: 1}, nil
+	p.data, p.size, p.compressed = out, size, 1
+	return nil
 }
 
 // encode marshals m, with grpc-go's own codec straight into a pooled buffer.
-func (k *packer) encode(m any) (packed, error) {
+func (k *packer) encode(p *packed, m any) error {
 	if k.codec == protoCodec {
 		if pm := protoMessage(m); pm != nil {
-			return k.encodeProto(pm)
+			return k.encodeProto(p, pm)
 		}
 	}
 	slices, err := k.codec.Marshal(m)
 	if err != nil {
-		return packed{}, err
+		return err
 	}
-	p := packed{slices: slices, size: slices.Len()}
+	p.slices, p.size = slices, slices.Len()
 	switch len(slices) {
 	case 0:
 	case 1:
@@ -117,11 +118,11 @@ func (k *packer) encode(m any) (packed, error) {
 		p.flat = slices.MaterializeToBuffer(mem.DefaultBufferPool())
 		p.data = p.flat.ReadOnlyData()
 	}
-	return p, nil
+	return nil
 }
 
 // encodeProto marshals into lent memory where that pays, else into a pooled buffer.
-func (k *packer) encodeProto(m proto.Message) (p packed, err error) {
+func (k *packer) encodeProto(p *packed, m proto.Message) error {
 	size := proto.Size(m)
 	var room []byte
 	if size >= minLoan && k.lender != nil && k.cp == nil && k.comp == nil {
@@ -147,7 +148,7 @@ func (k *packer) encodeProto(m proto.Message) (p packed, err error) {
 		p.lender.Return(p.loan)
 		p.lender = nil
 	}
-	return p, err
+	return err
 }
 
 // protoMessage returns m as a message of the current protobuf API, or nil.

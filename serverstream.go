@@ -30,6 +30,7 @@ type serverStream struct {
 	desc     *grpc.StreamDesc
 	pack     packer
 	unpack   unpacker
+	packed   packed // of the sending goroutine
 	encoding string // of the responses
 	received bool   // a message was
 	stats    statsTimes
@@ -141,8 +142,8 @@ func (s *serverStream) SendMsg(m any) error {
 }
 
 func (s *serverStream) sendMsg(m any) error {
-	p, err := s.pack.pack(m)
-	if err != nil {
+	p := &s.packed
+	if err := s.pack.pack(p, m); err != nil {
 		return err
 	}
 	defer p.free()
@@ -165,7 +166,7 @@ func (s *serverStream) sendMsg(m any) error {
 	if err := s.out.send(s.ctx, &b); err != nil {
 		return s.sendError(err)
 	}
-	s.outPayload(m, &p)
+	s.outPayload(m, p)
 	return nil
 }
 
@@ -232,7 +233,8 @@ func (s *serverStream) grant(n int) {
 // writeReply sends the response of a unary call with its status, in one frame
 // when it fits.
 func (s *serverStream) writeReply(reply any) error {
-	p, err := s.pack.pack(reply)
+	p := &s.packed
+	err := s.pack.pack(p, reply)
 	if err == nil {
 		err = checkSize(len(p.data), s.conn.door.set.maxSend)
 	}
@@ -244,7 +246,7 @@ func (s *serverStream) writeReply(reply any) error {
 	}
 	defer p.free()
 	b := p.batch()
-	return s.finish(&b, statusOK, func() { s.outPayload(reply, &p) })
+	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
 }
 
 // writeStatus ends the call. Only the first status is sent.

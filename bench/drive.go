@@ -64,7 +64,7 @@ func (d *driver) runPlan(ctx context.Context, p plan, progress io.Writer) ([]row
 	}
 	var rows []row
 	for _, c := range p.cells {
-		for _, peer := range p.peers {
+		for _, peer := range p.peersIn(c) {
 			rows = append(rows, rowOf(peer.name, c, samples[key{c.String(), peer.name}]))
 		}
 	}

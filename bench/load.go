@@ -26,8 +26,10 @@ const pace = time.Millisecond
 // deadline, counted from base, has passed, or when stop is set, having recorded
 // the time of each call.
 var kinds = map[string]func(l *load, c *caller, base time.Time, deadline time.Duration) error{
-	"unary": (*load).unary,
-	"paced": (*load).paced,
+	"unary":  (*load).unary,
+	"paced":  (*load).paced,
+	"stream": (*load).stream,
+	"bidi":   (*load).bidi,
 }
 
 // caller is one goroutine's part of a load.
@@ -138,6 +140,18 @@ const (
 // call makes one call whose payload differs from that of every other call, and
 // verifies the reply.
 func (l *load) call(ctx context.Context, c *caller) error {
+	reply, err := l.client.echo(ctx, c.number, c.stamp())
+	if err == nil {
+		err = c.verify(reply)
+	}
+	if err != nil {
+		return fmt.Errorf("call %d of caller %d: %w", c.calls, c.number, err)
+	}
+	return nil
+}
+
+// stamp makes the next payload.
+func (c *caller) stamp() []byte {
 	c.calls++
 	p := c.payload
 	if len(p) >= stampLen {
@@ -145,10 +159,12 @@ func (l *load) call(ctx context.Context, c *caller) error {
 		binary.LittleEndian.PutUint64(p, stamp)
 		binary.LittleEndian.PutUint64(p[len(p)-stampLen:], stamp)
 	}
-	reply, err := l.client.echo(ctx, c.number, p)
-	if err != nil {
-		return fmt.Errorf("call %d of caller %d: %w", c.calls, c.number, err)
-	}
+	return p
+}
+
+// verify compares a reply with the payload it answers.
+func (c *caller) verify(reply []byte) error {
+	p := c.payload
 	ok := len(reply) == len(p)
 	switch {
 	case !ok:
@@ -159,7 +175,7 @@ func (l *load) call(ctx context.Context, c *caller) error {
 			bytes.Equal(reply[len(p)-stampLen:], p[len(p)-stampLen:])
 	}
 	if !ok {
-		return fmt.Errorf("call %d of caller %d: %w: %d bytes sent, %d came back", c.calls, c.number, errWrongEcho, len(p), len(reply))
+		return fmt.Errorf("%w: %d bytes sent, %d came back", errWrongEcho, len(p), len(reply))
 	}
 	return nil
 }

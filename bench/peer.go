@@ -19,6 +19,8 @@ type peer struct {
 	serve func(lis net.Listener) (stop func() error, err error)
 	// dial connects to the address the server listens on, for that many callers.
 	dial func(addr net.Addr, callers int) (client, error)
+	// streams says that its client is a streamer.
+	streams bool
 }
 
 // errOtherWay is wrapped when a peer's calls are carried by something else.

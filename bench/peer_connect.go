@@ -17,7 +17,9 @@ func connectPeer() peer {
 	return peer{name: "connect", network: "unix", serve: serveConnect, dial: dialConnect}
 }
 
-type connectEcho struct{}
+type connectEcho struct {
+	echopbconnect.UnimplementedEchoHandler
+}
 
 func (connectEcho) Unary(_ context.Context, r *connect.Request[echopb.Message]) (*connect.Response[echopb.Message], error) {
 	return connect.NewResponse(r.Msg), nil

@@ -16,7 +16,7 @@ import (
 // drpcPeer gives each caller a connection of its own, because a drpc connection
 // carries one call at a time.
 func drpcPeer() peer {
-	return peer{name: "drpc", network: "unix", serve: serveDRPC, dial: dialDRPC}
+	return peer{name: "drpc", network: "unix", serve: serveDRPC, dial: dialDRPC, streams: true}
 }
 
 type drpcEcho struct{}
@@ -24,6 +24,10 @@ type drpcEcho struct{}
 func (drpcEcho) Unary(_ context.Context, m *echopb.Message) (*echopb.Message, error) {
 	return m, nil
 }
+
+func (drpcEcho) Down(m *echopb.Message, s echopb.DRPCEcho_DownStream) error { return sendAll(m, s) }
+
+func (drpcEcho) Chat(s echopb.DRPCEcho_ChatStream) error { return answer(s) }
 
 func serveDRPC(lis net.Listener) (func() error, error) {
 	mux := drpcmux.New()
@@ -59,6 +63,14 @@ type drpcClient []drpcCaller
 func (c drpcClient) echo(ctx context.Context, caller int, payload []byte) ([]byte, error) {
 	reply, err := c[caller].stub.Unary(ctx, &echopb.Message{Value: payload})
 	return reply.GetValue(), err
+}
+
+func (c drpcClient) down(ctx context.Context, caller int, m *echopb.Message) (receiver, error) {
+	return c[caller].stub.Down(ctx, m)
+}
+
+func (c drpcClient) chat(ctx context.Context, caller int) (chatter, error) {
+	return c[caller].stub.Chat(ctx)
 }
 
 func (drpcClient) check() error { return nil }

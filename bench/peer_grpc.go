@@ -12,11 +12,11 @@ import (
 )
 
 func grpcUnixPeer() peer {
-	return peer{name: basePeer, network: "unix", serve: serveGRPC, dial: dialGRPC}
+	return peer{name: basePeer, network: "unix", serve: serveGRPC, dial: dialGRPC, streams: true}
 }
 
 func grpcTCPPeer() peer {
-	return peer{name: "grpc-tcp", network: "tcp", serve: serveGRPC, dial: dialGRPC}
+	return peer{name: "grpc-tcp", network: "tcp", serve: serveGRPC, dial: dialGRPC, streams: true}
 }
 
 // grpcEcho is the echo service for grpc-go and for all that registers like it.
@@ -26,6 +26,14 @@ type grpcEcho struct {
 
 func (grpcEcho) Unary(_ context.Context, m *echopb.Message) (*echopb.Message, error) {
 	return m, nil
+}
+
+func (grpcEcho) Down(m *echopb.Message, s grpc.ServerStreamingServer[echopb.Message]) error {
+	return sendAll(m, s)
+}
+
+func (grpcEcho) Chat(s grpc.BidiStreamingServer[echopb.Message, echopb.Message]) error {
+	return answer(s)
 }
 
 func serveGRPC(lis net.Listener) (func() error, error) {
@@ -61,6 +69,12 @@ func (c grpcClient) echo(ctx context.Context, _ int, payload []byte) ([]byte, er
 	reply, err := c.stub.Unary(ctx, &echopb.Message{Value: payload})
 	return reply.GetValue(), err
 }
+
+func (c grpcClient) down(ctx context.Context, _ int, m *echopb.Message) (receiver, error) {
+	return c.stub.Down(ctx, m)
+}
+
+func (c grpcClient) chat(ctx context.Context, _ int) (chatter, error) { return c.stub.Chat(ctx) }
 
 func (c grpcClient) check() error { return nil }
 

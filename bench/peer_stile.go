@@ -26,6 +26,7 @@ func stilePeer(transport string, env ...string) peer {
 		name:    ownPrefix + transport,
 		network: "unix",
 		env:     env,
+		streams: true,
 		serve:   serveStile,
 		dial:    func(addr net.Addr, _ int) (client, error) { return dialStile(addr, transport) },
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 func ttrpcPeer() peer {
-	return peer{name: "ttrpc", network: "unix", serve: serveTTRPC, dial: dialTTRPC}
+	return peer{name: "ttrpc", network: "unix", serve: serveTTRPC, dial: dialTTRPC, streams: true}
 }
 
 type ttrpcEcho struct{}
@@ -20,6 +20,12 @@ type ttrpcEcho struct{}
 func (ttrpcEcho) Unary(_ context.Context, m *echopb.Message) (*echopb.Message, error) {
 	return m, nil
 }
+
+func (ttrpcEcho) Down(_ context.Context, m *echopb.Message, s echopb.TTRPCEcho_DownServer) error {
+	return sendAll(m, s)
+}
+
+func (ttrpcEcho) Chat(_ context.Context, s echopb.TTRPCEcho_ChatServer) error { return answer(s) }
 
 func serveTTRPC(lis net.Listener) (func() error, error) {
 	srv, err := ttrpc.NewServer()
@@ -49,13 +55,19 @@ func dialTTRPC(addr net.Addr, _ int) (client, error) {
 
 type ttrpcClient struct {
 	conn *ttrpc.Client
-	stub echopb.TTRPCEchoService
+	stub echopb.TTRPCEchoClient
 }
 
 func (c ttrpcClient) echo(ctx context.Context, _ int, payload []byte) ([]byte, error) {
 	reply, err := c.stub.Unary(ctx, &echopb.Message{Value: payload})
 	return reply.GetValue(), err
 }
+
+func (c ttrpcClient) down(ctx context.Context, _ int, m *echopb.Message) (receiver, error) {
+	return c.stub.Down(ctx, m)
+}
+
+func (c ttrpcClient) chat(ctx context.Context, _ int) (chatter, error) { return c.stub.Chat(ctx) }
 
 func (ttrpcClient) check() error { return nil }
 

@@ -94,6 +94,18 @@ func intsOf(text string) ([]int, error) {
 // with both, so that no peer always runs first or after the same state of the
 // machine.
 func (p plan) orderOf(round, cell int) []peer {
-	first := (round + cell) % len(p.peers)
-	return append(append([]peer(nil), p.peers[first:]...), p.peers[:first]...)
+	peers := p.peersIn(p.cells[cell])
+	first := (round + cell) % max(len(peers), 1)
+	return append(append([]peer(nil), peers[first:]...), peers[:first]...)
+}
+
+// peersIn returns the peers that have the cell's kind of call.
+func (p plan) peersIn(c cell) []peer {
+	var list []peer
+	for _, peer := range p.peers {
+		if peer.streams || c.Kind != "stream" && c.Kind != "bidi" {
+			list = append(list, peer)
+		}
+	}
+	return list
 }

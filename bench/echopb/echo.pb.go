@@ -72,9 +72,11 @@ const file_echopb_echo_proto_rawDesc = "" +
 	"\n" +
 	"\x11echopb/echo.proto\x12\x0estile.bench.v1\"\x1f\n" +
 	"\aMessage\x12\x14\n" +
-	"\x05value\x18\x01 \x01(\fR\x05value2F\n" +
+	"\x05value\x18\x01 \x01(\fR\x05value2\xc5\x01\n" +
 	"\x04Echo\x12>\n" +
-	"\x05Unary\x12\x17.stile.bench.v1.Message\x1a\x17.stile.bench.v1.Message\"\x03\x90\x02\x01B)Z'github.com/stile-ipc/stile/bench/echopbb\x06proto3"
+	"\x05Unary\x12\x17.stile.bench.v1.Message\x1a\x17.stile.bench.v1.Message\"\x03\x90\x02\x01\x12?\n" +
+	"\x04Down\x12\x17.stile.bench.v1.Message\x1a\x17.stile.bench.v1.Message\"\x03\x90\x02\x010\x01\x12<\n" +
+	"\x04Chat\x12\x17.stile.bench.v1.Message\x1a\x17.stile.bench.v1.Message(\x010\x01B)Z'github.com/stile-ipc/stile/bench/echopbb\x06proto3"
 
 var (
 	file_echopb_echo_proto_rawDescOnce sync.Once
@@ -94,9 +96,13 @@ var file_echopb_echo_proto_goTypes = []any{
 }
 var file_echopb_echo_proto_depIdxs = []int32{
 	0, // 0: stile.bench.v1.Echo.Unary:input_type -> stile.bench.v1.Message
-	0, // 1: stile.bench.v1.Echo.Unary:output_type -> stile.bench.v1.Message
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
+	0, // 1: stile.bench.v1.Echo.Down:input_type -> stile.bench.v1.Message
+	0, // 2: stile.bench.v1.Echo.Chat:input_type -> stile.bench.v1.Message
+	0, // 3: stile.bench.v1.Echo.Unary:output_type -> stile.bench.v1.Message
+	0, // 4: stile.bench.v1.Echo.Down:output_type -> stile.bench.v1.Message
+	0, // 5: stile.bench.v1.Echo.Chat:output_type -> stile.bench.v1.Message
+	3, // [3:6] is the sub-list for method output_type
+	0, // [0:3] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name

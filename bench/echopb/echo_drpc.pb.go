@@ -39,6 +39,8 @@ type DRPCEchoClient interface {
 	DRPCConn() drpc.Conn
 
 	Unary(ctx context.Context, in *Message) (*Message, error)
+	Down(ctx context.Context, in *Message) (DRPCEcho_DownClient, error)
+	Chat(ctx context.Context) (DRPCEcho_ChatClient, error)
 }
 
 type drpcEchoClient struct {
@@ -60,8 +62,89 @@ func (c *drpcEchoClient) Unary(ctx context.Context, in *Message) (*Message, erro
 	return out, nil
 }
 
+func (c *drpcEchoClient) Down(ctx context.Context, in *Message) (DRPCEcho_DownClient, error) {
+	stream, err := c.cc.NewStream(ctx, "/stile.bench.v1.Echo/Down", drpcEncoding_File_echopb_echo_proto{})
+	if err != nil {
+		return nil, err
+	}
+	x := &drpcEcho_DownClient{stream}
+	if err := x.MsgSend(in, drpcEncoding_File_echopb_echo_proto{}); err != nil {
+		return nil, err
+	}
+	if err := x.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type DRPCEcho_DownClient interface {
+	drpc.Stream
+	Recv() (*Message, error)
+}
+
+type drpcEcho_DownClient struct {
+	drpc.Stream
+}
+
+func (x *drpcEcho_DownClient) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcEcho_DownClient) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{}); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (x *drpcEcho_DownClient) RecvMsg(m *Message) error {
+	return x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{})
+}
+
+func (c *drpcEchoClient) Chat(ctx context.Context) (DRPCEcho_ChatClient, error) {
+	stream, err := c.cc.NewStream(ctx, "/stile.bench.v1.Echo/Chat", drpcEncoding_File_echopb_echo_proto{})
+	if err != nil {
+		return nil, err
+	}
+	x := &drpcEcho_ChatClient{stream}
+	return x, nil
+}
+
+type DRPCEcho_ChatClient interface {
+	drpc.Stream
+	Send(*Message) error
+	Recv() (*Message, error)
+}
+
+type drpcEcho_ChatClient struct {
+	drpc.Stream
+}
+
+func (x *drpcEcho_ChatClient) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcEcho_ChatClient) Send(m *Message) error {
+	return x.MsgSend(m, drpcEncoding_File_echopb_echo_proto{})
+}
+
+func (x *drpcEcho_ChatClient) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{}); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (x *drpcEcho_ChatClient) RecvMsg(m *Message) error {
+	return x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{})
+}
+
 type DRPCEchoServer interface {
 	Unary(context.Context, *Message) (*Message, error)
+	Down(*Message, DRPCEcho_DownStream) error
+	Chat(DRPCEcho_ChatStream) error
 }
 
 type DRPCEchoUnimplementedServer struct{}
@@ -70,9 +153,17 @@ func (s *DRPCEchoUnimplementedServer) Unary(context.Context, *Message) (*Message
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
 
+func (s *DRPCEchoUnimplementedServer) Down(*Message, DRPCEcho_DownStream) error {
+	return drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCEchoUnimplementedServer) Chat(DRPCEcho_ChatStream) error {
+	return drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
 type DRPCEchoDescription struct{}
 
-func (DRPCEchoDescription) NumMethods() int { return 1 }
+func (DRPCEchoDescription) NumMethods() int { return 3 }
 
 func (DRPCEchoDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, interface{}, bool) {
 	switch n {
@@ -85,6 +176,23 @@ func (DRPCEchoDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, 
 						in1.(*Message),
 					)
 			}, DRPCEchoServer.Unary, true
+	case 1:
+		return "/stile.bench.v1.Echo/Down", drpcEncoding_File_echopb_echo_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return nil, srv.(DRPCEchoServer).
+					Down(
+						in1.(*Message),
+						&drpcEcho_DownStream{in2.(drpc.Stream)},
+					)
+			}, DRPCEchoServer.Down, true
+	case 2:
+		return "/stile.bench.v1.Echo/Chat", drpcEncoding_File_echopb_echo_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return nil, srv.(DRPCEchoServer).
+					Chat(
+						&drpcEcho_ChatStream{in1.(drpc.Stream)},
+					)
+			}, DRPCEchoServer.Chat, true
 	default:
 		return "", nil, nil, nil, false
 	}
@@ -112,4 +220,51 @@ func (x *drpcEcho_UnaryStream) SendAndClose(m *Message) error {
 		return err
 	}
 	return x.CloseSend()
+}
+
+type DRPCEcho_DownStream interface {
+	drpc.Stream
+	Send(*Message) error
+}
+
+type drpcEcho_DownStream struct {
+	drpc.Stream
+}
+
+func (x *drpcEcho_DownStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcEcho_DownStream) Send(m *Message) error {
+	return x.MsgSend(m, drpcEncoding_File_echopb_echo_proto{})
+}
+
+type DRPCEcho_ChatStream interface {
+	drpc.Stream
+	Send(*Message) error
+	Recv() (*Message, error)
+}
+
+type drpcEcho_ChatStream struct {
+	drpc.Stream
+}
+
+func (x *drpcEcho_ChatStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcEcho_ChatStream) Send(m *Message) error {
+	return x.MsgSend(m, drpcEncoding_File_echopb_echo_proto{})
+}
+
+func (x *drpcEcho_ChatStream) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{}); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (x *drpcEcho_ChatStream) RecvMsg(m *Message) error {
+	return x.MsgRecv(m, drpcEncoding_File_echopb_echo_proto{})
 }

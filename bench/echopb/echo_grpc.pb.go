@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Echo_Unary_FullMethodName = "/stile.bench.v1.Echo/Unary"
+	Echo_Down_FullMethodName  = "/stile.bench.v1.Echo/Down"
+	Echo_Chat_FullMethodName  = "/stile.bench.v1.Echo/Chat"
 )
 
 // EchoClient is the client API for Echo service.
@@ -30,6 +32,10 @@ const (
 type EchoClient interface {
 	// Unary answers with the message it was given.
 	Unary(ctx context.Context, in *Message, opts ...grpc.CallOption) (*Message, error)
+	// Down answers with the message it was given, again and again.
+	Down(ctx context.Context, in *Message, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Message], error)
+	// Chat answers each message with itself.
+	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Message, Message], error)
 }
 
 type echoClient struct {
@@ -50,6 +56,38 @@ func (c *echoClient) Unary(ctx context.Context, in *Message, opts ...grpc.CallOp
 	return out, nil
 }
 
+func (c *echoClient) Down(ctx context.Context, in *Message, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Message], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Echo_ServiceDesc.Streams[0], Echo_Down_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Message, Message]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Echo_DownClient = grpc.ServerStreamingClient[Message]
+
+func (c *echoClient) Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Message, Message], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Echo_ServiceDesc.Streams[1], Echo_Chat_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Message, Message]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Echo_ChatClient = grpc.BidiStreamingClient[Message, Message]
+
 // EchoServer is the server API for Echo service.
 // All implementations must embed UnimplementedEchoServer
 // for forward compatibility.
@@ -58,6 +96,10 @@ func (c *echoClient) Unary(ctx context.Context, in *Message, opts ...grpc.CallOp
 type EchoServer interface {
 	// Unary answers with the message it was given.
 	Unary(context.Context, *Message) (*Message, error)
+	// Down answers with the message it was given, again and again.
+	Down(*Message, grpc.ServerStreamingServer[Message]) error
+	// Chat answers each message with itself.
+	Chat(grpc.BidiStreamingServer[Message, Message]) error
 	mustEmbedUnimplementedEchoServer()
 }
 
@@ -70,6 +112,12 @@ type UnimplementedEchoServer struct{}
 
 func (UnimplementedEchoServer) Unary(context.Context, *Message) (*Message, error) {
 	return nil, status.Error(codes.Unimplemented, "method Unary not implemented")
+}
+func (UnimplementedEchoServer) Down(*Message, grpc.ServerStreamingServer[Message]) error {
+	return status.Error(codes.Unimplemented, "method Down not implemented")
+}
+func (UnimplementedEchoServer) Chat(grpc.BidiStreamingServer[Message, Message]) error {
+	return status.Error(codes.Unimplemented, "method Chat not implemented")
 }
 func (UnimplementedEchoServer) mustEmbedUnimplementedEchoServer() {}
 func (UnimplementedEchoServer) testEmbeddedByValue()              {}
@@ -110,6 +158,24 @@ func _Echo_Unary_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Echo_Down_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(Message)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EchoServer).Down(m, &grpc.GenericServerStream[Message, Message]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Echo_DownServer = grpc.ServerStreamingServer[Message]
+
+func _Echo_Chat_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(EchoServer).Chat(&grpc.GenericServerStream[Message, Message]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Echo_ChatServer = grpc.BidiStreamingServer[Message, Message]
+
 // Echo_ServiceDesc is the grpc.ServiceDesc for Echo service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +188,18 @@ var Echo_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Echo_Unary_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Down",
+			Handler:       _Echo_Down_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Chat",
+			Handler:       _Echo_Chat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "echopb/echo.proto",
 }

@@ -9,6 +9,43 @@ import (
 
 type TTRPCEchoService interface {
 	Unary(context.Context, *Message) (*Message, error)
+	Down(context.Context, *Message, TTRPCEcho_DownServer) error
+	Chat(context.Context, TTRPCEcho_ChatServer) error
+}
+
+type TTRPCEcho_DownServer interface {
+	Send(*Message) error
+	ttrpc.StreamServer
+}
+
+type ttrpcechoDownServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *ttrpcechoDownServer) Send(m *Message) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+type TTRPCEcho_ChatServer interface {
+	Send(*Message) error
+	Recv() (*Message, error)
+	ttrpc.StreamServer
+}
+
+type ttrpcechoChatServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *ttrpcechoChatServer) Send(m *Message) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+func (x *ttrpcechoChatServer) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.StreamServer.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func RegisterTTRPCEchoService(srv *ttrpc.Server, svc TTRPCEchoService) {
@@ -22,14 +59,40 @@ func RegisterTTRPCEchoService(srv *ttrpc.Server, svc TTRPCEchoService) {
 				return svc.Unary(ctx, &req)
 			},
 		},
+		Streams: map[string]ttrpc.Stream{
+			"Down": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					m := new(Message)
+					if err := stream.RecvMsg(m); err != nil {
+						return nil, err
+					}
+					return nil, svc.Down(ctx, m, &ttrpcechoDownServer{stream})
+				},
+				StreamingClient: false,
+				StreamingServer: true,
+			},
+			"Chat": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					return nil, svc.Chat(ctx, &ttrpcechoChatServer{stream})
+				},
+				StreamingClient: true,
+				StreamingServer: true,
+			},
+		},
 	})
+}
+
+type TTRPCEchoClient interface {
+	Unary(context.Context, *Message) (*Message, error)
+	Down(context.Context, *Message) (TTRPCEcho_DownClient, error)
+	Chat(context.Context) (TTRPCEcho_ChatClient, error)
 }
 
 type ttrpcechoClient struct {
 	client *ttrpc.Client
 }
 
-func NewTTRPCEchoClient(client *ttrpc.Client) TTRPCEchoService {
+func NewTTRPCEchoClient(client *ttrpc.Client) TTRPCEchoClient {
 	return &ttrpcechoClient{
 		client: client,
 	}
@@ -41,4 +104,67 @@ func (c *ttrpcechoClient) Unary(ctx context.Context, req *Message) (*Message, er
 		return nil, err
 	}
 	return &resp, nil
+}
+
+func (c *ttrpcechoClient) Down(ctx context.Context, req *Message) (TTRPCEcho_DownClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: false,
+		StreamingServer: true,
+	}, "stile.bench.v1.Echo", "Down", req)
+	if err != nil {
+		return nil, err
+	}
+	x := &ttrpcechoDownClient{stream}
+	return x, nil
+}
+
+type TTRPCEcho_DownClient interface {
+	Recv() (*Message, error)
+	ttrpc.ClientStream
+}
+
+type ttrpcechoDownClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *ttrpcechoDownClient) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *ttrpcechoClient) Chat(ctx context.Context) (TTRPCEcho_ChatClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: true,
+		StreamingServer: true,
+	}, "stile.bench.v1.Echo", "Chat", nil)
+	if err != nil {
+		return nil, err
+	}
+	x := &ttrpcechoChatClient{stream}
+	return x, nil
+}
+
+type TTRPCEcho_ChatClient interface {
+	Send(*Message) error
+	Recv() (*Message, error)
+	ttrpc.ClientStream
+}
+
+type ttrpcechoChatClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *ttrpcechoChatClient) Send(m *Message) error {
+	return x.ClientStream.SendMsg(m)
+}
+
+func (x *ttrpcechoChatClient) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }

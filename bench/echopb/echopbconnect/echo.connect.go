@@ -35,12 +35,20 @@ const (
 const (
 	// EchoUnaryProcedure is the fully-qualified name of the Echo's Unary RPC.
 	EchoUnaryProcedure = "/stile.bench.v1.Echo/Unary"
+	// EchoDownProcedure is the fully-qualified name of the Echo's Down RPC.
+	EchoDownProcedure = "/stile.bench.v1.Echo/Down"
+	// EchoChatProcedure is the fully-qualified name of the Echo's Chat RPC.
+	EchoChatProcedure = "/stile.bench.v1.Echo/Chat"
 )
 
 // EchoClient is a client for the stile.bench.v1.Echo service.
 type EchoClient interface {
 	// Unary answers with the message it was given.
 	Unary(context.Context, *connect.Request[echopb.Message]) (*connect.Response[echopb.Message], error)
+	// Down answers with the message it was given, again and again.
+	Down(context.Context, *connect.Request[echopb.Message]) (*connect.ServerStreamForClient[echopb.Message], error)
+	// Chat answers each message with itself.
+	Chat(context.Context) *connect.BidiStreamForClient[echopb.Message, echopb.Message]
 }
 
 // NewEchoClient constructs a client for the stile.bench.v1.Echo service. By default, it uses the
@@ -61,12 +69,27 @@ func NewEchoClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		down: connect.NewClient[echopb.Message, echopb.Message](
+			httpClient,
+			baseURL+EchoDownProcedure,
+			connect.WithSchema(echoMethods.ByName("Down")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		chat: connect.NewClient[echopb.Message, echopb.Message](
+			httpClient,
+			baseURL+EchoChatProcedure,
+			connect.WithSchema(echoMethods.ByName("Chat")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // echoClient implements EchoClient.
 type echoClient struct {
 	unary *connect.Client[echopb.Message, echopb.Message]
+	down  *connect.Client[echopb.Message, echopb.Message]
+	chat  *connect.Client[echopb.Message, echopb.Message]
 }
 
 // Unary calls stile.bench.v1.Echo.Unary.
@@ -74,10 +97,24 @@ func (c *echoClient) Unary(ctx context.Context, req *connect.Request[echopb.Mess
 	return c.unary.CallUnary(ctx, req)
 }
 
+// Down calls stile.bench.v1.Echo.Down.
+func (c *echoClient) Down(ctx context.Context, req *connect.Request[echopb.Message]) (*connect.ServerStreamForClient[echopb.Message], error) {
+	return c.down.CallServerStream(ctx, req)
+}
+
+// Chat calls stile.bench.v1.Echo.Chat.
+func (c *echoClient) Chat(ctx context.Context) *connect.BidiStreamForClient[echopb.Message, echopb.Message] {
+	return c.chat.CallBidiStream(ctx)
+}
+
 // EchoHandler is an implementation of the stile.bench.v1.Echo service.
 type EchoHandler interface {
 	// Unary answers with the message it was given.
 	Unary(context.Context, *connect.Request[echopb.Message]) (*connect.Response[echopb.Message], error)
+	// Down answers with the message it was given, again and again.
+	Down(context.Context, *connect.Request[echopb.Message], *connect.ServerStream[echopb.Message]) error
+	// Chat answers each message with itself.
+	Chat(context.Context, *connect.BidiStream[echopb.Message, echopb.Message]) error
 }
 
 // NewEchoHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -94,10 +131,27 @@ func NewEchoHandler(svc EchoHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	echoDownHandler := connect.NewServerStreamHandler(
+		EchoDownProcedure,
+		svc.Down,
+		connect.WithSchema(echoMethods.ByName("Down")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	echoChatHandler := connect.NewBidiStreamHandler(
+		EchoChatProcedure,
+		svc.Chat,
+		connect.WithSchema(echoMethods.ByName("Chat")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/stile.bench.v1.Echo/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case EchoUnaryProcedure:
 			echoUnaryHandler.ServeHTTP(w, r)
+		case EchoDownProcedure:
+			echoDownHandler.ServeHTTP(w, r)
+		case EchoChatProcedure:
+			echoChatHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -109,4 +163,12 @@ type UnimplementedEchoHandler struct{}
 
 func (UnimplementedEchoHandler) Unary(context.Context, *connect.Request[echopb.Message]) (*connect.Response[echopb.Message], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stile.bench.v1.Echo.Unary is not implemented"))
+}
+
+func (UnimplementedEchoHandler) Down(context.Context, *connect.Request[echopb.Message], *connect.ServerStream[echopb.Message]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("stile.bench.v1.Echo.Down is not implemented"))
+}
+
+func (UnimplementedEchoHandler) Chat(context.Context, *connect.BidiStream[echopb.Message, echopb.Message]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("stile.bench.v1.Echo.Chat is not implemented"))
 }
