@@ -3,20 +3,33 @@ package stile
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/stile-ipc/stile/transport/wire"
 )
 
-// callContext is the context of one call on the server. It is a context of its
-// own kind because package context's would take six allocations and the lock of a
-// common parent for what every call has: a cancellation, perhaps a deadline, the
-// peer, the incoming metadata and the transport stream. All of package context
-// works on it; derived contexts cost no goroutine (AfterFunc).
+// callContext is one call on the server as long as anybody can know of it: its
+// context, and what the connection's table holds. It is a context of its own kind
+// because package context's would take six allocations and the lock of a common
+// parent for what every call has: a cancellation, perhaps a deadline, the peer, the
+// incoming metadata and the transport stream. All of package context works on it;
+// derived contexts cost no goroutine (AfterFunc).
+//
+// A handler may keep its context for ever, so this part is never used again; the
+// stream is, once the call is over.
 type callContext struct {
-	stream   *serverStream
+	conn   *serverConn
+	id     uint64 // on the connection
+	key    uint64 // in this process
+	call   wire.Call
+	stream atomic.Pointer[serverStream] // nil once the call is over
+	freed  bool                         // guarded by conn.mu: does not count as active
+
 	deadline time.Time // zero: none
 	timer    *time.Timer
 
@@ -138,11 +151,11 @@ func (c *callContext) Value(key any) any {
 	case incomingKey:
 		return c.incoming()
 	case streamKey:
-		return (*transportStream)(c.stream)
+		return (*transportStream)(c)
 	case peerKey:
-		return c.stream.conn.peer
+		return c.conn.peer
 	}
-	return c.stream.conn.ctx.Value(key)
+	return c.conn.ctx.Value(key)
 }
 
 // incoming is the metadata that a grpc-go server would show for this call.
@@ -150,7 +163,7 @@ func (c *callContext) incoming() metadata.MD {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.md == nil {
-		c.md = c.stream.incomingMD()
+		c.md = c.incomingMD()
 	}
 	return c.md
 }

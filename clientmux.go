@@ -56,10 +56,10 @@ type clientMux struct {
 	bye     atomic.Bool  // GoAway was acknowledged
 }
 
-// muxes counts the connections of the process. Each numbers its calls in a range of
-// its own, so that a stream that is used again is not taken for an earlier call of
-// another connection.
-var muxes atomic.Uint64
+// connections counts those of the process, on both sides. Each numbers its calls in a
+// range of its own, so that a stream that is used again is not taken for an earlier
+// call of another connection.
+var connections atomic.Uint64
 
 // newClientMux starts the connection to the server at p for e. e.down is called
 // from the reader when the connection takes no more calls, and again should it
@@ -81,7 +81,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 		m.slots = make(chan struct{}, s.maxStreams)
 	}
 	m.parts.limit = defaultHeaderList
-	m.lastID.Store(muxes.Add(1) << 40)
+	m.lastID.Store(connections.Add(1) << 40)
 	conn.Start(m)
 	return m
 }
@@ -100,7 +100,7 @@ func (m *clientMux) open(ctx context.Context, s *clientStream) error {
 	}
 	s.mux, s.id = m, m.lastID.Add(1)
 	s.in.init(s.id, m.conn, &m.waiters)
-	s.out.init(s.id, m.conn)
+	s.out.init(s.id, s.id, m.conn)
 	m.opening.Add(1)
 	m.mu.Lock()
 	open := !m.closed.Load()

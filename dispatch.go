@@ -68,19 +68,19 @@ func (t *methodTable) unknown(name string) *status.Status {
 
 // serve runs one call to its status, on a worker.
 func (s *serverStream) serve() {
-	d := s.conn.door
+	d := s.cc.conn.door
 	defer d.handlers.Done()
 	defer s.close()
-	s.cc.start(s.call.Timeout)
-	s.ctx = &s.cc
+	s.cc.start(s.cc.call.Timeout)
+	s.ctx = s.cc
 	s.tagStats()
-	m := d.methods.methods[s.call.Method]
+	m := d.methods.methods[s.cc.call.Method]
 	switch {
 	case m != nil:
-	case d.set.unknown != nil && d.wellFormed(s.call.Method):
+	case d.set.unknown != nil && d.wellFormed(s.cc.call.Method):
 		m = &method{stream: d.set.unknown}
 	default:
-		_ = s.writeStatus(d.methods.unknown(s.call.Method))
+		_ = s.writeStatus(d.methods.unknown(s.cc.call.Method))
 		return
 	}
 	s.endStats(s.process(m))
@@ -106,7 +106,8 @@ func (s *serverStream) process(m *method) error {
 	var reply any
 	var err error
 	if m.unary != nil {
-		reply, err = m.unary.Handler(m.impl, s.ctx, s.RecvMsg, s.conn.door.set.unaryInt)
+		s.reusable = true
+		reply, err = m.unary.Handler(m.impl, s.ctx, s.RecvMsg, s.cc.conn.door.set.unaryInt)
 	} else {
 		err = s.runStream(m)
 	}
@@ -126,29 +127,29 @@ func (s *serverStream) process(m *method) error {
 }
 
 func (s *serverStream) runStream(m *method) error {
-	intercept := s.conn.door.set.streamInt
+	intercept := s.cc.conn.door.set.streamInt
 	if intercept == nil || m.wrapped {
 		return s.desc.Handler(m.impl, s)
 	}
-	info := &grpc.StreamServerInfo{FullMethod: s.call.Method, IsClientStream: s.desc.ClientStreams, IsServerStream: s.desc.ServerStreams}
+	info := &grpc.StreamServerInfo{FullMethod: s.cc.call.Method, IsClientStream: s.desc.ClientStreams, IsServerStream: s.desc.ServerStreams}
 	return intercept(m.impl, s, info, s.desc.Handler)
 }
 
 // setCodec chooses codec and compressors for what the client announced.
 func (s *serverStream) setCodec() *status.Status {
-	set := &s.conn.door.set
+	set := &s.cc.conn.door.set
 	codec := set.codec
 	if codec == nil {
-		if s.call.ContentSubtype != "" {
-			codec = codecFor(s.call.ContentSubtype)
+		if s.cc.call.ContentSubtype != "" {
+			codec = codecFor(s.cc.call.ContentSubtype)
 		}
 		if codec == nil { // grpc-go: an unknown subtype is taken for proto
 			codec = codecFor("proto")
 		}
 	}
-	s.pack = packer{codec: codec, lender: s.conn.lend}
+	s.pack = packer{codec: codec, lender: s.cc.conn.lend}
 	s.unpack = unpacker{codec: codec, limit: set.maxRecv, server: true}
-	name := s.call.Encoding
+	name := s.cc.call.Encoding
 	s.unpack.setEncoding(name, set.dc)
 	compressed := name != "" && name != encoding.Identity
 	if compressed && s.unpack.dc == nil && s.unpack.comp == nil {
@@ -166,22 +167,22 @@ func (s *serverStream) setCodec() *status.Status {
 }
 
 // incomingMD is the metadata that a grpc-go server would show for this call.
-func (s *serverStream) incomingMD() metadata.MD {
-	md := make(metadata.MD, len(s.call.MD)+4)
-	for k, v := range s.call.MD {
+func (c *callContext) incomingMD() metadata.MD {
+	md := make(metadata.MD, len(c.call.MD)+4)
+	for k, v := range c.call.MD {
 		if !reserved(k) && k != "host" { // :authority is said
 			md[k] = v
 		}
 	}
-	md["content-type"] = []string{contentType(s.call.ContentSubtype)}
-	if s.call.Authority != "" {
-		md[":authority"] = []string{s.call.Authority}
+	md["content-type"] = []string{contentType(c.call.ContentSubtype)}
+	if c.call.Authority != "" {
+		md[":authority"] = []string{c.call.Authority}
 	}
-	if s.call.UserAgent != "" {
-		md["user-agent"] = []string{s.call.UserAgent}
+	if c.call.UserAgent != "" {
+		md["user-agent"] = []string{c.call.UserAgent}
 	}
-	if s.call.AcceptEncoding != "" {
-		md["grpc-accept-encoding"] = []string{s.call.AcceptEncoding}
+	if c.call.AcceptEncoding != "" {
+		md["grpc-accept-encoding"] = []string{c.call.AcceptEncoding}
 	}
 	return md
 }

@@ -30,7 +30,7 @@ type inbox struct {
 	waiters *atomic.Int32  // goroutines that wait for frames of conn
 
 	mu       sync.Mutex
-	id       uint64 // of the stream; what comes for another is dropped
+	key      uint64 // of the stream, in this process; what comes for another is dropped
 	chunks   []chunk
 	room     [2]chunk
 	first    int  // index of the first unread chunk
@@ -59,14 +59,10 @@ type chunk struct {
 }
 
 // init makes the inbox ready for a stream; it may have served another one.
-func (in *inbox) init(id uint64, conn transport.Conn, waiters *atomic.Int32) {
+func (in *inbox) init(key uint64, conn transport.Conn, waiters *atomic.Int32) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.initLocked(id, conn, waiters)
-}
-
-func (in *inbox) initLocked(id uint64, conn transport.Conn, waiters *atomic.Int32) {
-	in.id, in.conn, in.waiters = id, conn, waiters
+	in.key, in.conn, in.waiters = key, conn, waiters
 	in.chunks, in.first, in.allowed, in.consumed = in.room[:0], 0, initialWindow, 0
 	in.ended, in.err, in.over, in.waiting = false, nil, false, false
 	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
@@ -77,7 +73,7 @@ func (in *inbox) clear() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.discardLocked()
-	in.id = 0
+	in.key = 0
 	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
 }
 
@@ -97,10 +93,10 @@ type delivery struct {
 
 // deliver adds what a frame brought. It reports an error when the peer exceeds its
 // window.
-func (in *inbox) deliver(id uint64, d *delivery) error {
+func (in *inbox) deliver(key uint64, d *delivery) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.id != id || in.err != nil || in.ended {
+	if in.key != key || in.err != nil || in.ended {
 		d.buf.Release()
 		return nil
 	}
@@ -172,10 +168,10 @@ func (in *inbox) addLocked(buf *wire.Buf, data []byte) {
 // fail makes every read return err once the messages already here are read.
 // The first error wins; an error after the end is of no interest. over tells
 // whether the peer knows of it.
-func (in *inbox) fail(id uint64, err error, over bool) {
+func (in *inbox) fail(key uint64, err error, over bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.id == id && !in.ended && in.err == nil {
+	if in.key == key && !in.ended && in.err == nil {
 		in.err, in.over = err, over
 		in.signalLocked()
 	}

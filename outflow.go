@@ -19,7 +19,8 @@ type outflow struct {
 	sent atomic.Bool // a frame was taken by the connection
 
 	mu     sync.Mutex
-	id     uint64        // of the stream; what comes for another is dropped
+	id     uint64        // of the stream, on the connection
+	key    uint64        // of the stream, in this process; what comes for another is dropped
 	window int           // message bytes the peer still takes
 	err    error         // set once: nothing more can be sent
 	wake   chan struct{} // capacity 1, made by the first wait
@@ -29,24 +30,20 @@ type outflow struct {
 var errWindowOverflow = fmt.Errorf("%w: window grows over 2 GiB", transport.ErrProtocol)
 
 // init makes the outflow ready for a stream; it may have served another one.
-func (o *outflow) init(id uint64, conn transport.Conn) {
+func (o *outflow) init(key, id uint64, conn transport.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.initLocked(id, conn)
-}
-
-func (o *outflow) initLocked(id uint64, conn transport.Conn) {
-	o.id, o.conn, o.window, o.err = id, conn, initialWindow, nil
+	o.key, o.id, o.conn, o.window, o.err = key, id, conn, initialWindow, nil
 	if o.sent.Load() {
 		o.sent.Store(false)
 	}
 }
 
 // add opens the window by n bytes.
-func (o *outflow) add(id uint64, n uint32) error {
+func (o *outflow) add(key uint64, n uint32) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.id != id {
+	if o.key != key {
 		return nil
 	}
 	if int64(o.window)+int64(n) > 1<<31-1 {
@@ -58,10 +55,10 @@ func (o *outflow) add(id uint64, n uint32) error {
 }
 
 // fail makes every further send return err.
-func (o *outflow) fail(id uint64, err error) {
+func (o *outflow) fail(key uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.id == id && o.err == nil {
+	if o.key == key && o.err == nil {
 		o.err = err
 		o.signalLocked()
 	}

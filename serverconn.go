@@ -33,10 +33,11 @@ type serverConn struct {
 	peer *peer.Peer
 
 	calls   wire.CallCache // the reader's
+	lastKey uint64         // the reader's
 	limited bool           // the server limits the number of calls
 
 	mu       sync.Mutex // held for short sections only, never while writing
-	streams  table[serverStream]
+	streams  table[callContext]
 	waiters  atomic.Int32
 	slot     atomic.Pointer[worker] // one that polls for the next call
 	refusing atomic.Int32           // refusals being written
@@ -55,6 +56,7 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 		door: d, conn: conn, peer: peerOf(conn.Info(), nearOf(addr), addr),
 		drained: make(chan struct{}),
 	}
+	c.lastKey = connections.Add(1) << 40
 	c.lend, _ = conn.(transport.Lender)
 	c.parts.limit = 2 * int(d.headerList())
 	c.limited = d.set.maxStreams != math.MaxUint32
@@ -92,12 +94,12 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 	case wire.TypeReset:
 		b.Release()
 		c.mu.Lock()
-		s := c.streams.get(h.Stream)
+		call := c.streams.get(h.Stream)
 		c.parts.drop(h.Stream)
 		c.mu.Unlock()
-		if s != nil {
-			c.ending(s)
-			s.canceled()
+		if call != nil {
+			c.ending(call)
+			call.canceled()
 		}
 		return nil
 	case wire.TypeWindow:
@@ -106,8 +108,8 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 		if err != nil {
 			return errProtocol("%v", err)
 		}
-		if s := c.stream(h.Stream); s != nil {
-			return s.out.add(h.Stream, n)
+		if s, key := c.stream(h.Stream); s != nil {
+			return s.out.add(key, n)
 		}
 		return nil
 	case wire.TypeGoAway:
@@ -119,10 +121,16 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 	return errProtocol("frame type %d from the client", h.Type)
 }
 
-func (c *serverConn) stream(id uint64) *serverStream {
+// stream returns the stream of a call and the key by which it takes what comes for
+// that call alone; nil when the call is over.
+func (c *serverConn) stream(id uint64) (s *serverStream, key uint64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.streams.get(id)
+	call := c.streams.get(id)
+	c.mu.Unlock()
+	if call == nil {
+		return nil, 0
+	}
+	return call.stream.Load(), call.key
 }
 
 // handleCall enters a new call and hands it to a worker.
@@ -138,9 +146,10 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	}
 	c.mu.Unlock()
 	section, rest, err := wire.CutSection(payload)
-	s := &serverStream{conn: c, id: h.Stream}
+	c.lastKey++
+	call := &callContext{conn: c, id: h.Stream, key: c.lastKey}
 	if err == nil {
-		s.call, err = c.calls.Parse(section, int(c.door.headerList()))
+		call.call, err = c.calls.Parse(section, int(c.door.headerList()))
 	}
 	if errors.Is(err, wire.ErrHeaderList) {
 		b.Release()
@@ -150,13 +159,11 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return errProtocol("%v", err)
 	}
-	if err := checkHeaders(s.call.MD); err != nil {
+	if err := checkHeaders(call.call.MD); err != nil {
 		b.Release()
 		return c.refuse(h.Stream, codes.Internal, status.Convert(err).Message())
 	}
-	s.cc.stream = s
-	s.in.initLocked(h.Stream, c.conn, &c.waiters) // nobody else knows s yet
-	s.out.initLocked(h.Stream, c.conn)
+	s := newServerStream(call)
 	c.mu.Lock()
 	if c.streams.get(h.Stream) != nil {
 		err = errProtocol("call %d opened twice", h.Stream)
@@ -165,19 +172,20 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	if err != nil || c.sealed || full {
 		c.mu.Unlock()
 		b.Release()
+		s.recycle()
 		if err == nil {
 			err = c.refuse(h.Stream, wire.ResetRefused, "")
 		}
 		return err
 	}
-	c.streams.put(h.Stream, s)
+	c.streams.put(h.Stream, call)
 	if c.limited {
 		c.active++
 	}
 	c.mu.Unlock()
 	c.door.handlers.Add(1)
 	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
-	err = s.in.deliver(h.Stream, &d)
+	err = s.in.deliver(call.key, &d)
 	c.dispatch(s)
 	return err
 }
@@ -187,12 +195,12 @@ func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return errProtocol("flags %#x on an open call", uint8(h.Flags))
 	}
-	s := c.stream(h.Stream)
+	s, key := c.stream(h.Stream)
 	if s == nil { // late: the handler has returned
 		b.Release()
 		return nil
 	}
-	return s.in.deliver(h.Stream, &delivery{buf: b, data: b.B, ended: h.Flags&wire.FlagHalfClose != 0})
+	return s.in.deliver(key, &delivery{buf: b, data: b.B, ended: h.Flags&wire.FlagHalfClose != 0})
 }
 
 // maxRefusals bounds the refusals that wait for a client to read them.
@@ -213,14 +221,14 @@ func (c *serverConn) refuse(id uint64, code codes.Code, msg string) error {
 
 // ending frees the place of a call that the client counts as over, or will when it
 // has the status that is about to be sent: it may open another one then.
-func (c *serverConn) ending(s *serverStream) {
+func (c *serverConn) ending(call *callContext) {
 	if !c.limited {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !s.freed {
-		s.freed = true
+	if !call.freed {
+		call.freed = true
 		c.active--
 	}
 }
@@ -301,10 +309,12 @@ func (c *serverConn) HandleClose(err error) {
 }
 
 // lost ends a call whose connection did.
-func (s *serverStream) lost(err error) {
-	s.out.fail(s.id, err)
-	s.in.fail(s.id, statusCanceled, true)
-	s.cc.cancel(context.Canceled)
+func (c *callContext) lost(err error) {
+	if s := c.stream.Load(); s != nil {
+		s.out.fail(c.key, err)
+		s.in.fail(c.key, statusCanceled, true)
+	}
+	c.cancel(context.Canceled)
 }
 
 var statusCanceled = rpcError(context.Canceled)

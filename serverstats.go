@@ -16,7 +16,7 @@ type statsTimes struct {
 // The events below reach the server's stats handlers in the order and with the
 // content that grpc-go gives them. Each costs nothing without a handler.
 
-func (s *serverStream) handlers() []stats.Handler { return s.conn.door.set.stats }
+func (s *serverStream) handlers() []stats.Handler { return s.cc.conn.door.set.stats }
 
 func (s *serverStream) tagStats() {
 	if len(s.handlers()) == 0 {
@@ -24,10 +24,10 @@ func (s *serverStream) tagStats() {
 	}
 	md, _ := metadata.FromIncomingContext(s.ctx)
 	for _, sh := range s.handlers() {
-		s.ctx = sh.TagRPC(s.ctx, &stats.RPCTagInfo{FullMethodName: s.call.Method})
+		s.ctx = sh.TagRPC(s.ctx, &stats.RPCTagInfo{FullMethodName: s.cc.call.Method})
 		sh.HandleRPC(s.ctx, &stats.InHeader{
-			FullMethod: s.call.Method, RemoteAddr: s.conn.peer.Addr, LocalAddr: s.conn.peer.LocalAddr,
-			Compression: s.call.Encoding, WireLength: headerListSize(s.call.MD), Header: md,
+			FullMethod: s.cc.call.Method, RemoteAddr: s.cc.conn.peer.Addr, LocalAddr: s.cc.conn.peer.LocalAddr,
+			Compression: s.cc.call.Encoding, WireLength: headerListSize(s.cc.call.MD), Header: md,
 		})
 	}
 }

@@ -18,14 +18,10 @@ import (
 // with that interface's rules, and grpc.ServerTransportStream by
 // [transportStream].
 type serverStream struct {
-	conn  *serverConn
-	id    uint64
-	call  wire.Call
-	in    inbox
-	out   outflow
-	freed bool // guarded by conn.mu: does not count as active
-	cc    callContext
-	ctx   context.Context // cc, as the stats handlers tagged it
+	cc  *callContext
+	in  inbox
+	out outflow
+	ctx context.Context // cc, as the stats handlers tagged it
 
 	desc     *grpc.StreamDesc
 	pack     packer
@@ -33,13 +29,16 @@ type serverStream struct {
 	packed   packed // of the sending goroutine
 	encoding string // of the responses
 	received bool   // a message was
+	reusable bool   // the handler got nothing that it may keep of s
 	stats    statsTimes
 
 	mu         sync.Mutex // header, trailer and what was sent of them
+	serving    uint64     // the call's key; 0: none
+	users      int        // who use the stream besides the handler
 	header     metadata.MD
 	trailer    metadata.MD
 	headerSent bool
-	done       bool // the status was sent
+	done       bool // the status was sent, or the handler has returned
 	grantRoom  [4]byte
 	headRoom   [32]byte // of the last frame: header section, trailer section, prefix
 	endRoom    [16]byte
@@ -50,20 +49,54 @@ var (
 	_ grpc.ServerTransportStream = (*transportStream)(nil)
 )
 
-// transportStream is what grpc.SetHeader and its like find in the context.
-type transportStream serverStream
+// transportStream is what grpc.SetHeader and its like find in the context, also
+// when the call is over.
+type transportStream callContext
 
 func (t *transportStream) Method() string { return t.call.Method }
 
 // SetHeader implements grpc.ServerTransportStream. As in grpc-go it checks
 // nothing; a key that HTTP/2 would not carry ends the call at the client.
-func (t *transportStream) SetHeader(md metadata.MD) error { return (*serverStream)(t).setHeader(md) }
+func (t *transportStream) SetHeader(md metadata.MD) error {
+	return t.use(func(s *serverStream) error { return s.setHeader(md) })
+}
 
-func (t *transportStream) SendHeader(md metadata.MD) error { return (*serverStream)(t).SendHeader(md) }
+func (t *transportStream) SendHeader(md metadata.MD) error {
+	return t.use(func(s *serverStream) error { return s.SendHeader(md) })
+}
 
 func (t *transportStream) SetTrailer(md metadata.MD) error {
-	(*serverStream)(t).SetTrailer(md)
+	_ = t.use(func(s *serverStream) error { s.SetTrailer(md); return nil })
 	return nil
+}
+
+// use calls f with the stream unless the call is over. The stream serves no other
+// call before f has returned.
+func (t *transportStream) use(f func(*serverStream) error) error {
+	s := t.stream.Load()
+	if s == nil || !s.enter(t.key) {
+		return errIllegalHeaderWrite
+	}
+	defer s.leave()
+	return f(s)
+}
+
+// enter keeps the stream from serving another call, if it still serves the one with
+// this key.
+func (s *serverStream) enter(key uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving != key {
+		return false
+	}
+	s.users++
+	return true
+}
+
+func (s *serverStream) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
 }
 
 // errIllegalHeaderWrite has grpc-go's text.
@@ -116,7 +149,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 // takeHeaderLocked encodes the header section; afterwards it counts as sent.
 func (s *serverStream) takeHeaderLocked(room []byte) []byte {
 	s.headerSent = true
-	h := wire.Head{ContentSubtype: s.call.ContentSubtype, Encoding: s.encoding, MD: sendable(s.header)}
+	h := wire.Head{ContentSubtype: s.cc.call.ContentSubtype, Encoding: s.encoding, MD: sendable(s.header)}
 	at := len(room)
 	return wire.EndSection(wire.AppendHead(wire.BeginSection(room), &h), at)
 }
@@ -147,7 +180,7 @@ func (s *serverStream) sendMsg(m any) error {
 		return err
 	}
 	defer p.free()
-	if err := checkSize(len(p.data), s.conn.door.set.maxSend); err != nil {
+	if err := checkSize(len(p.data), s.cc.conn.door.set.maxSend); err != nil {
 		return err
 	}
 	b := p.batch()
@@ -191,7 +224,7 @@ func (s *serverStream) RecvMsg(m any) error {
 }
 
 func (s *serverStream) recvMsg(m any) error {
-	limit := s.conn.door.set.maxRecv
+	limit := s.cc.conn.door.set.maxRecv
 	msg, err := s.in.readMessage(s.ctx, limit, s.grant)
 	if err == io.EOF {
 		if !s.desc.ClientStreams && !s.received {
@@ -226,8 +259,8 @@ func (s *serverStream) recvMsg(m any) error {
 
 // grant lets the client send n more bytes.
 func (s *serverStream) grant(n int) {
-	h := wire.Header{Type: wire.TypeWindow, Stream: s.id}
-	_ = s.conn.conn.Write(s.ctx.Done(), h, wire.AppendWindow(s.grantRoom[:0], uint32(n)), nil)
+	h := wire.Header{Type: wire.TypeWindow, Stream: s.cc.id}
+	_ = s.cc.conn.conn.Write(s.ctx.Done(), h, wire.AppendWindow(s.grantRoom[:0], uint32(n)), nil)
 }
 
 // writeReply sends the response of a unary call with its status, in one frame
@@ -236,7 +269,7 @@ func (s *serverStream) writeReply(reply any) error {
 	p := &s.packed
 	err := s.pack.pack(p, reply)
 	if err == nil {
-		err = checkSize(len(p.data), s.conn.door.set.maxSend)
+		err = checkSize(len(p.data), s.cc.conn.door.set.maxSend)
 	}
 	if err != nil {
 		p.free()
@@ -276,7 +309,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 	if sendHeader {
 		s.outHeader()
 	}
-	s.conn.ending(s)
+	s.cc.conn.ending(s.cc)
 	var ctx context.Context // a status is sent even when the deadline has passed
 	if b.hasMsg {
 		ctx = s.ctx
@@ -305,20 +338,58 @@ func (s *serverStream) resend(st *status.Status) error {
 }
 
 // canceled ends the call because the client did.
-func (s *serverStream) canceled() {
-	s.out.fail(s.id, statusCanceled)
-	s.in.fail(s.id, statusCanceled, true)
-	s.cc.cancel(context.Canceled)
+func (c *callContext) canceled() {
+	if s := c.stream.Load(); s != nil {
+		s.out.fail(c.key, statusCanceled)
+		s.in.fail(c.key, statusCanceled, true)
+	}
+	c.cancel(context.Canceled)
 }
 
 // close gives back what the call holds; the handler has returned.
 func (s *serverStream) close() {
 	s.mu.Lock()
-	s.done = true
+	s.done, s.serving = true, 0
+	unused := s.users == 0
 	s.mu.Unlock()
-	s.conn.ending(s)
-	s.cc.cancel(context.Canceled)
-	s.in.discard()
-	s.out.fail(s.id, errStreamDone)
-	s.conn.forget(s.id)
+	s.cc.conn.ending(s.cc)
+	c := s.cc
+	c.stream.Store(nil)
+	c.cancel(context.Canceled)
+	s.out.fail(c.key, errStreamDone)
+	c.conn.forget(c.id)
+	if s.reusable && unused {
+		s.recycle()
+	} else {
+		s.in.discard()
+	}
+}
+
+// serverStreams holds the streams of unary calls whose handlers have returned: a
+// handler has seen nothing of them but the context and, while it ran, a function
+// that decodes its request.
+var serverStreams = sync.Pool{New: func() any { return new(serverStream) }}
+
+// newServerStream makes the stream of a call that has come.
+func newServerStream(c *callContext) *serverStream {
+	s := serverStreams.Get().(*serverStream)
+	s.cc = c
+	s.in.init(c.key, c.conn.conn, &c.conn.waiters)
+	s.out.init(c.key, c.id, c.conn.conn)
+	s.mu.Lock()
+	s.serving, s.done = c.key, false
+	s.mu.Unlock()
+	c.stream.Store(s)
+	return s
+}
+
+// recycle makes s ready for the pool. What still comes for the call is turned away
+// by its key.
+func (s *serverStream) recycle() {
+	s.in.clear()
+	s.cc, s.ctx, s.desc, s.stats = nil, nil, nil, statsTimes{}
+	s.received, s.headerSent, s.reusable = false, false, false
+	s.header, s.trailer, s.encoding = nil, nil, ""
+	s.pack, s.unpack = packer{}, unpacker{}
+	serverStreams.Put(s)
 }

@@ -87,7 +87,7 @@ func (k *worker) loop(w *workers) {
 			w.mu.Unlock()
 			w.send(next)
 			for s != nil {
-				c := s.conn
+				c := s.cc.conn
 				s.serve()
 				s = c.nextCall(k)
 			}
