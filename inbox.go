@@ -381,17 +381,43 @@ func (in *inbox) readLocked(ctx context.Context, p []byte, grant func(int)) (int
 		if err := in.waitLocked(ctx, grant); err != nil {
 			return n, err
 		}
-		c := &in.chunks[in.first]
-		k := copy(p[n:], c.data)
-		n += k
-		in.consumed += k
-		if c.data = c.data[k:]; len(c.data) == 0 {
-			c.buf.Release()
-			in.popLocked()
-		}
+		n += in.copyLocked(p[n:])
 	}
 	in.grantLocked(grant)
 	return n, nil
+}
+
+// readSome waits for bytes and reads what is there, at least one byte. What is still
+// to be read when ctx ends stays.
+func (in *inbox) readSome(ctx context.Context, p []byte, grant func(int)) (n int, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := in.waitLocked(ctx, grant); err != nil {
+		return 0, err
+	}
+	for n < len(p) && in.availableLocked() {
+		n += in.copyLocked(p[n:])
+	}
+	in.grantLocked(grant)
+	return n, nil
+}
+
+// copyLocked copies from the first chunk and drops it once it is read.
+func (in *inbox) copyLocked(p []byte) int {
+	c := &in.chunks[in.first]
+	k := copy(p, c.data)
+	in.consumed += k
+	if c.data = c.data[k:]; len(c.data) == 0 {
+		c.buf.Release()
+		in.popLocked()
+	}
+	return k
 }
 
 // waitLocked waits until bytes are there, or says why none will come.

@@ -119,6 +119,13 @@ func (o *outflow) take(ctx context.Context, want int) (int, error) {
 	}
 }
 
+// giveBack returns window that was taken and not used.
+func (o *outflow) giveBack(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.window += n
+}
+
 // batch is what one send puts on the wire: sections, then a message, then
 // sections that end the stream. All parts may be empty. It is sent in one frame
 // when it fits.
@@ -170,17 +177,23 @@ func (o *outflow) sendLent(ctx context.Context, b *batch, total int) error {
 	o.mu.Lock()
 	o.window -= total - 1
 	o.mu.Unlock()
-	head := b.appendPrefix(append(b.head, b.end...))
 	p := b.lent
-	err := p.lender.WriteLoan(closedChan, o.frame(b.flags|b.endFlags), head, p.loan)
-	if errors.Is(err, transport.ErrCanceled) {
-		err = p.lender.WriteLoan(doneOf(ctx), o.frame(b.flags|b.endFlags), head, p.loan)
-	}
+	head := b.appendPrefix(append(b.head, b.end...))
+	err := o.writeLoan(ctx, p.lender, o.frame(b.flags|b.endFlags), head, p.loan)
 	if err == nil {
-		p.lender = nil // the peer's now
-		if !o.sent.Load() {
-			o.sent.Store(true)
-		}
+		p.lender = nil // the loan is the peer's now
+	}
+	return err
+}
+
+// writeLoan is write for a payload that ends with a loan.
+func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Header, head []byte, loan transport.Loan) error {
+	err := l.WriteLoan(closedChan, h, head, loan)
+	if errors.Is(err, transport.ErrCanceled) {
+		err = l.WriteLoan(doneOf(ctx), h, head, loan)
+	}
+	if err == nil && !o.sent.Load() {
+		o.sent.Store(true)
 	}
 	return err
 }

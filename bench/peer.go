@@ -14,6 +14,8 @@ type peer struct {
 	name    string
 	network string   // of the listener: "unix" or "tcp"
 	env     []string // "KEY=value", set in both processes
+	// listen opens the listener; nil: net.Listen.
+	listen func(network, address string) (net.Listener, error)
 	// serve starts answering on lis and returns a function that ends it and
 	// waits.
 	serve func(lis net.Listener) (stop func() error, err error)
@@ -21,6 +23,8 @@ type peer struct {
 	dial func(addr net.Addr, callers int) (client, error)
 	// streams says that its client is a streamer.
 	streams bool
+	// aside: only by name.
+	aside bool
 }
 
 // errOtherWay is wrapped when a peer's calls are carried by something else.
@@ -47,14 +51,16 @@ const ownPrefix = "stile-"
 // peers lists all peers, in the order of the table.
 func peers() []peer {
 	list := []peer{grpcUnixPeer(), grpcTCPPeer(), connectPeer(), ttrpcPeer(), drpcPeer(), netrpcPeer()}
-	return append(list, stilePeers()...)
+	list = append(list, stilePeers()...)
+	return append(list, doorPeers()...)
 }
 
-// peersNamed returns the peers of a comma-separated list, or all of them for "".
+// peersNamed returns the peers of a comma-separated list; "" names all but those that
+// only make sense beside each other (doorPeers).
 func peersNamed(names string) ([]peer, error) {
 	all := peers()
 	if names == "" {
-		return all, nil
+		return slices.DeleteFunc(all, func(p peer) bool { return p.aside }), nil
 	}
 	var list []peer
 	for name := range strings.SplitSeq(names, ",") {

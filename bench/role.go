@@ -131,7 +131,11 @@ func (e endpoint) String() string  { return e.Addr }
 
 // runServer serves until the client closes its end of the pipes.
 func runServer(p peer, j job, ctl control) error {
-	lis, err := net.Listen(p.network, j.Address)
+	listen := p.listen
+	if listen == nil {
+		listen = net.Listen
+	}
+	lis, err := listen(p.network, j.Address)
 	if err != nil {
 		return err
 	}

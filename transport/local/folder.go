@@ -206,7 +206,7 @@ func (f *folder) sweep(uid int) {
 // ours reports whether a file name is one that entryName or tempName makes: a
 // folder may hold other programs' sockets.
 func ours(name string) bool {
-	for _, p := range []string{"tcp-", "unix-", "abstract-", hashed, tempPrefix} {
+	for _, p := range []string{"tcp-", "unix-", "abstract-", "bytes-", hashed, tempPrefix} {
 		if strings.HasPrefix(name, p) {
 			return true
 		}
