@@ -281,15 +281,23 @@ func (c *callInfo) resolveCodec() error {
 		}
 		return nil
 	}
-	name := c.contentSubtype
-	if name == "" {
-		name = proto.Name
+	if c.contentSubtype == "" {
+		c.codec = usualCodec()
+		return nil
 	}
-	if c.codec = codecFor(name); c.codec == nil {
-		return status.Errorf(codes.Internal, "no codec registered for content-subtype %s", name)
+	if c.codec = codecFor(c.contentSubtype); c.codec == nil {
+		return status.Errorf(codes.Internal, "no codec registered for content-subtype %s", c.contentSubtype)
 	}
 	return nil
 }
+
+// usualCodec is the codec of calls that name none, and haveGzip whether gzip can be
+// read. Codecs and compressors are registered while programs initialize, so it is
+// enough to look once.
+var (
+	usualCodec = sync.OnceValue(func() messageCodec { return codecFor(proto.Name) })
+	haveGzip   = sync.OnceValue(func() bool { return encoding.GetCompressor("gzip") != nil })
+)
 
 // codecFor returns the registered codec of a content-subtype, or nil. As in
 // grpc-go a codec of the first generation hides one of the second.

@@ -368,7 +368,7 @@ func (s *clientStream) acceptEncoding(sending string) string {
 		return strings.Join(s.info.acceptCompressors, ",")
 	}
 	accept := ""
-	if encoding.GetCompressor("gzip") != nil {
+	if haveGzip() {
 		accept = "gzip"
 	}
 	if sending != "" && sending != encoding.Identity && sending != accept {

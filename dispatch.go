@@ -144,7 +144,7 @@ func (s *serverStream) setCodec() *status.Status {
 			codec = codecFor(s.cc.call.ContentSubtype)
 		}
 		if codec == nil { // grpc-go: an unknown subtype is taken for proto
-			codec = codecFor("proto")
+			codec = usualCodec()
 		}
 	}
 	s.pack = packer{codec: codec, lender: s.cc.conn.lend}
