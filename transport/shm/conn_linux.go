@@ -28,6 +28,7 @@ type Conn struct {
 	bell int // the peer's doorbell
 	bed  bed // our own
 
+	trimmer trimmer
 	wlock   writeLock
 	out     producer
 	lender  *lender
@@ -181,7 +182,7 @@ func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, 
 	if info.Transport == "" {
 		info.Transport = "shm"
 	}
-	return &Conn{
+	c := &Conn{
 		info:   info,
 		ctl:    ctl,
 		seg:    seg,
@@ -195,7 +196,9 @@ func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, 
 		spin:   newSpinner(cfg.Spin),
 		dead:   make(chan struct{}),
 		done:   make(chan struct{}),
-	}, nil
+	}
+	c.trimmer.conn = c
+	return c, nil
 }
 
 // Start begins the delivery of incoming frames to h.
@@ -307,6 +310,7 @@ func (c *Conn) giveBack() {
 		}
 		unstick(c.bell)
 	}
+	c.trimmer.close()
 	c.lender.close()
 	memory.give(2 * c.seg.ring)
 	c.seg.release()

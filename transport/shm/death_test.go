@@ -197,7 +197,7 @@ func TestHostileDoorbell(t *testing.T) {
 // TestHostileScribble runs traffic while a third mapping of the segment writes
 // over everything both sides rely on.
 func TestHostileScribble(t *testing.T) {
-	for _, where := range []string{"control", "headers", "anywhere"} {
+	for _, where := range []string{"control", "headers", "slots", "anywhere"} {
 		t.Run(where, func(t *testing.T) {
 			for range 8 {
 				scribble(t, where)
@@ -229,6 +229,11 @@ func scribble(t *testing.T, where string) {
 	for id := range cs.slots {
 		wg.Go(func() {
 			for {
+				if loan, ok := client.Lend(1 + rand.IntN(50_000)); ok {
+					if client.WriteLoan(nil, wire.Header{Type: wire.TypePart}, nil, loan) != nil {
+						client.Return(loan)
+					}
+				}
 				if ok, err := cs.call(client, id, make([]byte, rand.IntN(9000)), true); !ok || err != nil {
 					return
 				}
@@ -239,7 +244,15 @@ func scribble(t *testing.T, where string) {
 		for range 1 + rand.IntN(50) {
 			w := evil.control(rand.IntN(2))
 			data := evil.data(rand.IntN(2))
-			if where == "control" || (where == "anywhere" && rand.IntN(2) == 0) {
+			if where == "slots" || (where == "anywhere" && rand.IntN(4) == 0) {
+				side, i := rand.IntN(2), rand.IntN(numSlots)
+				evil.slotWord(side, i).store(rand.Uint64() % 3)
+				at := slots[i].at
+				evil.arena(side)[at+rand.IntN(100)] = byte(rand.Uint32())
+				// What looks like a reference, where the next frame will be.
+				ref := data[(w.head.load()+uint64(rand.IntN(64)))%MinRingSize:]
+				ref[offMark] = markRef
+			} else if where == "control" || (where == "anywhere" && rand.IntN(2) == 0) {
 				word := []word{w.head, w.tail, w.sleeping, w.wanting}[rand.IntN(4)]
 				v := word.load()
 				switch rand.IntN(3) {

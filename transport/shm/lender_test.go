@@ -3,6 +3,7 @@
 package shm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -199,3 +200,60 @@ func TestLimit(t *testing.T) {
 		t.Errorf("Create over the limit: %v", err)
 	}
 }
+
+// TestRingTrim: a ring that was full of frames takes no memory a while after the last
+// one, and carries frames again. A peer that has not read keeps its pages.
+func TestRingTrim(t *testing.T) {
+	client, server := newPair(t, Config{}, Config{})
+	defer server.Close()
+	defer client.Close()
+	got := make(chan int, 1024)
+	client.Start(count(got))
+	body := bytes.Repeat([]byte{1}, 60_000)
+	send := func(n int) {
+		for range n {
+			if err := client.Write(nil, wire.Header{Type: wire.TypePart}, nil, body); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(3)
+	if client.trimRing() {
+		t.Error("trimmed a ring that the peer has not read")
+	}
+	server.Start(count(got))
+	send(40)
+	for range 43 {
+		if n := <-got; n != len(body) {
+			t.Fatalf("a frame of %d bytes", n)
+		}
+	}
+	full := pagesOf(t, client.seg)
+	for end := time.Now().Add(20 * time.Second); pagesOf(t, client.seg) > 8; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d pages, %d before the quiet time", pagesOf(t, client.seg), full)
+		}
+		client.trimmer.quiet() // as its goroutine would: nothing comes for it here
+	}
+	send(2)
+	for range 2 {
+		if n := <-got; n != len(body) {
+			t.Fatalf("a frame of %d bytes after the trim", n)
+		}
+	}
+}
+
+// count reports the length of each frame that arrives.
+type count chan<- int
+
+func (c count) HandleFrame(_ wire.Header, b *wire.Buf) {
+	for _, v := range b.B {
+		if v != 1 {
+			c <- -1
+		}
+	}
+	c <- len(b.B)
+	b.Release()
+}
+
+func (count) HandleClose(error) {}

@@ -67,6 +67,7 @@ func (c *Conn) sleep() {
 			return true
 		}
 		parked = true
+		c.trimmer.quiet()
 		c.spin.asleep()
 		c.stats.parks.Add(1)
 		c.polled.Store(false)
@@ -219,6 +220,7 @@ func (c *Conn) Poll(done *atomic.Bool) {
 // leave ends a caller's turn at the ring: see the argument above. A handover is
 // as if frames were left.
 func (c *Conn) leave(handover bool) {
+	c.trimmer.quiet()
 	c.in.sleeping.store(1)
 	if handover || c.in.ready() {
 		c.in.sleeping.store(0)
