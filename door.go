@@ -59,6 +59,7 @@ func (d *door) open(lis net.Listener) func() {
 	if errors.Is(err, local.ErrAddress) || errors.Is(err, local.ErrUnsupported) {
 		return func() {} // no address a client could look for
 	}
+	heedLimit()
 	shut := strings.Join(d.set.shut, "; ")
 	var l transport.Listener
 	if err == nil {

@@ -329,6 +329,7 @@ func (e *entrance) reconsider(names []string, spread bool) {
 }
 
 func (e *entrance) dialConfig() local.DialConfig {
+	heedLimit()
 	return local.DialConfig{
 		Dir: e.d.own.dir, AllowUIDs: e.d.own.allowUIDs, Logger: e.log,
 		NoSHM: e.d.own.noSharedMemory || socketsOnly(),

@@ -67,6 +67,7 @@ func splitAddr(addr string) (network, address string) {
 }
 
 func openByteDoor(lis net.Listener) (transport.Listener, error) {
+	heedLimit()
 	keys, err := local.KeysForListener(lis)
 	if err != nil {
 		return nil, err
@@ -216,6 +217,7 @@ func (d *Dialer) knock(ctx context.Context, a net.Addr) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stile: dial %v: %w", a, err)
 	}
+	heedLimit()
 	cfg := local.DialConfig{Dir: d.Dir, AllowUIDs: d.AllowUIDs, NoSHM: socketsOnly()}
 	conn, _, err := local.Dial(ctx, bytesPrefix+key, cfg)
 	if err != nil {

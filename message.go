@@ -123,7 +123,13 @@ func (k *packer) encode(p *packed, m any) error {
 
 // encodeProto marshals into lent memory where that pays, else into a pooled buffer.
 func (k *packer) encodeProto(p *packed, m proto.Message) error {
-	size := proto.Size(m)
+	vt, _ := m.(vtMarshaler)
+	size := 0
+	if vt != nil {
+		size = vt.SizeVT()
+	} else {
+		size = proto.Size(m)
+	}
 	var room []byte
 	if size >= minLoan && k.lender != nil && k.cp == nil && k.comp == nil {
 		if loan, ok := k.lender.Lend(size); ok {
@@ -140,7 +146,13 @@ func (k *packer) encodeProto(p *packed, m proto.Message) error {
 			p.free()
 		}
 	}()
-	data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(room[:0], m)
+	var data []byte
+	var err error
+	if vt != nil {
+		data, err = marshalVT(vt, room)
+	} else {
+		data, err = proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(room[:0], m)
+	}
 	marshalled = true
 	p.data, p.size = data, len(data)
 	if p.lender != nil && len(data) != size { // the message was changed meanwhile
@@ -149,6 +161,26 @@ func (k *packer) encodeProto(p *packed, m proto.Message) error {
 		p.lender = nil
 	}
 	return err
+}
+
+// vtMarshaler and vtUnmarshaler are what github.com/planetscale/vtprotobuf generates:
+// methods that know the message's type, and need no reflection.
+type (
+	vtMarshaler interface {
+		SizeVT() int
+		MarshalToSizedBufferVT([]byte) (int, error)
+	}
+	vtUnmarshaler interface{ UnmarshalVT([]byte) error }
+)
+
+// marshalVT fills room, which has the message's size; the generated code writes from
+// the end.
+func marshalVT(m vtMarshaler, room []byte) ([]byte, error) {
+	n, err := m.MarshalToSizedBufferVT(room)
+	if err != nil {
+		return nil, err
+	}
+	return room[len(room)-n:], nil
 }
 
 // protoMessage returns m as a message of the current protobuf API, or nil.
@@ -251,6 +283,10 @@ func unmarshal(data []byte, m proto.Message, borrowed bool) (err error) {
 				err = fmt.Errorf("the message was changed while it was read: %v", r)
 			}
 		}()
+	}
+	if vt, ok := m.(vtUnmarshaler); ok {
+		proto.Reset(m)
+		return vt.UnmarshalVT(data)
 	}
 	return proto.Unmarshal(data, m)
 }
