@@ -5,8 +5,10 @@ package stile_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -209,4 +211,68 @@ func check(path string) healthpb.HealthCheckResponse_ServingStatus {
 		log.Fatal(err)
 	}
 	return r.Status
+}
+
+// An HTTP server and its client meet through shared memory; both take the socket
+// where that cannot be had.
+func ExampleListen() {
+	path, remove := socket()
+	defer remove()
+
+	lis, err := stile.Listen(path) // was net.Listen("unix", path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "hello ", r.URL.Path)
+	})}
+	go srv.Serve(lis)
+	defer srv.Close()
+
+	d := new(stile.Dialer)
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://app/world")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	fmt.Println(string(body), err)
+	// Output: hello /world <nil>
+}
+
+// A ttrpc server, a Redis client or anything else that takes a net.Conn gets one.
+func ExampleDialer() {
+	path, remove := socket()
+	defer remove()
+
+	lis, err := stile.Listen(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lis.Close()
+	go func() {
+		c, err := lis.Accept()
+		if err != nil {
+			log.Fatal(err)
+		}
+		io.Copy(c, c)
+		c.Close()
+	}()
+
+	c, err := new(stile.Dialer).Dial("unix", path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Fprint(c, "there and back")
+	c.(interface{ CloseWrite() error }).CloseWrite()
+	answer, err := io.ReadAll(c)
+	fmt.Println(string(answer), err)
+	c.Close()
+	// Output: there and back <nil>
 }

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
+
+	"github.com/stile-ipc/stile/bench/echopb"
 )
 
 // fakeClient answers in the test's own process.
@@ -13,6 +16,33 @@ type fakeClient func(payload []byte) ([]byte, error)
 func (f fakeClient) echo(_ context.Context, _ int, payload []byte) ([]byte, error) { return f(payload) }
 func (fakeClient) check() error                                                    { return nil }
 func (fakeClient) close() error                                                    { return nil }
+
+func (f fakeClient) down(_ context.Context, _ int, m *echopb.Message) (receiver, error) {
+	return &fakeStream{answer: f, sent: m, left: perStream}, nil
+}
+
+func (f fakeClient) chat(context.Context, int) (chatter, error) {
+	return &fakeStream{answer: f, left: -1}, nil
+}
+
+// fakeStream answers what was sent last, left times or until it is closed.
+type fakeStream struct {
+	answer fakeClient
+	sent   *echopb.Message
+	left   int
+}
+
+func (s *fakeStream) Send(m *echopb.Message) error { s.sent = m; return nil }
+func (s *fakeStream) CloseSend() error             { s.left = 0; return nil }
+
+func (s *fakeStream) Recv() (*echopb.Message, error) {
+	if s.left == 0 {
+		return nil, io.EOF
+	}
+	s.left--
+	reply, err := s.answer(s.sent.GetValue())
+	return &echopb.Message{Value: reply}, err
+}
 
 func TestLoadRefusesWrongEcho(t *testing.T) {
 	var old []byte
@@ -28,13 +58,34 @@ func TestLoadRefusesWrongEcho(t *testing.T) {
 		},
 	} {
 		for _, size := range []int{64, 64 << 10} {
-			old = make([]byte, size)
-			_, err := newLoad(answer, "unary", size, 1).run(time.Hour)
-			if !errors.Is(err, errWrongEcho) {
-				t.Errorf("%s reply to %d bytes: %v", name, size, err)
+			for _, kind := range []string{"unary", "bidi"} {
+				old = make([]byte, size)
+				_, err := newLoad(answer, kind, size, 1).run(time.Hour)
+				if !errors.Is(err, errWrongEcho) {
+					t.Errorf("%s reply to %d bytes of kind %s: %v", name, size, kind, err)
+				}
 			}
 		}
 	}
+}
+
+// A stream that ends early, or goes on, is not taken for a whole one.
+func TestLoadRefusesWrongStream(t *testing.T) {
+	for _, n := range []int{0, perStream - 1, perStream + 1} {
+		c := wrongStreams{fakeClient(func(p []byte) ([]byte, error) { return p, nil }), n}
+		if _, err := newLoad(c, "stream", 64, 1).run(time.Hour); err == nil {
+			t.Errorf("a stream of %d messages instead of %d was taken", n, perStream)
+		}
+	}
+}
+
+type wrongStreams struct {
+	fakeClient
+	n int
+}
+
+func (c wrongStreams) down(_ context.Context, _ int, m *echopb.Message) (receiver, error) {
+	return &fakeStream{answer: c.fakeClient, sent: m, left: c.n}, nil
 }
 
 func TestLoadEndsAtFirstError(t *testing.T) {
@@ -54,7 +105,11 @@ func TestLoadEndsAtFirstError(t *testing.T) {
 func TestLoadCallsAtLeastOnce(t *testing.T) {
 	for kind := range kinds {
 		l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), kind, 64, 3)
-		if w, err := l.run(0); err != nil || w.hist.count != 3 {
+		want := uint64(3)
+		if kind == "stream" { // a whole one
+			want *= perStream
+		}
+		if w, err := l.run(0); err != nil || w.hist.count != want {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

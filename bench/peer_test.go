@@ -38,6 +38,14 @@ func TestPeersEcho(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%d/%d", p.name, size, n), func(t *testing.T) { checkPair(t, d, p, c) })
 			}
 		}
+		if p.streams {
+			for _, kind := range []string{"stream", "bidi"} {
+				for _, size := range []int{64, 64 << 10} {
+					c := cell{kind, size, 2}
+					t.Run(fmt.Sprintf("%s/%s/%d", p.name, kind, size), func(t *testing.T) { checkPair(t, d, p, c) })
+				}
+			}
+		}
 		t.Run(p.name+"/paced", func(t *testing.T) { checkPair(t, d, p, cell{"paced", pacedSize, 1}) })
 	}
 }

@@ -42,7 +42,7 @@ func TestDefaultCells(t *testing.T) {
 // TestOrderRotates checks that every peer runs first in some round of a cell, and
 // that no run is lost.
 func TestOrderRotates(t *testing.T) {
-	p := plan{peers: peers()}
+	p := plan{peers: peers(), cells: make([]cell, 4)}
 	first := make(map[string]bool)
 	for round := range p.peers {
 		seen := make(map[string]bool)

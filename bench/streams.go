@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -60,6 +61,8 @@ func answer(s interface {
 	}
 }
 
+var errLongStream = errors.New("the stream does not end")
+
 // stream reads one stream after the other. What is recorded is the time from one
 // message to the next.
 func (l *load) stream(c *caller, base time.Time, deadline time.Duration) error {
@@ -72,6 +75,9 @@ func (l *load) stream(c *caller, base time.Time, deadline time.Duration) error {
 			m, err := r.Recv()
 			if err == io.EOF && got == perStream {
 				break
+			}
+			if err == nil && got == perStream {
+				err = errLongStream
 			}
 			if err == nil {
 				err = c.verify(m.GetValue())
