@@ -45,6 +45,13 @@ type clientMux struct {
 	onGone        func(*clientMux) // has ended
 	down          chan struct{}    // closed with closed
 
+	// latest is the reader's: the stream of the last frame. Should it have ended, or
+	// serve another call, then it drops what comes for the id.
+	latest struct {
+		id uint64
+		s  *clientStream
+	}
+
 	mu      sync.Mutex // held for short sections only, never while writing
 	streams table[clientStream]
 	parts   partTable
@@ -174,11 +181,15 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		m.drain()
 		return nil
 	}
+	if h.Type == wire.TypeStream && h.Flags == 0 && h.Stream == m.latest.id { // one of many messages
+		return m.latest.s.in.deliver(h.Stream, &delivery{buf: b, data: b.B})
+	}
 	s, parts := m.stream(h.Stream)
 	if s == nil { // late: the call is over on this side
 		b.Release()
 		return nil
 	}
+	m.latest.id, m.latest.s = h.Stream, s
 	switch h.Type {
 	case wire.TypeStream:
 		return m.handleStream(s, h, b, parts)

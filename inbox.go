@@ -200,7 +200,9 @@ func (in *inbox) signalLocked() {
 		close(in.begun)
 		in.begun = nil
 	}
-	in.arrived.Store(true)
+	if !in.arrived.Load() {
+		in.arrived.Store(true)
+	}
 	if in.waiting {
 		in.waiting = false
 		in.wake <- struct{}{} // never blocks: at most one signal per wait

@@ -34,6 +34,7 @@ type serverConn struct {
 
 	calls   wire.CallCache // the reader's
 	lastKey uint64         // the reader's
+	latest  *callContext   // the reader's: the call of the last stream frame
 	limited bool           // the server limits the number of calls
 
 	mu       sync.Mutex // held for short sections only, never while writing
@@ -195,7 +196,17 @@ func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return errProtocol("flags %#x on an open call", uint8(h.Flags))
 	}
-	s, key := c.stream(h.Stream)
+	if c.latest == nil || c.latest.id != h.Stream {
+		c.mu.Lock()
+		call := c.streams.get(h.Stream)
+		c.mu.Unlock()
+		if call == nil {
+			b.Release()
+			return nil
+		}
+		c.latest = call
+	}
+	s, key := c.latest.stream.Load(), c.latest.key
 	if s == nil { // late: the handler has returned
 		b.Release()
 		return nil
