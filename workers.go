@@ -2,12 +2,23 @@ package stile
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// maxIdleWorkers bounds the goroutines a server keeps warm.
-const maxIdleWorkers = 256
+const (
+	// maxIdleWorkers bounds the goroutines a server keeps warm after a burst, and
+	// keepIdleWorkers those that it keeps for good.
+	maxIdleWorkers  = 256
+	keepIdleWorkers = 8
+	// shrinkAfter is how long a worker must not have been needed.
+	shrinkAfter = 10 * time.Second
+)
+
+// job is what a worker does; it may have the worker do another one after it.
+type job interface{ run(*worker) (next job) }
 
 // workers runs handlers on goroutines whose stacks have grown already. The zero
 // value is ready.
@@ -19,11 +30,13 @@ const maxIdleWorkers = 256
 // it sleeps. While the queue holds a call some worker is searching.
 type workers struct {
 	mu        sync.Mutex
-	queue     []*serverStream // from first on
+	queue     []job // from first on
 	first     int
 	idle      []*worker // asleep, the last to finish at the end
 	searching int
 	closed    bool
+	spare     int         // how many were idle at least since the last look of shrink
+	timer     *time.Timer // runs shrink; nil: there is nothing to shrink
 }
 
 type worker struct {
@@ -34,15 +47,15 @@ type worker struct {
 	got   atomic.Bool // given is set
 }
 
-// run has s handled by a worker and returns at once.
-func (w *workers) run(s *serverStream) {
+// run has j done by a worker and returns at once.
+func (w *workers) run(j job) {
 	w.mu.Lock()
 	if len(w.queue) == cap(w.queue) && w.first > 0 {
 		n := copy(w.queue, w.queue[w.first:])
 		clear(w.queue[n:])
 		w.queue, w.first = w.queue[:n], 0
 	}
-	w.queue = append(w.queue, s)
+	w.queue = append(w.queue, j)
 	k := w.searcherLocked()
 	w.mu.Unlock()
 	w.send(k)
@@ -61,6 +74,7 @@ func (w *workers) searcherLocked() *worker {
 	k := w.idle[n-1]
 	w.idle[n-1] = nil
 	w.idle = w.idle[:n-1]
+	w.spare = min(w.spare, n-1)
 	return k
 }
 
@@ -79,17 +93,15 @@ func (w *workers) send(k *worker) {
 func (k *worker) loop(w *workers) {
 	w.mu.Lock()
 	for {
-		for s := w.takeLocked(); s != nil; s = w.takeLocked() {
+		for j := w.takeLocked(); j != nil; j = w.takeLocked() {
 			var next *worker
 			if w.first < len(w.queue) {
 				next = w.searcherLocked()
 			}
 			w.mu.Unlock()
 			w.send(next)
-			for s != nil {
-				c := s.cc.conn
-				s.serve()
-				s = c.nextCall(k)
+			for j != nil {
+				j = j.run(k)
 			}
 			w.mu.Lock()
 			w.searching++
@@ -100,6 +112,10 @@ func (k *worker) loop(w *workers) {
 			return
 		}
 		w.idle = append(w.idle, k)
+		if w.timer == nil && len(w.idle) > keepIdleWorkers {
+			w.spare = len(w.idle)
+			w.timer = time.AfterFunc(shrinkAfter, w.shrink)
+		}
 		w.mu.Unlock()
 		if _, more := <-k.wake; !more {
 			return
@@ -110,16 +126,37 @@ func (k *worker) loop(w *workers) {
 
 // takeLocked takes the first call off the queue; its worker then does not search
 // any more.
-func (w *workers) takeLocked() *serverStream {
+func (w *workers) takeLocked() job {
 	if w.first == len(w.queue) {
 		w.queue, w.first = w.queue[:0], 0
 		return nil
 	}
-	s := w.queue[w.first]
+	j := w.queue[w.first]
 	w.queue[w.first] = nil
 	w.first++
 	w.searching--
-	return s
+	return j
+}
+
+// shrink ends workers that were idle all the time since it looked last, those that
+// have slept longest. It stops when few are left.
+func (w *workers) shrink() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	n := max(min(w.spare, len(w.idle)-keepIdleWorkers), 0)
+	for _, k := range w.idle[:n] {
+		close(k.wake)
+	}
+	w.idle = slices.Delete(w.idle, 0, n)
+	w.spare = len(w.idle)
+	if w.spare > keepIdleWorkers {
+		w.timer.Reset(shrinkAfter)
+	} else {
+		w.timer = nil
+	}
 }
 
 // close ends the idle workers; busy ones end with their handler.
@@ -127,10 +164,23 @@ func (w *workers) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	for _, k := range w.idle {
 		close(k.wake)
 	}
 	w.idle = nil
+}
+
+// run implements [job].
+func (s *serverStream) run(k *worker) job {
+	c := s.cc.conn // s may serve another call once it is over
+	s.serve()
+	if next := c.nextCall(k); next != nil {
+		return next
+	}
+	return nil
 }
 
 // nextCall lets the worker that has just served the connection's only call

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	pb "google.golang.org/grpc/interop/grpc_testing"
 )
@@ -70,4 +72,61 @@ func TestWorkersMeet(t *testing.T) {
 			wg.Wait()
 		}
 	}
+}
+
+// waiting is a job that ends when its channel closes.
+type waiting chan struct{}
+
+func (j waiting) run(*worker) job {
+	<-j
+	return nil
+}
+
+// TestWorkersShrink: after a burst the workers that nobody needs end, the others stay,
+// and the last look stops the timer.
+func TestWorkersShrink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w workers
+		defer w.close()
+		idle := func() int {
+			synctest.Wait()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return len(w.idle)
+		}
+		burst := func(n int) {
+			j := make(waiting)
+			for range n {
+				w.run(j)
+			}
+			synctest.Wait() // each has a worker
+			close(j)
+		}
+		burst(100)
+		if n := idle(); n < 90 || n > 101 { // the last searcher may find nothing
+			t.Fatalf("%d idle after 100 jobs at once", n)
+		}
+		// 40 are needed every second: these stay.
+		for range 30 {
+			time.Sleep(time.Second)
+			burst(40)
+		}
+		if n := idle(); n < 40 || n > 60 {
+			t.Errorf("%d idle while 40 are needed", n)
+		}
+		time.Sleep(3 * shrinkAfter)
+		if n := idle(); n != keepIdleWorkers {
+			t.Errorf("%d idle after a quiet time, want %d", n, keepIdleWorkers)
+		}
+		w.mu.Lock()
+		if w.timer != nil {
+			t.Error("the timer goes on")
+		}
+		w.mu.Unlock()
+		burst(3)
+		if n := idle(); n != keepIdleWorkers {
+			t.Errorf("%d idle after 3 jobs more", n)
+		}
+
+	})
 }
