@@ -77,7 +77,7 @@ check-static: ## staticcheck in each module
 	go build -modfile=tools.mod -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(call each,"$(CURDIR)/bin/staticcheck" -checks $(CHECKS) ./...)
 
-bench: ## compare with other ways of calling, about 6 minutes; let nothing else run
+bench: ## compare with other ways of calling, about 12 minutes; let nothing else run
 	cd bench && go run . $(ARGS)
 
 fuzz: ## run each fuzz target for FUZZTIME

@@ -35,7 +35,7 @@ type options struct {
 func optionsOf(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	names := f.String("peers", "", "peers, comma-separated (default all: "+peerNames(peers())+")")
-	kindNames := f.String("kinds", "unary,paced", "kinds of call: unary, stream, bidi, paced; paced is one 64 B call every ms")
+	kindNames := f.String("kinds", "unary,stream,bidi,paced", "kinds of call: unary, stream, bidi, paced; paced is one 64 B call every ms")
 	sizes := f.String("sizes", "64,1024,65536", "payloads in bytes")
 	callers := f.String("callers", "1,64", "numbers of concurrent callers")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds")

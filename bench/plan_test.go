@@ -28,12 +28,13 @@ func TestDefaultCells(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []cell{
-		{"unary", 64, 1}, {"unary", 64, 64},
-		{"unary", 1024, 1}, {"unary", 1024, 64},
-		{"unary", 65536, 1}, {"unary", 65536, 64},
-		{"paced", 64, 1},
+	var want []cell
+	for _, kind := range []string{"unary", "stream", "bidi"} {
+		for _, size := range []int{64, 1024, 65536} {
+			want = append(want, cell{kind, size, 1}, cell{kind, size, 64})
+		}
 	}
+	want = append(want, cell{"paced", 64, 1})
 	if !reflect.DeepEqual(o.cells, want) || o.rounds != 3 {
 		t.Errorf("%d rounds of %v", o.rounds, o.cells)
 	}
