@@ -32,4 +32,6 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
+func (b *budget) add(n int) { b.used.Add(int64(n)) }
+
 func (b *budget) give(n int) { b.used.Add(-int64(n)) }

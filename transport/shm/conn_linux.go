@@ -151,13 +151,13 @@ func checkOffer(fds []int, cfg Config) (ring int, err error) {
 // newConn makes side 0 (creating) or 1 (attaching). It owns fds, also when it
 // fails; the memfd is not needed once it is mapped.
 func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, cfg Config) (_ *Conn, err error) {
-	if !memory.take(2 * ring) {
+	if !memory.take(ringCharge) {
 		closeAll(fds)
 		return nil, fmt.Errorf("%w: the limit of %d bytes of shared memory is reached", ErrUnavailable, memory.limit.Load())
 	}
 	defer func() {
 		if err != nil {
-			memory.give(2 * ring)
+			memory.give(ringCharge)
 		}
 	}()
 	seg, err := mapSegment(fds[0], ring)
@@ -312,7 +312,7 @@ func (c *Conn) giveBack() {
 	}
 	c.trimmer.close()
 	c.lender.close()
-	memory.give(2 * c.seg.ring)
+	memory.give(c.out.charged)
 	c.seg.release()
 	_ = unix.Close(c.bell)
 	_ = c.bed.f.Close()

@@ -228,12 +228,15 @@ func TestRingTrim(t *testing.T) {
 			t.Fatalf("a frame of %d bytes", n)
 		}
 	}
-	full := pagesOf(t, client.seg)
+	full, used := pagesOf(t, client.seg), Used()
 	for end := time.Now().Add(20 * time.Second); pagesOf(t, client.seg) > 8; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d pages, %d before the quiet time", pagesOf(t, client.seg), full)
 		}
 		client.trimmer.quiet() // as its goroutine would: nothing comes for it here
+	}
+	if n := Used(); n >= used {
+		t.Errorf("%d bytes count as filled, %d before", n, used)
 	}
 	send(2)
 	for range 2 {

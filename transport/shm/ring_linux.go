@@ -15,10 +15,32 @@ type producer struct {
 	size uint64
 	pos  uint64 // bytes ever written
 	seen uint64 // last believed tail
+
+	charged int    // bytes of the ring that count as filled
+	from    uint64 // pos when none of its pages existed
 }
 
 func newProducer(s *segment, i int) producer {
-	return producer{control: s.control(i), data: s.data(i), size: uint64(s.ring)}
+	return producer{control: s.control(i), data: s.data(i), size: uint64(s.ring), charged: ringCharge}
+}
+
+// ringCharge is the step in which a ring counts as filled, in bytes: the first for
+// every connection, the others as frames reach them. The ring must work, so that they
+// may overrun the limit, which then keeps others from growing.
+const ringCharge = 64 << 10
+
+// charge accounts for the pages that frames have reached.
+func (p *producer) charge() {
+	for p.charged < int(p.size) && p.pos-p.from > uint64(p.charged) {
+		memory.add(ringCharge)
+		p.charged += ringCharge
+	}
+}
+
+// emptied accounts for a ring that has no pages any more.
+func (p *producer) emptied() {
+	memory.give(p.charged - ringCharge)
+	p.charged, p.from = ringCharge, p.pos
 }
 
 // fits tells whether n more bytes fit. A tail that goes backwards, passes the
@@ -45,6 +67,9 @@ func (p *producer) put(h wire.Header, mark byte, head, body []byte) {
 	copy(b[wire.HeaderSize:], head)
 	copy(b[wire.HeaderSize+len(head):], body)
 	p.pos += n
+	if p.charged < int(p.size) {
+		p.charge()
+	}
 	p.head.store(p.pos)
 }
 

@@ -73,5 +73,6 @@ func (c *Conn) trimRing() bool {
 		return false
 	}
 	removePages(c.out.data[:c.out.size])
+	c.out.emptied()
 	return true
 }
