@@ -42,6 +42,10 @@ func TestServerStopped(t *testing.T) {
 				}
 			}
 			signal(syscall.SIGSTOP)
+			var state syscall.WaitStatus // which tells that every thread has stopped
+			if _, err := syscall.Wait4(srv.cmd.Process.Pid, &state, syscall.WUNTRACED, nil); err != nil || !state.Stopped() {
+				t.Fatalf("the server has not stopped: %v, %v", state, err)
+			}
 			var stuck, free sync.WaitGroup
 			for i := range 100 {
 				stuck.Go(func() {
