@@ -36,6 +36,11 @@ func serveConnect(lis net.Listener) (func() error, error) {
 	mux := http.NewServeMux()
 	mux.Handle(echopbconnect.NewEchoHandler(connectEcho{}))
 	srv := &http.Server{Handler: mux, Protocols: h2c()}
+	return runHTTP(srv, lis), nil
+}
+
+// runHTTP serves until the function it returns is called, which waits.
+func runHTTP(srv *http.Server, lis net.Listener) (stop func() error) {
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
 	return func() error {
@@ -44,7 +49,7 @@ func serveConnect(lis net.Listener) (func() error, error) {
 			err = errors.Join(err, served)
 		}
 		return err
-	}, nil
+	}
 }
 
 func dialConnect(addr net.Addr, _ int) (client, error) {

@@ -75,15 +75,7 @@ func serveHTTP(lis net.Listener) (func() error, error) {
 		}
 		_, _ = w.Write(body)
 	})}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(lis) }()
-	return func() error {
-		err := srv.Close()
-		if served := <-done; !errors.Is(served, http.ErrServerClosed) {
-			err = errors.Join(err, served)
-		}
-		return err
-	}, nil
+	return runHTTP(srv, lis), nil
 }
 
 // dialHTTP keeps a connection for each caller.
