@@ -116,9 +116,6 @@ func (c *byteConn) Write(p []byte) (n int, err error) {
 		k, err = c.writeSome(p)
 		n, p = n+k, p[k:]
 	}
-	if errors.Is(err, transport.ErrCanceled) {
-		err = os.ErrDeadlineExceeded
-	}
 	return n, c.opError("write", err)
 }
 
@@ -200,10 +197,18 @@ func (c *byteConn) SetReadDeadline(t time.Time) error { c.readLimit.set(t); retu
 // SetWriteDeadline implements [net.Conn].
 func (c *byteConn) SetWriteDeadline(t time.Time) error { c.sendLimit.set(t); return nil }
 
-// opError dresses an error as package net does. io.EOF stays as it is.
+// opError dresses an error as package net does. io.EOF stays as it is. A frame on its
+// way when the connection ended has the transport's cause.
 func (c *byteConn) opError(op string, err error) error {
-	if err == nil || err == io.EOF {
+	switch {
+	case err == nil || err == io.EOF:
 		return err
+	case errors.Is(err, transport.ErrCanceled):
+		err = os.ErrDeadlineExceeded
+	case errors.Is(err, transport.ErrClosed):
+		err = net.ErrClosed
+	case errors.Is(err, transport.ErrPeerGone):
+		err = syscall.EPIPE
 	}
 	return &net.OpError{Op: op, Net: c.remote.Network(), Source: c.local, Addr: c.remote, Err: err}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -267,5 +268,41 @@ func TestByteConnLies(t *testing.T) {
 				t.Errorf("%v, want a protocol violation", err)
 			}
 		})
+	}
+}
+
+// A write that waits ends with net.ErrClosed when its own side closes, with EPIPE when
+// the other does.
+func TestByteConnBlockedWrite(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		lis := listenTest(t, "")
+		client, server := pipeTest(t, lis, "shm")
+		result := make(chan error, 1)
+		blocked := make(chan struct{})
+		go func() {
+			_ = client.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+			var err error
+			for err == nil {
+				_, err = client.Write(make([]byte, 100_000))
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a write that nobody reads: %v", err)
+			}
+			_ = client.SetWriteDeadline(time.Time{})
+			close(blocked)
+			_, err = client.Write(make([]byte, 100_000))
+			result <- err
+		}()
+		<-blocked
+		end, want := server, error(syscall.EPIPE)
+		if own {
+			end, want = client, net.ErrClosed
+		}
+		_ = end.Close()
+		if err := <-result; !errors.Is(err, want) {
+			t.Errorf("own side closes: %v: %v, want %v", own, err, want)
+		}
+		client.Close()
+		server.Close()
 	}
 }
