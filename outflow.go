@@ -73,14 +73,6 @@ func (o *outflow) signalLocked() {
 	}
 }
 
-// doneOf returns the channel of a context, nil for a nil one.
-func doneOf(ctx context.Context) <-chan struct{} {
-	if ctx == nil {
-		return nil
-	}
-	return ctx.Done()
-}
-
 // takeAll takes want bytes of window if they are there, and tells whether.
 func (o *outflow) takeAll(want int) (bool, error) {
 	o.mu.Lock()
@@ -112,7 +104,7 @@ func (o *outflow) take(ctx context.Context, want int) (int, error) {
 		select {
 		case <-o.wake:
 			o.mu.Lock()
-		case <-doneOf(ctx):
+		case <-ctx.Done():
 			o.mu.Lock()
 			return 0, transport.ErrCanceled
 		}
@@ -190,7 +182,7 @@ func (o *outflow) sendLent(ctx context.Context, b *batch, total int) error {
 func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Header, head []byte, loan transport.Loan) error {
 	err := l.WriteLoan(closedChan, h, head, loan)
 	if errors.Is(err, transport.ErrCanceled) {
-		err = l.WriteLoan(doneOf(ctx), h, head, loan)
+		err = l.WriteLoan(ctx.Done(), h, head, loan)
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)
@@ -203,7 +195,7 @@ func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Head
 func (o *outflow) write(ctx context.Context, h wire.Header, head, body []byte) error {
 	err := o.conn.Write(closedChan, h, head, body)
 	if errors.Is(err, transport.ErrCanceled) {
-		err = o.conn.Write(doneOf(ctx), h, head, body)
+		err = o.conn.Write(ctx.Done(), h, head, body)
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)

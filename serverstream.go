@@ -310,7 +310,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 		s.outHeader()
 	}
 	s.cc.conn.ending(s.cc)
-	var ctx context.Context // a status is sent even when the deadline has passed
+	ctx := context.Background() // a status is sent even when the deadline has passed
 	if b.hasMsg {
 		ctx = s.ctx
 	}
@@ -333,7 +333,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 func (s *serverStream) resend(st *status.Status) error {
 	t := trailerOf(st, nil)
 	end := wire.EndSection(wire.AppendTrailer(wire.BeginSection(nil), &t), 0)
-	_ = s.out.send(nil, &batch{endFlags: wire.FlagTrailer, end: end})
+	_ = s.out.send(context.Background(), &batch{endFlags: wire.FlagTrailer, end: end})
 	return st.Err()
 }
 
