@@ -79,8 +79,8 @@ func TestServerStopped(t *testing.T) {
 			stuck.Wait()
 			close(over)
 			free.Wait()
-			if calls.Load() < 100 {
-				t.Errorf("%d calls to another server went through meanwhile", calls.Load())
+			if calls.Load() == 0 {
+				t.Error("no call to another server went through meanwhile")
 			}
 			signal(syscall.SIGCONT)
 			var p peer.Peer
