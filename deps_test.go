@@ -22,7 +22,8 @@ transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
 .                         : transport transport/wire transport/shm transport/local
 cmd/stile/internal/terminal :
-cmd/stile/internal/demo   : . cmd/stile/internal/terminal
+cmd/stile/internal/measure :
+cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile                 : . cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"github.com/stile-ipc/stile/cmd/stile/internal/measure"
 )
 
 const (
@@ -73,9 +75,9 @@ type stretch struct {
 	*window
 	side          *side
 	measured      bool
-	before, after usage
+	before, after measure.Usage
 	usageErr      error
-	shown         usage // at the last tick, or before
+	shown         measure.Usage // at the last tick, or before
 	shownAt       time.Time
 }
 
@@ -274,7 +276,7 @@ func (d *demo) startLoad(s *side) (stop func()) {
 func (d *demo) move(s *side, measured bool) {
 	d.endStretch()
 	next := &stretch{window: newWindow(s.set.send), side: s, measured: measured}
-	next.before, next.usageErr = usageOf(s.set.pids())
+	next.before, next.usageErr = measure.UsageOf(s.set.pids())
 	next.shown, next.shownAt = next.before, time.Now()
 	d.load.enter(next.window)
 	s.stretches = append(s.stretches, next)
@@ -285,7 +287,7 @@ func (d *demo) endStretch() {
 	if d.now == nil {
 		return
 	}
-	after, err := usageOf(d.now.side.set.pids())
+	after, err := measure.UsageOf(d.now.side.set.pids())
 	d.now.after, d.now.usageErr = after, errors.Join(d.now.usageErr, err)
 	d.now = nil
 }
@@ -320,19 +322,19 @@ func (d *demo) show() {
 	}
 	times := s.takeRecent()
 	row := row{
-		name: s.side.name, rps: float64(times.count) / now.Sub(s.shownAt).Seconds(),
-		p50: times.quantile(0.5), p99: times.quantile(0.99),
+		name: s.side.name, rps: float64(times.Count) / now.Sub(s.shownAt).Seconds(),
+		p50: times.Quantile(0.5), p99: times.Quantile(0.99),
 	}
 	for _, all := range s.side.stretches {
 		_, failed := all.counts()
 		row.failed += failed
 	}
-	if used, err := usageOf(s.side.set.pids()); err == nil && s.usageErr == nil {
-		row.perRequest(used.since(s.shown), times.count)
+	if used, err := measure.UsageOf(s.side.set.pids()); err == nil && s.usageErr == nil {
+		row.perRequest(used.Since(s.shown), times.Count)
 		s.shown = used
 	}
 	s.shownAt = now
-	if times.count > 0 || row.failed > 0 {
+	if times.Count > 0 || row.failed > 0 {
 		s.side.latest = row
 	}
 	d.screen.tick(s.side.name, d.plain.latest, d.stile.latest)

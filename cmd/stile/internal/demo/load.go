@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/stile-ipc/stile/cmd/stile/internal/measure"
 )
 
 // request makes the n-th request of a load to one set of programs.
@@ -33,11 +35,11 @@ type window struct {
 	begun, ended time.Time // valid once the window is idle
 
 	mu       sync.Mutex
-	times    histogram // of the requests answered well
-	recent   histogram // the same, since the last call of takeRecent
-	failed   int64     // answered badly or not sent
-	overflow int64     // of failed: not sent, because too many were in flight
-	err      error     // of the first that failed
+	times    measure.Histogram // of the requests answered well
+	recent   measure.Histogram // the same, since the last call of takeRecent
+	failed   int64             // answered badly or not sent
+	overflow int64             // of failed: not sent, because too many were in flight
+	err      error             // of the first that failed
 	flying   int
 	closed   bool          // nothing more is sent
 	idle     chan struct{} // closed when closed and nothing is in flight
@@ -129,8 +131,8 @@ func (w *window) end(took time.Duration, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
-		w.times.record(took)
-		w.recent.record(took)
+		w.times.Record(took)
+		w.recent.Record(took)
 	} else {
 		w.failed++
 		if w.err == nil {
@@ -155,11 +157,11 @@ func (w *window) settleLocked() {
 }
 
 // takeRecent returns the times of the requests answered since it was called last.
-func (w *window) takeRecent() histogram {
+func (w *window) takeRecent() measure.Histogram {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.recent
-	w.recent = histogram{}
+	w.recent = measure.Histogram{}
 	return h
 }
 
@@ -167,7 +169,7 @@ func (w *window) takeRecent() histogram {
 func (w *window) counts() (done, failed int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.times.count, w.failed
+	return w.times.Count, w.failed
 }
 
 // capacity finds out how many requests/s send answers when some callers ask

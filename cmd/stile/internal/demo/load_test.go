@@ -46,7 +46,7 @@ func TestLoadKeepsItsTimes(t *testing.T) {
 				t.Errorf("a request (the %dth to run) was sent %v from when it was due", n, late)
 			}
 		}
-		if got := w.times.quantile(1); !near(got, 35*time.Millisecond) {
+		if got := w.times.Quantile(1); !near(got, 35*time.Millisecond) {
 			t.Errorf("slowest %v, want 35ms", got)
 		}
 	})
@@ -68,10 +68,10 @@ func TestStallShows(t *testing.T) {
 		if done, failed := w.counts(); done != 1000 || failed != 0 {
 			t.Errorf("%d done, %d failed, want 1000, 0", done, failed)
 		}
-		if got := w.times.quantile(0.5); !near(got, time.Millisecond) {
+		if got := w.times.Quantile(0.5); !near(got, time.Millisecond) {
 			t.Errorf("p50 %v, want 1ms", got)
 		}
-		if got := w.times.quantile(0.99); !near(got, 901*time.Millisecond) && !near(got, 911*time.Millisecond) {
+		if got := w.times.Quantile(0.99); !near(got, 901*time.Millisecond) && !near(got, 911*time.Millisecond) {
 			t.Errorf("p99 %v, want 0.9s: a tenth of the requests were due in the stall", got)
 		}
 	})
@@ -95,7 +95,7 @@ func TestLateSenderShows(t *testing.T) {
 			time.Sleep(d)
 		}
 		l.run(ctx)
-		if got := w.times.quantile(0.99); got < 400*time.Millisecond {
+		if got := w.times.Quantile(0.99); got < 400*time.Millisecond {
 			t.Errorf("p99 %v after a pause of 0.5s in sending", got)
 		}
 	})
@@ -150,13 +150,13 @@ func TestTakeRecent(t *testing.T) {
 	w := newWindow(nil)
 	w.flying = 3
 	w.end(time.Second, nil)
-	if h := w.takeRecent(); h.count != 1 {
-		t.Errorf("%d", h.count)
+	if h := w.takeRecent(); h.Count != 1 {
+		t.Errorf("%d", h.Count)
 	}
 	w.end(time.Second, nil)
 	w.end(time.Second, errOverflow)
-	if h := w.takeRecent(); h.count != 1 {
-		t.Errorf("%d", h.count)
+	if h := w.takeRecent(); h.Count != 1 {
+		t.Errorf("%d", h.Count)
 	}
 	if done, failed := w.counts(); done != 2 || failed != 1 {
 		t.Errorf("%d done in all, %d failed", done, failed)

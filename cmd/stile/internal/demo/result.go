@@ -75,11 +75,11 @@ func (s *side) result() Side {
 		}
 		out.Requests += done
 		rps = append(rps, float64(done)/w.ended.Sub(w.begun).Seconds())
-		p50 = append(p50, milliseconds(w.times.quantile(0.5)))
-		p99 = append(p99, milliseconds(w.times.quantile(0.99)))
-		if used := w.after.since(w.before); w.usageErr == nil && done > 0 {
-			cpu = append(cpu, milliseconds(used.cpu)/float64(done))
-			switches = append(switches, float64(used.switches)/float64(done))
+		p50 = append(p50, milliseconds(w.times.Quantile(0.5)))
+		p99 = append(p99, milliseconds(w.times.Quantile(0.99)))
+		if used := w.after.Since(w.before); w.usageErr == nil && done > 0 {
+			cpu = append(cpu, milliseconds(used.CPU)/float64(done))
+			switches = append(switches, float64(used.Switches)/float64(done))
 		}
 	}
 	out.PerSecond, out.P50, out.P99, out.Most = median(rps), median(p50), median(p99), median(s.most)

@@ -7,31 +7,32 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stile-ipc/stile/cmd/stile/internal/measure"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 )
 
 // past is a stretch of a second in which requests took what is given.
-func past(measured bool, used usage, times ...time.Duration) *stretch {
+func past(measured bool, used measure.Usage, times ...time.Duration) *stretch {
 	w := newWindow(nil)
 	for _, d := range times {
-		w.times.record(d)
+		w.times.Record(d)
 	}
 	w.begun = time.Now()
 	w.ended = w.begun.Add(time.Second)
-	return &stretch{window: w, measured: measured, before: usage{time.Hour, 1000}, after: usage{time.Hour + used.cpu, 1000 + used.switches}}
+	return &stretch{window: w, measured: measured, before: measure.Usage{time.Hour, 1000}, after: measure.Usage{time.Hour + used.CPU, 1000 + used.Switches}}
 }
 
 func example() *demo {
 	const ms = time.Millisecond
 	d := &demo{}
 	d.plain = side{name: "grpc-go", most: []float64{100, 200}, stretches: []*stretch{
-		past(false, usage{time.Hour, 1 << 30}, time.Hour),
-		past(true, usage{40 * ms, 400}, 8*ms, 8*ms),
-		past(true, usage{20 * ms, 200}, 4*ms, 4*ms),
-		past(true, usage{90 * ms, 900}, 9*ms, 90*ms),
+		past(false, measure.Usage{time.Hour, 1 << 30}, time.Hour),
+		past(true, measure.Usage{40 * ms, 400}, 8*ms, 8*ms),
+		past(true, measure.Usage{20 * ms, 200}, 4*ms, 4*ms),
+		past(true, measure.Usage{90 * ms, 900}, 9*ms, 90*ms),
 	}}
 	d.stile = side{name: "Stile", most: []float64{600}, stretches: []*stretch{
-		past(true, usage{10 * ms, 10}, 2*ms, 16*ms),
+		past(true, measure.Usage{10 * ms, 10}, 2*ms, 16*ms),
 	}}
 	return d
 }

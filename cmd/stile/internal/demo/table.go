@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stile-ipc/stile/cmd/stile/internal/measure"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 )
 
@@ -18,10 +19,10 @@ type row struct {
 	failed        int64    // since the beginning
 }
 
-func (r *row) perRequest(used usage, requests int64) {
+func (r *row) perRequest(used measure.Usage, requests int64) {
 	if requests > 0 {
-		r.cpu = new(milliseconds(used.cpu) / float64(requests))
-		r.switches = new(float64(used.switches) / float64(requests))
+		r.cpu = new(milliseconds(used.CPU) / float64(requests))
+		r.switches = new(float64(used.Switches) / float64(requests))
 	}
 }
 

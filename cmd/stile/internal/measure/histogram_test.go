@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"math/rand/v2"
@@ -8,8 +8,8 @@ import (
 )
 
 func TestHistogramQuantiles(t *testing.T) {
-	var h histogram
-	if got := h.quantile(0.5); got != 0 {
+	var h Histogram
+	if got := h.Quantile(0.5); got != 0 {
 		t.Errorf("empty: %v", got)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
@@ -17,12 +17,12 @@ func TestHistogramQuantiles(t *testing.T) {
 	for range 20_000 {
 		d := time.Duration(random.ExpFloat64() * float64(3*time.Millisecond))
 		all = append(all, d)
-		h.record(d)
+		h.Record(d)
 	}
 	slices.Sort(all)
 	for _, q := range []float64{0.01, 0.5, 0.9, 0.99, 1} {
 		want := all[max(int(q*float64(len(all)))-1, 0)]
-		if got := h.quantile(q); got < want*98/100-1 || got > want*102/100+1 {
+		if got := h.Quantile(q); got < want*98/100-1 || got > want*102/100+1 {
 			t.Errorf("quantile %v: %v, want %v", q, got, want)
 		}
 	}

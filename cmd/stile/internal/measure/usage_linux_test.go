@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"os"
@@ -10,7 +10,7 @@ import (
 
 func TestUsageOfThisProcess(t *testing.T) {
 	me := []int{os.Getpid()}
-	before, err := usageOf(me)
+	before, err := UsageOf(me)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,24 +49,24 @@ func TestUsageOfThisProcess(t *testing.T) {
 		}
 	}
 	<-wrote
-	after, err := usageOf(me)
+	after, err := UsageOf(me)
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := after.since(before)
-	if used.cpu < 150*time.Millisecond || after.cpu > burned()+2*tick {
-		t.Errorf("CPU %v of which %v since, getrusage %v", after.cpu, used.cpu, burned())
+	used := after.Since(before)
+	if used.CPU < 150*time.Millisecond || after.CPU > burned()+2*tick {
+		t.Errorf("CPU %v of which %v since, getrusage %v", after.CPU, used.CPU, burned())
 	}
-	if used.switches < 25 {
-		t.Errorf("%d context switches, want 25 at least", used.switches)
+	if used.Switches < 25 {
+		t.Errorf("%d context switches, want 25 at least", used.Switches)
 	}
-	if twice, err := usageOf([]int{os.Getpid(), os.Getpid()}); err != nil || twice.cpu < 2*after.cpu {
+	if twice, err := UsageOf([]int{os.Getpid(), os.Getpid()}); err != nil || twice.CPU < 2*after.CPU {
 		t.Errorf("two processes: %v %v, one %v", twice, err, after)
 	}
 }
 
 func TestUsageOfNoProcess(t *testing.T) {
-	if _, err := usageOf([]int{1 << 30}); err == nil {
+	if _, err := UsageOf([]int{1 << 30}); err == nil {
 		t.Error("a process that does not exist has used something")
 	}
 }

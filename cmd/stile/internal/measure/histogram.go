@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"math/bits"
@@ -15,15 +15,25 @@ const (
 	buckets = (maxBits - subBits + 1) << subBits
 )
 
-// histogram counts durations in log-linear buckets. Its zero value is empty.
-type histogram struct {
-	count  int64
+// Histogram counts durations in log-linear buckets. Its zero value is empty. It is
+// not safe for concurrent use.
+type Histogram struct {
+	Count  int64 // of durations recorded
 	counts [buckets]uint32
 }
 
-func (h *histogram) record(d time.Duration) {
+// Record counts one duration.
+func (h *Histogram) Record(d time.Duration) {
 	h.counts[bucketOf(d)]++
-	h.count++
+	h.Count++
+}
+
+// Add counts all that other counted.
+func (h *Histogram) Add(other *Histogram) {
+	h.Count += other.Count
+	for i, n := range other.counts {
+		h.counts[i] += n
+	}
 }
 
 func bucketOf(d time.Duration) int {
@@ -45,10 +55,10 @@ func middle(i int) time.Duration {
 	return time.Duration(low + uint64(1)<<shift/2)
 }
 
-// quantile returns the duration that the part q (0 to 1) of those recorded does
+// Quantile returns the duration that the part q (0 to 1) of those recorded does
 // not exceed; 0 if none was recorded.
-func (h *histogram) quantile(q float64) time.Duration {
-	left := max(int64(q*float64(h.count)+0.999999), 1)
+func (h *Histogram) Quantile(q float64) time.Duration {
+	left := max(int64(q*float64(h.Count)+0.999999), 1)
 	for i, n := range h.counts {
 		if left -= int64(n); left <= 0 {
 			return middle(i)

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"bytes"
@@ -16,20 +16,20 @@ import (
 // that Go runs on.
 const tick = 10 * time.Millisecond
 
-// usageOf adds up what processes have used.
-func usageOf(pids []int) (usage, error) {
-	var sum usage
+// UsageOf adds up what the processes with these ids have used.
+func UsageOf(pids []int) (Usage, error) {
+	var sum Usage
 	for _, pid := range pids {
 		cpu, err := cpuOf(pid)
 		if err != nil {
-			return usage{}, err
+			return Usage{}, err
 		}
 		switches, err := switchesOf(pid)
 		if err != nil {
-			return usage{}, err
+			return Usage{}, err
 		}
-		sum.cpu += cpu
-		sum.switches += switches
+		sum.CPU += cpu
+		sum.Switches += switches
 	}
 	return sum, nil
 }
