@@ -19,20 +19,20 @@ func past(measured bool, used measure.Usage, times ...time.Duration) *stretch {
 	}
 	w.begun = time.Now()
 	w.ended = w.begun.Add(time.Second)
-	return &stretch{window: w, measured: measured, before: measure.Usage{time.Hour, 1000}, after: measure.Usage{time.Hour + used.CPU, 1000 + used.Switches}}
+	return &stretch{window: w, measured: measured, before: measure.Usage{CPU: time.Hour, Switches: 1000}, after: measure.Usage{CPU: time.Hour + used.CPU, Switches: 1000 + used.Switches}}
 }
 
 func example() *demo {
 	const ms = time.Millisecond
 	d := &demo{}
 	d.plain = side{name: "grpc-go", most: []float64{100, 200}, stretches: []*stretch{
-		past(false, measure.Usage{time.Hour, 1 << 30}, time.Hour),
-		past(true, measure.Usage{40 * ms, 400}, 8*ms, 8*ms),
-		past(true, measure.Usage{20 * ms, 200}, 4*ms, 4*ms),
-		past(true, measure.Usage{90 * ms, 900}, 9*ms, 90*ms),
+		past(false, measure.Usage{CPU: time.Hour, Switches: 1 << 30}, time.Hour),
+		past(true, measure.Usage{CPU: 40 * ms, Switches: 400}, 8*ms, 8*ms),
+		past(true, measure.Usage{CPU: 20 * ms, Switches: 200}, 4*ms, 4*ms),
+		past(true, measure.Usage{CPU: 90 * ms, Switches: 900}, 9*ms, 90*ms),
 	}}
 	d.stile = side{name: "Stile", most: []float64{600}, stretches: []*stretch{
-		past(true, measure.Usage{10 * ms, 10}, 2*ms, 16*ms),
+		past(true, measure.Usage{CPU: 10 * ms, Switches: 10}, 2*ms, 16*ms),
 	}}
 	return d
 }
