@@ -24,7 +24,8 @@ transport/local           : transport transport/wire transport/sock transport/sh
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
-cmd/stile                 : . cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
+cmd/stile                 : . cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.
@@ -33,9 +34,10 @@ var fences = []struct {
 	only   []string
 	why    string
 }{
-	{"google.golang.org/grpc", []string{".", "cmd/stile"}, "grpc-go is the root package's affair"},
+	{"google.golang.org/grpc", []string{".", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
 	{"unsafe", []string{"transport/shm", "."}, "raw memory is transport/shm's; the root has opaque.go"},
 	{"reflect", []string{".", "transport/transporttest"}, "nothing on a path of bytes reflects"},
+	{"github.com/jhump", []string{"cmd/stile/internal/bench"}, "only who calls unknown methods asks what they are"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 }
 

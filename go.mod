@@ -3,6 +3,7 @@ module github.com/stile-ipc/stile
 go 1.26.0
 
 require (
+	github.com/jhump/protoreflect v1.17.0
 	github.com/rogpeppe/go-internal v1.14.1
 	github.com/spf13/cobra v1.10.1
 	go.uber.org/goleak v1.3.0
@@ -14,6 +15,8 @@ require (
 )
 
 require (
+	github.com/bufbuild/protocompile v0.14.1 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 	golang.org/x/text v0.21.0 // indirect

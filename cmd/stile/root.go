@@ -76,6 +76,7 @@ leaves all others to grpc-go.
 Exit codes: 0 all is well, 1 something was found, 2 a mistake in the command
 line, 3 a failure.`,
 		Example: `  stile doctor dns:///catalog:50051
+  stile bench
   stile demo`,
 		Args:              cobra.NoArgs,
 		SilenceErrors:     true,
@@ -84,7 +85,7 @@ line, 3 a failure.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newDoctor(), newDemo(), newVersion())
+	root.AddCommand(newDoctor(), newBench(), newDemo(), newVersion())
 	return root
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,6 +17,12 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo/fakeshop"
@@ -48,13 +55,15 @@ func TestScripts(t *testing.T) {
 		Condition: func(name string) (bool, error) {
 			return name == "shm" && runtime.GOOS == "linux", nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"absent": absent, "await": await},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"absent": absent, "await": await, "maybe": maybe},
 	})
 }
 
 // setUp gives a script
 //
-//	$LOCAL       the target of a server of Stile's
+//	$LOCAL       the target of a server of Stile's, with health and reflection
+//	$PLAIN       the target of a server of grpc-go's, with health
+//	$PROTOSET    a file with the descriptors of health
 //	$REMOTE      the target of a server that has no local door
 //	$SHOP        a folder with the fake shop
 //	$STILE_DIR   where the server's local door is
@@ -69,6 +78,8 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	srv := stile.NewServer(stile.Dir(filepath.Join(dir, "doors")))
+	healthpb.RegisterHealthServer(srv, health.NewServer())
+	reflection.Register(srv)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(local) }()
 	env.Defer(func() {
@@ -84,6 +95,29 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Defer(func() { _ = remote.Close() })
 
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	plainServer := grpc.NewServer()
+	healthpb.RegisterHealthServer(plainServer, health.NewServer())
+	plainServed := make(chan error, 1)
+	go func() { plainServed <- plainServer.Serve(plain) }()
+	env.Defer(func() {
+		plainServer.Stop()
+		<-plainServed
+	})
+
+	protoset, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(healthpb.File_grpc_health_v1_health_proto),
+	}})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "protoset"), protoset, 0o600); err != nil {
+		return err
+	}
+
 	shop := filepath.Join(dir, "shop")
 	if err := os.Mkdir(shop, 0o700); err != nil {
 		return err
@@ -96,7 +130,7 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	for name, value := range map[string]string{
-		"LOCAL": "unix://" + local.Addr().String(), "REMOTE": remote.Addr().String(), "SHOP": shop,
+		"LOCAL": "unix://" + local.Addr().String(), "REMOTE": remote.Addr().String(), "PLAIN": plain.Addr().String(), "PROTOSET": filepath.Join(dir, "protoset"), "SHOP": shop,
 		"STILE_DIR": filepath.Join(dir, "doors"), "TMPDIR": temp, "GORACE": "atexit_sleep_ms=0",
 	} {
 		env.Setenv(name, value)
@@ -153,6 +187,18 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		case <-watchdog:
 			ts.Fatalf("there is no %s", args[0])
 		}
+	}
+}
+
+// maybe runs a program that may find something or not.
+func maybe(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: maybe program args...")
+	}
+	err := ts.Exec(args[0], args[1:]...)
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitFinding) {
+		ts.Fatalf("%v", err)
 	}
 }
 

@@ -85,7 +85,7 @@ func (s *screen) tick(now string, rows ...row) {
 
 func (r row) line() string {
 	return fmt.Sprintf("  %s: %.0f requests/s, p50 %s ms, p99 %s ms, CPU %s ms a request, %s switches a request, %d failed",
-		r.name, r.rps, number(milliseconds(r.p50)), number(milliseconds(r.p99)), numberOf(r.cpu), numberOf(r.switches), r.failed)
+		r.name, r.rps, measure.Number(milliseconds(r.p50)), measure.Number(milliseconds(r.p99)), numberOf(r.cpu), numberOf(r.switches), r.failed)
 }
 
 func liveTable(now string, rows []row) string {
@@ -100,29 +100,17 @@ func liveTable(now string, rows []row) string {
 		if r.name == now {
 			mark = " ◀"
 		}
-		fmt.Fprintf(&b, format, r.name+mark, number(r.rps), number(milliseconds(r.p50)), number(milliseconds(r.p99)),
+		fmt.Fprintf(&b, format, r.name+mark, measure.Number(r.rps), measure.Number(milliseconds(r.p50)), measure.Number(milliseconds(r.p99)),
 			numberOf(r.cpu), numberOf(r.switches), fmt.Sprint(r.failed))
 	}
 	return b.String()
-}
-
-// number shows three digits or so.
-func number(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	default:
-		return fmt.Sprintf("%.2f", v)
-	}
 }
 
 func numberOf(v *float64) string {
 	if v == nil {
 		return "–"
 	}
-	return number(*v)
+	return measure.Number(*v)
 }
 
 // Table sets both sides side by side.
@@ -132,12 +120,12 @@ func (r Result) Table(style terminal.Style) string {
 		fmt.Fprintf(&b, "%-34s %10s %10s   %s\n", label, plain, stile, verdict)
 	}
 	b.WriteString(style.Strong(fmt.Sprintf("%-34s %10s %10s   %s", "", "grpc-go", "Stile", "ratio")) + "\n")
-	line("requests/s, as sent", number(r.Plain.PerSecond), number(r.Stile.PerSecond), "")
-	line("p50, ms", number(r.Plain.P50), number(r.Stile.P50), verdict(style, r.Ratio.P50, "lower", "higher"))
-	line("p99, ms", number(r.Plain.P99), number(r.Stile.P99), verdict(style, r.Ratio.P99, "lower", "higher"))
+	line("requests/s, as sent", measure.Number(r.Plain.PerSecond), measure.Number(r.Stile.PerSecond), "")
+	line("p50, ms", measure.Number(r.Plain.P50), measure.Number(r.Stile.P50), verdict(style, r.Ratio.P50, "lower", "higher"))
+	line("p99, ms", measure.Number(r.Plain.P99), measure.Number(r.Stile.P99), verdict(style, r.Ratio.P99, "lower", "higher"))
 	line("CPU ms a request, six programs", numberOf(r.Plain.CPU), numberOf(r.Stile.CPU), verdictOf(style, r.Ratio.CPU))
 	line("context switches a request", numberOf(r.Plain.Switches), numberOf(r.Stile.Switches), verdictOf(style, r.Ratio.Switches))
-	line("requests/s at most", number(r.Plain.Most), number(r.Stile.Most), verdict(style, r.Ratio.Most, "more", "fewer"))
+	line("requests/s at most", measure.Number(r.Plain.Most), measure.Number(r.Stile.Most), verdict(style, r.Ratio.Most, "more", "fewer"))
 	line("failed requests", fmt.Sprint(r.Plain.Failed), fmt.Sprint(r.Stile.Failed), "")
 	fmt.Fprintf(&b, "\nMedians of %d windows a side, taken in turns; %.0f requests/s (%s), timed from when each was due.\n", r.Windows, r.Rate, Mix)
 	switch {
