@@ -16,7 +16,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check bench fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-examples test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-deaths test-examples test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -31,7 +31,7 @@ build: ## build bin/stile and the shop's six programs, bin/shop
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
 
-test: test-format test-vet test-cross test-race test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+test: test-format test-vet test-cross test-race test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
 	$(say) "all tests passed"
 
 test-format: ## see that all files are formatted
@@ -41,6 +41,7 @@ test-format: ## see that all files are formatted
 test-vet: ## go vet in each module
 	$(say) "vet"
 	$(call each,go vet ./...)
+	go vet -tags stile_deaths . ./transport/shm
 
 test-cross: ## build for macOS and Windows, and vet there
 	$(say) "build for other systems"
@@ -49,6 +50,10 @@ test-cross: ## build for macOS and Windows, and vet there
 test-race: compiler ## test this module with -race
 	$(say) "test"
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+test-deaths: compiler ## kill a process before and after each of its stores to shared memory
+	$(say) "deaths at each store"
+	CGO_ENABLED=1 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
@@ -91,6 +96,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 soak: compiler ## the fault tests with STILE_ROUNDS rounds, and the shop's switch again and again
 	$(say) "$(STILE_ROUNDS) rounds of each fault"
 	CGO_ENABLED=1 STILE_ROUNDS=$(STILE_ROUNDS) go test -race -count=1 -timeout 4h . ./transport/...
+	CGO_ENABLED=1 STILE_ROUNDS=$(STILE_ROUNDS) go test -race -count=1 -timeout 4h -tags stile_deaths -run DiesAtStore .
 	$(say) "the shop's switch, 20 times"
 	cd examples && CGO_ENABLED=1 go test -race -count=20 -timeout 1h -run 'TestSwitch|TestServiceKilled' ./shop/shoptest
 

@@ -162,12 +162,24 @@ func callForever() error {
 
 // child is a process of this test binary.
 type child struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	stdout io.Reader
 }
 
 // startChild starts a child and waits until it says that it is ready.
 func startChild(t *testing.T, kind, socket string, env ...string) *child {
+	t.Helper()
+	c := launchChild(t, kind, socket, env...)
+	if line, err := bufio.NewReader(c.stdout).ReadString('\n'); line != "ready\n" {
+		c.kill()
+		t.Fatalf("child %s said %q, %v", kind, line, err)
+	}
+	return c
+}
+
+// launchChild starts a child.
+func launchChild(t *testing.T, kind, socket string, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), append(env, envChild+"="+kind, envSocket+"="+socket)...)
@@ -183,12 +195,7 @@ func startChild(t *testing.T, kind, socket string, env ...string) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd, in}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		c.kill()
-		t.Fatalf("child %s said %q, %v", kind, line, err)
-	}
-	return c
+	return &child{cmd, in, out}
 }
 
 // kill ends the child with SIGKILL and waits for it.
@@ -319,37 +326,43 @@ func streamUntilDeath(ctx context.Context, c pb.TestServiceClient) error {
 	}
 }
 
-// TestClientKilled kills clients at random moments: the server serves on, its
-// handlers end and nothing is left.
+// TestClientKilled kills clients at random moments.
 func TestClientKilled(t *testing.T) {
 	for _, transport := range []string{"shm", "unix"} {
 		t.Run(transport, func(t *testing.T) {
-			t.Setenv("STILE_TRANSPORT", transport)
-			target, s, _ := startServer(t, &echo{})
-			socket := strings.TrimPrefix(target, "unix://")
-			files, mappings := holdings(t)
-			for range rounds(t, 50) {
-				c := startChild(t, "client", socket)
-				time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
-				c.kill()
-			}
-			checkHoldings(t, files, mappings)
-			d := s.opened()
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-				d.mu.Lock()
-				n := len(d.conns)
-				d.mu.Unlock()
-				if n == 0 {
-					break
+			clientsKilled(t, transport, func(socket string) {
+				for range rounds(t, 50) {
+					c := startChild(t, "client", socket)
+					time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
+					c.kill()
 				}
-				if time.Now().After(deadline) {
-					t.Fatalf("%d connections are left", n)
-				}
-			}
-			d.handlers.Wait()
-			if _, err := dialTest(t, target).UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
-				t.Errorf("after: %v", err)
-			}
+			})
 		})
+	}
+}
+
+// clientsKilled runs kill beside a server: that serves on, its handlers end and
+// nothing is left.
+func clientsKilled(t *testing.T, transport string, kill func(socket string)) {
+	t.Setenv("STILE_TRANSPORT", transport)
+	target, s, _ := startServer(t, &echo{})
+	files, mappings := holdings(t)
+	kill(strings.TrimPrefix(target, "unix://"))
+	checkHoldings(t, files, mappings)
+	d := s.opened()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		d.mu.Lock()
+		n := len(d.conns)
+		d.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are left", n)
+		}
+	}
+	d.handlers.Wait()
+	if _, err := dialTest(t, target).UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
+		t.Errorf("after: %v", err)
 	}
 }

@@ -18,18 +18,6 @@ const (
 	requiredSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
 )
 
-// word is one 64-bit word in shared memory: the only way this package touches
-// memory that both sides write. All its operations are sequentially consistent.
-//
-// store is an exchange because the race detector's own atomic store only
-// releases: a later load of another word could overtake it, which is just what
-// the wake-up protocol excludes. On amd64 Go's store is the same instruction.
-type word struct{ p *uint64 }
-
-func (w word) load() uint64         { return atomic.LoadUint64(w.p) }
-func (w word) store(v uint64)       { atomic.SwapUint64(w.p, v) }
-func (w word) swap(v uint64) uint64 { return atomic.SwapUint64(w.p, v) }
-
 // segment is a mapped segment file. The mapping outlives the file descriptor, and
 // goes with the last of those who hold it: the connection, and each slot in use.
 type segment struct {
