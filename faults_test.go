@@ -50,6 +50,8 @@ func runChild(kind string) {
 		err = serveAndDie()
 	case "client":
 		err = callForever()
+	case "successor":
+		err = succeed()
 	default:
 		err = fmt.Errorf("no child %q", kind)
 	}
@@ -121,17 +123,22 @@ func serveAndDie() error {
 	pb.RegisterTestServiceServer(m.server, m)
 	errs := make(chan error, 1)
 	go func() { errs <- m.server.Serve(lis) }()
-	for d := m.server.opened(); ; time.Sleep(100 * time.Microsecond) {
+	awaitOpen(m.server)
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
+	return <-errs
+}
+
+// awaitOpen returns when the server's local door is open.
+func awaitOpen(s *Server) {
+	for d := s.opened(); ; time.Sleep(100 * time.Microsecond) {
 		d.mu.Lock()
 		n := len(d.listeners)
 		d.mu.Unlock()
 		if n > 0 {
-			break
+			return
 		}
 	}
-	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
-	return <-errs
 }
 
 func callForever() error {
