@@ -16,7 +16,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check bench fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-deaths test-examples test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-settings test-deaths test-examples test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -31,7 +31,7 @@ build: ## build bin/stile and the shop's six programs, bin/shop
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
 
-test: test-format test-vet test-cross test-race test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+test: test-format test-vet test-cross test-race test-settings test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
 	$(say) "all tests passed"
 
 test-format: ## see that all files are formatted
@@ -50,6 +50,11 @@ test-cross: ## build for macOS and Windows, and vet there
 test-race: compiler ## test this module with -race
 	$(say) "test"
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+test-settings: ## test with one and with many threads, with the collector always and never at work
+	$(say) "other settings of the Go runtime"
+	GOMAXPROCS=1 GOGC=10 go test -count=1 -timeout 10m . ./transport/shm
+	GOMAXPROCS=8 GOGC=off go test -count=1 -timeout 10m . ./transport/shm
 
 test-deaths: compiler ## kill a process before and after each of its stores to shared memory
 	$(say) "deaths at each store"
