@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	if fakeshop.Called() {
 		fakeshop.Main()
 	}
+	enterContainer()
 	testscript.Main(leakless{m}, map[string]func(){"stile": main})
 }
 

@@ -32,7 +32,10 @@ func Dir() (string, error) {
 			var f *folder
 			if f, err = openFolder(p, true, []int{ownUID()}); err == nil {
 				f.close()
-				return p, nil
+				if err = unix.Access(p, unix.W_OK); err == nil { // it may be on a read-only file system
+					return p, nil
+				}
+				err = fmt.Errorf("%w: write in %s: %w", ErrFolder, p, err)
 			}
 		}
 		tried = append(tried, err)
