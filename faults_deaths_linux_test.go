@@ -45,8 +45,8 @@ func TestServerDiesAtStore(t *testing.T) {
 	dir := t.TempDir()
 	files, mappings := holdings(t)
 	var took []time.Duration
-	for _, point := range deathPoints(t, 400) {
-		took = append(took, deathRound(t, dir, point))
+	for i, point := range deathPoints(t, 400) {
+		took = append(took, deathRound(t, filepath.Join(dir, strconv.Itoa(i)), point))
 		if t.Failed() {
 			return
 		}
@@ -57,10 +57,9 @@ func TestServerDiesAtStore(t *testing.T) {
 		len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
 }
 
-func deathRound(t *testing.T, dir string, point int) time.Duration {
-	name := strconv.Itoa(point)
-	socket, note := filepath.Join(dir, name), filepath.Join(dir, name+".note")
-	srv := startChild(t, "server", socket, shm.DeathPoint+"="+name, shm.DeathNote+"="+note)
+func deathRound(t *testing.T, socket string, point int) time.Duration {
+	note := socket + ".note"
+	srv := startChild(t, "server", socket, shm.DeathPoint+"="+strconv.Itoa(point), shm.DeathNote+"="+note)
 	defer srv.kill()
 	cc, err := NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -99,12 +98,12 @@ func deathRound(t *testing.T, dir string, point int) time.Duration {
 func TestClientDiesAtStore(t *testing.T) {
 	dir := t.TempDir()
 	clientsKilled(t, "shm", func(socket string) {
-		for _, point := range deathPoints(t, 400) {
-			name := strconv.Itoa(point)
-			c := launchChild(t, "client", socket, shm.DeathPoint+"="+name, shm.DeathNote+"="+filepath.Join(dir, name))
+		for i, point := range deathPoints(t, 400) {
+			note := filepath.Join(dir, strconv.Itoa(i))
+			c := launchChild(t, "client", socket, shm.DeathPoint+"="+strconv.Itoa(point), shm.DeathNote+"="+note)
 			_ = c.cmd.Wait() // it dies by itself
 			_ = c.stdin.Close()
-			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			if _, err := os.Stat(note); err != nil {
 				t.Fatalf("death point %d: the client did not die there: %v", point, err)
 			}
 		}
