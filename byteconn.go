@@ -36,13 +36,18 @@ type byteConn struct {
 	once                 sync.Once
 }
 
-// newByteConn starts the connection, which it owns.
-func newByteConn(conn transport.Conn, local, remote net.Addr) *byteConn {
+// newByteConn starts the connection, which it owns. role is this end's.
+func newByteConn(conn transport.Conn, role string, local, remote net.Addr) *byteConn {
+	server := local
+	if role == "client" {
+		server = remote
+	}
 	c := &byteConn{conn: conn, local: local, remote: remote}
 	c.lender, _ = conn.(transport.Lender)
 	c.readLimit.passed, c.sendLimit.passed = make(chan struct{}), make(chan struct{})
 	c.in.init(byteStream, conn, &c.waiters)
 	c.out.init(byteStream, byteStream, conn)
+	live.add(conn, role, server)
 	conn.Start((*byteHandler)(c))
 	return c
 }
@@ -86,6 +91,7 @@ func (c *byteHandler) HandleClose(err error) {
 	case errors.Is(err, transport.ErrClosed):
 		read, write = net.ErrClosed, net.ErrClosed
 	}
+	live.drop(c.conn)
 	c.out.fail(byteStream, write)
 	c.in.fail(byteStream, read, true)
 }

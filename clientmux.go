@@ -89,6 +89,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	}
 	m.parts.limit = defaultHeaderList
 	m.lastID.Store(connections.Add(1) << 40)
+	live.add(conn, "client", p.addr)
 	conn.Start(m)
 	return m
 }
@@ -358,6 +359,7 @@ func (m *clientMux) HandleClose(err error) {
 	for _, sh := range m.stats {
 		sh.HandleConn(m.ctx, &stats.ConnEnd{Client: true})
 	}
+	live.drop(m.conn)
 	m.onGone(m)
 }
 

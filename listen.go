@@ -113,7 +113,7 @@ func (l *byteListener) acceptLocal() {
 		if err != nil {
 			return // closed
 		}
-		l.hand(newByteConn(c, l.Addr(), nearOf(l.Addr())))
+		l.hand(newByteConn(c, "server", l.Addr(), nearOf(l.Addr())))
 	}
 }
 
@@ -223,5 +223,5 @@ func (d *Dialer) knock(ctx context.Context, a net.Addr) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stile: dial %v: %w", a, err)
 	}
-	return newByteConn(conn, nearOf(a), a), nil
+	return newByteConn(conn, "client", nearOf(a), a), nil
 }

@@ -71,7 +71,10 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	return c
 }
 
-func (c *serverConn) start() { c.conn.Start(c) }
+func (c *serverConn) start() {
+	live.add(c.conn, "server", c.peer.LocalAddr)
+	c.conn.Start(c)
+}
 
 // HandleFrame implements [transport.Handler].
 func (c *serverConn) HandleFrame(h wire.Header, b *wire.Buf) {
@@ -316,6 +319,7 @@ func (c *serverConn) HandleClose(err error) {
 	if errors.Is(err, transport.ErrProtocol) {
 		c.door.broke(c, err)
 	}
+	live.drop(c.conn)
 	c.door.forget(c)
 }
 

@@ -1,0 +1,94 @@
+package stile
+
+import (
+	"cmp"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/shm"
+)
+
+// Connection tells what one end of a local connection is and has done. Its counts
+// are of this end, since it was made; those of connections over unix sockets are not
+// kept and are 0.
+type Connection struct {
+	Role      string    `json:"role"`      // "client" or "server": what this process is
+	Address   string    `json:"address"`   // of the server's listener
+	Transport string    `json:"transport"` // "shm" or "unix"
+	PeerPID   int       `json:"peer_pid"`  // as in [AuthInfo]
+	Since     time.Time `json:"since"`
+
+	FramesIn  uint64 `json:"frames_in"`
+	FramesOut uint64 `json:"frames_out"`
+	BytesIn   uint64 `json:"bytes_in"` // payloads
+	BytesOut  uint64 `json:"bytes_out"`
+	Doorbells uint64 `json:"doorbells"` // times the peer was woken, a system call each
+	Parks     uint64 `json:"parks"`     // times this end went to sleep
+	Polls     uint64 `json:"polls"`     // times a caller received on its own goroutine
+	// Spin is the time this end spent waiting without sleep, whether it paid or not.
+	Spin time.Duration `json:"spin_ns"`
+}
+
+// Connections lists the local connections of this process that are open, clients' and
+// servers', by age. It may be called at any time; to publish them beside other
+// variables:
+//
+//	expvar.Publish("stile", expvar.Func(func() any { return stile.Connections() }))
+func Connections() []Connection {
+	list := slices.Collect(maps.Values(live.snapshot()))
+	slices.SortFunc(list, func(a, b Connection) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Role, b.Role))
+	})
+	return list
+}
+
+// live are the open connections of this process.
+var live register
+
+// register holds what is fixed of each connection.
+type register struct {
+	mu   sync.Mutex
+	list map[transport.Conn]Connection
+}
+
+func (r *register) add(conn transport.Conn, role string, server net.Addr) {
+	info := conn.Info()
+	c := Connection{Role: role, Address: server.String(), Transport: info.Transport, PeerPID: -1, Since: time.Now()}
+	if info.Peer.Known {
+		c.PeerPID = info.Peer.PID
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.list == nil {
+		r.list = make(map[transport.Conn]Connection)
+	}
+	r.list[conn] = c
+}
+
+func (r *register) drop(conn transport.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.list, conn)
+}
+
+// snapshot returns the connections with their counts.
+func (r *register) snapshot() map[transport.Conn]Connection {
+	r.mu.Lock()
+	list := maps.Clone(r.list)
+	r.mu.Unlock()
+	for conn, c := range list {
+		counted, ok := conn.(interface{ Stats() shm.Stats })
+		if !ok {
+			continue
+		}
+		s := counted.Stats()
+		c.FramesIn, c.FramesOut, c.BytesIn, c.BytesOut = s.FramesIn, s.FramesOut, s.BytesIn, s.BytesOut
+		c.Doorbells, c.Parks, c.Polls, c.Spin = s.Doorbells, s.Parks, s.Polls, s.Spin
+		list[conn] = c
+	}
+	return list
+}
