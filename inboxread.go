@@ -65,9 +65,11 @@ func (in *inbox) readMessage(ctx context.Context, limit int, grant func(int)) (m
 		in.grantLocked(grant)
 		return m, nil
 	}
-	data, err := in.collectLocked(ctx, size, grant)
-	m.data = data
-	return m, unexpected(err)
+	if err := in.collectLocked(ctx, &m, size, grant); err != nil {
+		m.release()
+		return m, unexpected(err)
+	}
+	return m, nil
 }
 
 // readReply waits for what comes first and takes it if it is a whole response:
@@ -118,16 +120,21 @@ func unexpected(err error) error {
 // eager is how much is allocated on the word of a length prefix alone, in bytes.
 const eager = initialWindow / 2
 
-// collectLocked reads size bytes that lie in several chunks.
-func (in *inbox) collectLocked(ctx context.Context, size int, grant func(int)) ([]byte, error) {
-	data := make([]byte, min(size, eager))
+// collectLocked reads size bytes, which share a chunk with others or lie in several,
+// into m.
+func (in *inbox) collectLocked(ctx context.Context, m *message, size int, grant func(int)) error {
+	m.buf = wire.GetBuf(min(size, eager))
+	m.data = m.buf.B
 	for at := 0; ; {
-		n, err := in.readLocked(ctx, data[at:], grant)
+		n, err := in.readLocked(ctx, m.data[at:], grant)
 		at += n
 		if err != nil || at == size {
-			return data[:at], err
+			return err
 		}
-		data = append(data, make([]byte, min(size-at, len(data)))...)
+		more := wire.GetBuf(min(size, 2*at))
+		copy(more.B, m.data)
+		m.buf.Release()
+		m.buf, m.data = more, more.B
 	}
 }
 

@@ -28,8 +28,9 @@ import (
 )
 
 const (
-	// readSize is the read buffer in bytes: the largest frame, or many small ones.
-	readSize = wire.HeaderSize + wire.MaxPayload
+	// readSize is the read buffer in bytes: many small frames. What a large one has
+	// beyond it is read straight to where it belongs.
+	readSize = 16 << 10
 
 	// lingerStall is how long Close waits for a peer that takes nothing, lingerMax
 	// for one that takes little by little.

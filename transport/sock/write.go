@@ -20,13 +20,25 @@ const (
 	highWater = 256 << 10
 	lowWater  = highWater / 2
 
-	// keepSize is the largest buffer, in bytes, that an idle connection keeps.
-	keepSize = 128 << 10
+	// keepSize is about what an idle connection keeps of a buffer, in bytes. Larger ones
+	// have largeSize, which takes all that may be queued, and are shared.
+	keepSize  = 16 << 10
+	largeSize = highWater + wire.HeaderSize + wire.MaxPayload
 
 	// inlineRounds is how often a writer flushes, also for others, before it leaves
 	// the rest to the flusher goroutine.
 	inlineRounds = 8
 )
+
+// largeBuffers are those that connections need only while they carry much.
+var largeBuffers = sync.Pool{New: func() any { return new([largeSize]byte) }}
+
+// turn is a writer that waits for space. Writers are let go in the order they came:
+// one that just got a reply would else always be faster than those that wait.
+type turn struct {
+	size int           // of its frame, in bytes
+	come chan struct{} // closed when the space is taken for it, or frames are refused
+}
 
 // writer gathers frames and gives them to the kernel.
 type writer struct {
@@ -39,10 +51,10 @@ type writer struct {
 	mu       sync.Mutex
 	err      error         // why frames are refused: the connection's cause, or what the kernel said
 	pend     []byte        // accepted frames no flush has begun to write
-	queued   int           // accepted bytes not with the kernel yet
+	queued   int           // bytes not with the kernel yet, accepted or of turns that have come
 	total    uint64        // bytes the kernel has taken
 	flushing bool          // someone flushes; if not, pend and out are empty
-	space    chan struct{} // not nil while writers wait for space; closed to wake them all
+	turns    []*turn       // who waits for space, in order
 	idle     chan struct{} // not nil while someone waits for the end of flushing
 
 	// Owned by whoever set flushing.
@@ -84,32 +96,68 @@ func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 // accept appends one frame, waiting for space if it must. It reports whether the
 // caller has to flush.
 func (w *writer) accept(cancel <-chan struct{}, h wire.Header, head, body []byte) (flush bool, err error) {
+	size := wire.HeaderSize + len(head) + len(body)
 	w.mu.Lock()
-	for w.err == nil && w.queued >= highWater {
-		if w.space == nil {
-			w.space = make(chan struct{})
-		}
-		space := w.space
-		w.mu.Unlock()
-		select {
-		case <-space:
-		case <-cancel:
-			return false, transport.ErrCanceled
-		}
-		w.mu.Lock()
-	}
 	defer w.mu.Unlock()
+	if w.err == nil && (w.queued >= highWater || len(w.turns) > 0) {
+		if err := w.awaitTurnLocked(cancel, size); err != nil {
+			return false, err
+		}
+	} else {
+		w.queued += size
+	}
 	if w.err != nil {
 		return false, w.err
 	}
 	var enc [wire.HeaderSize]byte
 	wire.PutHeader(enc[:], h)
-	size := len(enc) + len(head) + len(body)
-	w.pend = append(append(append(slices.Grow(w.pend, size), enc[:]...), head...), body...)
-	w.queued += size
+	w.growLocked(size)
+	w.pend = append(append(append(w.pend, enc[:]...), head...), body...)
 	flush = !w.flushing
 	w.flushing = true
 	return flush, nil
+}
+
+// awaitTurnLocked waits until there is space and size bytes of it are the caller's, or
+// frames are refused.
+func (w *writer) awaitTurnLocked(cancel <-chan struct{}, size int) error {
+	t := &turn{size, make(chan struct{})}
+	w.turns = append(w.turns, t)
+	w.mu.Unlock()
+	select {
+	case <-t.come:
+		w.mu.Lock()
+		return nil
+	case <-cancel:
+	}
+	w.mu.Lock()
+	if i := slices.Index(w.turns, t); i >= 0 {
+		w.turns = slices.Delete(w.turns, i, i+1)
+		return transport.ErrCanceled
+	}
+	return nil // it came meanwhile
+}
+
+// growLocked makes room for size more bytes in pend.
+func (w *writer) growLocked(size int) {
+	n := len(w.pend) + size
+	if n <= cap(w.pend) {
+		return
+	}
+	if n <= keepSize {
+		w.pend = slices.Grow(w.pend, size)
+		return
+	}
+	w.pend = append(largeBuffers.Get().(*[largeSize]byte)[:0], w.pend...)
+}
+
+// freed returns what an idle connection keeps of a buffer.
+func freed(b []byte) []byte {
+	if cap(b) < largeSize {
+		return b[:0]
+	}
+	largeBuffers.Put((*[largeSize]byte)(b[:largeSize]))
+	return nil
 }
 
 // flush writes until nothing is left, and reports so. Without block it gives up,
@@ -152,7 +200,7 @@ func (w *writer) advance(n int, err error) (more bool) {
 		w.nc.SetReadDeadline(time.Now().Add(drainIdle))
 	}
 	if w.queued <= lowWater {
-		w.wakeLocked()
+		w.comeLocked()
 	}
 	if w.off < len(w.out) {
 		return true
@@ -162,12 +210,7 @@ func (w *writer) advance(n int, err error) (more bool) {
 		return true
 	}
 	w.flushing = false
-	if cap(w.out) > keepSize {
-		w.out = nil
-	}
-	if cap(w.pend) > keepSize {
-		w.pend = nil
-	}
+	w.out, w.pend = freed(w.out), freed(w.pend)
 	if w.idle != nil {
 		close(w.idle)
 		w.idle = nil
@@ -175,10 +218,15 @@ func (w *writer) advance(n int, err error) (more bool) {
 	return false
 }
 
-func (w *writer) wakeLocked() {
-	if w.space != nil {
-		close(w.space)
-		w.space = nil
+// comeLocked lets those go for whom there is space; all, when frames are refused.
+func (w *writer) comeLocked() {
+	for len(w.turns) > 0 && (w.err != nil || w.queued < highWater) {
+		t := w.turns[0]
+		w.turns = slices.Delete(w.turns, 0, 1)
+		if w.err == nil {
+			w.queued += t.size
+		}
+		close(t.come)
 	}
 }
 
@@ -187,7 +235,7 @@ func (w *writer) refuse(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
-	w.wakeLocked()
+	w.comeLocked()
 }
 
 // idleSignal returns a channel that closes when nobody flushes any more, or nil

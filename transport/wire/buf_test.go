@@ -15,7 +15,7 @@ func TestBufClasses(t *testing.T) {
 		{4096, 4096}, {4097, 8192},
 		{32 << 10, 32 << 10}, {32<<10 + 1, 64 << 10},
 		{wire.MaxPayload, 64 << 10}, {64 << 10, 64 << 10},
-		{64<<10 + 1, 64<<10 + 1}, {1 << 20, 1 << 20},
+		{64<<10 + 1, 128 << 10}, {1 << 20, 1 << 20}, {1<<20 + 1, 1<<20 + 1},
 	} {
 		// Twice: the second may come from a pool, and must be no other.
 		for range 2 {
