@@ -34,6 +34,7 @@ type byteConn struct {
 	reading, writing     sync.Mutex
 	readLimit, sendLimit deadline
 	once                 sync.Once
+	closed               atomic.Bool
 }
 
 // newByteConn starts the connection, which it owns. role is this end's.
@@ -100,14 +101,21 @@ func (c *byteHandler) HandleClose(err error) {
 func (c *byteConn) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
+	if c.closed.Load() { // even if the peer has ended the stream before
+		return 0, c.opError("read", net.ErrClosed)
+	}
 	n, err := c.in.readSome(&c.readLimit, p, c.grant)
 	return n, c.opError("read", err)
 }
 
+// grant lets the peer send n more bytes. It does not wait for a peer that does not
+// read: what was read is the caller's at once.
 func (c *byteConn) grant(n int) {
-	var room [4]byte
 	h := wire.Header{Type: wire.TypeWindow, Stream: byteStream}
-	_ = c.conn.Write(nil, h, wire.AppendWindow(room[:0], uint32(n)), nil)
+	head := wire.AppendWindow(make([]byte, 0, 4), uint32(n))
+	if c.conn.Write(closedChan, h, head, nil) != nil {
+		go func() { _ = c.conn.Write(nil, h, head, nil) }() // ends with the write or the connection
+	}
 }
 
 // Write implements [net.Conn].
@@ -176,6 +184,7 @@ func (c *byteConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		err = nil
+		c.closed.Store(true)
 		c.out.fail(byteStream, net.ErrClosed)
 		c.in.fail(byteStream, net.ErrClosed, false)
 		c.in.discard()

@@ -65,13 +65,17 @@ var (
 	streamKey   = keyOf(func(ctx context.Context) { grpc.ServerTransportStreamFromContext(ctx) })
 )
 
-// start sets the deadline; before that the context can only be canceled.
-func (c *callContext) start(timeout time.Duration) {
+// start sets the deadline, once; before that the context can only be canceled.
+func (c *callContext) start() {
+	timeout := c.call.Timeout
 	if timeout <= 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.deadline.IsZero() {
+		return
+	}
 	c.deadline = time.Now().Add(timeout)
 	if c.err == nil {
 		c.timer = time.AfterFunc(timeout, func() { c.cancel(context.DeadlineExceeded) })

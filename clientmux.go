@@ -87,7 +87,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	if s.maxStreams < 1<<20 {
 		m.slots = make(chan struct{}, s.maxStreams)
 	}
-	m.parts.limit = defaultHeaderList
+	m.parts.limit = partsLimit(m.headerLimit())
 	m.lastID.Store(connections.Add(1) << 40)
 	live.add(conn, "client", p.addr)
 	conn.Start(m)
@@ -182,7 +182,7 @@ func (m *clientMux) handle(h wire.Header, b *wire.Buf) error {
 		m.drain()
 		return nil
 	}
-	if h.Type == wire.TypeStream && h.Flags == 0 && h.Stream == m.latest.id { // one of many messages
+	if h.Type == wire.TypeStream && h.Flags == 0 && h.Stream == m.latest.id && m.latest.s != nil { // one of many messages
 		return m.latest.s.in.deliver(h.Stream, &delivery{buf: b, data: b.B})
 	}
 	s, parts := m.stream(h.Stream)
@@ -352,6 +352,7 @@ func (m *clientMux) HandleClose(err error) {
 	for _, c := range streams {
 		c.s.out.fail(c.id, err)
 		c.s.in.fail(c.id, err, true)
+		c.s.in.keep(c.id)
 		if m.slots != nil {
 			<-m.slots
 		}

@@ -21,6 +21,9 @@ import (
 // errStreamDone tells a sender that the call is over; why is found by RecvMsg.
 var errStreamDone = errors.New("stile: the call is over")
 
+// errGoingAway is what users see of errRefused.
+var errGoingAway = status.Error(codes.Unavailable, "the server is going away and took no new call")
+
 // clientStream is one local call. It implements [grpc.ClientStream] with that
 // interface's rules: one goroutine may send while one other receives.
 type clientStream struct {
@@ -191,7 +194,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		err = s.recvEnd()
 	}
 	if errors.Is(err, errRefused) {
-		err = status.Error(codes.Unavailable, "the server is going away and took no new call")
+		err = errGoingAway
 	}
 	if err != nil {
 		s.finish(err)
@@ -329,16 +332,20 @@ func (s *clientStream) hangUp(err error, read bool) {
 	}
 	if read {
 		s.in.discard()
+	} else {
+		s.in.keep(s.id)
 	}
 	s.out.fail(s.id, errStreamDone)
-	s.mux.forget(s.id)
 	if !over && s.out.sent.Load() {
 		s.sendReset(err)
+	} else {
+		s.mux.forget(s.id)
 	}
 }
 
-// sendReset tells the server that the call is over. It does not wait for a
-// server that does not read: a frame that does not fit now is sent later.
+// sendReset tells the server that the call is over, and then makes room for another
+// one, which must not come to the server first. It does not wait for a server that
+// does not read: a frame that does not fit now is sent later.
 func (s *clientStream) sendReset(err error) {
 	code := codes.Canceled
 	if err != nil {
@@ -346,10 +353,15 @@ func (s *clientStream) sendReset(err error) {
 	}
 	h := wire.Header{Type: wire.TypeReset, Stream: s.id}
 	head := wire.AppendReset(nil, &wire.Reset{Code: uint32(code)})
-	conn := s.mux.conn
-	if conn.Write(closedChan, h, head, nil) != nil {
-		go func() { _ = conn.Write(nil, h, head, nil) }() // ends with the write or the connection
+	m := s.mux
+	if m.conn.Write(closedChan, h, head, nil) == nil {
+		m.forget(h.Stream)
+		return
 	}
+	go func() { // ends with the write or the connection
+		_ = m.conn.Write(nil, h, head, nil)
+		m.forget(h.Stream)
+	}()
 }
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -375,10 +387,11 @@ func (s *clientStream) after(err error) {
 			*p = *s.mux.peer
 		}
 	}
-	s.endStats(err, trailer)
 	if errors.Is(err, errRefused) { // the call is made again, and ends there
+		s.endStats(errGoingAway, trailer)
 		return
 	}
+	s.endStats(err, trailer)
 	for _, f := range s.info.onFinish {
 		f(err)
 	}

@@ -70,8 +70,9 @@ func (t *methodTable) unknown(name string) *status.Status {
 func (s *serverStream) serve() {
 	d := s.cc.conn.door
 	defer d.handlers.Done()
+	defer s.cc.conn.handled()
 	defer s.close()
-	s.cc.start(s.cc.call.Timeout)
+	s.cc.start()
 	s.ctx = s.cc
 	s.tagStats()
 	m := d.methods.methods[s.cc.call.Method]

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +16,10 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/transport/wire"
 )
 
 type rsvc struct {
@@ -324,4 +328,78 @@ func TestShutEntranceLeak(t *testing.T) {
 	if n := len(d.entrances); n > 0 {
 		t.Error("entrances kept:", n)
 	}
+}
+
+// noted is a stats handler that notes what it is told of calls.
+type noted struct {
+	mu   sync.Mutex
+	list []stats.RPCStats
+}
+
+func (*noted) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*noted) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*noted) HandleConn(context.Context, stats.ConnStats)                       {}
+
+func (n *noted) HandleRPC(_ context.Context, s stats.RPCStats) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, s)
+}
+
+// detailed fails with details.
+type detailed struct{ echo }
+
+func (*detailed) UnaryCall(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	_ = grpc.SetTrailer(ctx, metadata.Pairs("a", "b"))
+	st, err := status.New(codes.NotFound, "x").WithDetails(&pb.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.Err()
+}
+
+// A stats handler sees the handler's own trailer, not what Stile adds for the wire.
+func TestOutTrailer(t *testing.T) {
+	n := &noted{}
+	target, s, _ := startServer(t, &detailed{}, grpc.StatsHandler(n))
+	if _, err := dialTest(t, target).UnaryCall(testContext(t), &pb.SimpleRequest{}); len(status.Convert(err).Details()) != 1 {
+		t.Fatal(err)
+	}
+	s.Stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	found := false
+	for _, e := range n.list {
+		if o, ok := e.(*stats.OutTrailer); ok {
+			found = true
+			if len(o.Trailer) != 1 {
+				t.Errorf("%v", o.Trailer)
+			}
+		}
+	}
+	if !found {
+		t.Error("no trailer was told of")
+	}
+}
+
+// The stats of a call that the server refused end with a status.
+func TestRefusedStats(t *testing.T) {
+	n := &noted{}
+	i := newImpostor(t, "shm", nil, func(a *answer) {
+		a.send(wire.TypeReset, 0, wire.AppendReset(nil, &wire.Reset{Code: wire.ResetRefused}))
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, _ = i.dial(grpc.WithStatsHandler(n)).UnaryCall(ctx, &pb.SimpleRequest{})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.list {
+		if end, ok := e.(*stats.End); ok {
+			if code := status.Code(end.Error); code == codes.Unknown {
+				t.Errorf("a call ended with %v", end.Error)
+			}
+			return
+		}
+	}
+	t.Error("no end was told of")
 }

@@ -211,7 +211,11 @@ func serverFrameLies() []told {
 
 func serverFloodLies() []told {
 	return []told{
-		{"two headers", codes.OK, false, func(a *answer) {
+		{"message on stream 0", codes.OK, false, func(a *answer) {
+			a.sendTo(0, wire.TypeStream, 0, []byte{1, 2, 3})
+			a.ok()
+		}},
+		{"two headers", codes.Unavailable, true, func(a *answer) {
 			a.send(wire.TypeStream, wire.FlagHeader, header(wire.Head{}))
 			a.ok()
 		}},

@@ -99,7 +99,11 @@ func (in *inbox) deliver(key uint64, d *delivery) error {
 		d.buf.Release()
 		return nil
 	}
-	if d.hasHeader && !in.hasHeader {
+	if d.hasHeader && in.hasHeader {
+		d.buf.Release()
+		return errProtocol("a second header")
+	}
+	if d.hasHeader {
 		in.header, in.hasHeader, in.headerSize = d.header, true, d.headerSize
 	}
 	if err := in.queueLocked(d.buf, d.data); err != nil {
@@ -173,6 +177,25 @@ func (in *inbox) fail(key uint64, err error, over bool) {
 	if in.key == key && !in.ended && in.err == nil {
 		in.err, in.over = err, over
 		in.signalLocked()
+	}
+}
+
+// keep copies what lies in the peer's memory: it may be that nobody ever reads it.
+func (in *inbox) keep(key uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.key != key {
+		return
+	}
+	for i := in.first; i < len(in.chunks); i++ {
+		c := &in.chunks[i]
+		if !c.buf.Borrowed() {
+			continue
+		}
+		own := wire.GetBuf(len(c.data))
+		copy(own.B, c.data)
+		c.buf.Release()
+		*c = chunk{own, own.B}
 	}
 }
 

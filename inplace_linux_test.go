@@ -1,14 +1,21 @@
 package stile
 
 import (
+	"context"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/transport"
 )
 
 // twoViews maps one memory twice, as two processes do.
@@ -83,3 +90,80 @@ func TestUnmarshalPanics(t *testing.T) {
 }
 
 type panicking struct{ proto.Message }
+
+// large answers with messages that lie in lent memory.
+type large struct{ echo }
+
+func (*large) StreamingOutputCall(_ *pb.StreamingOutputCallRequest, s pb.TestService_StreamingOutputCallServer) error {
+	for range 1000 {
+		if err := s.Send(&pb.StreamingOutputCallResponse{Payload: payload(12 << 10)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lendable counts the slots that a server's connections have free.
+func lendable(s *Server) int {
+	n := 0
+	for _, c := range s.opened().connections() {
+		var loans []transport.Loan
+		for l, ok := c.lend.Lend(12 << 10); ok; l, ok = c.lend.Lend(12 << 10) {
+			loans = append(loans, l)
+		}
+		for _, l := range loans {
+			c.lend.Return(l)
+		}
+		n += len(loans)
+	}
+	return n
+}
+
+// A call that ends while messages wait that nobody will read gives their memory back:
+// to the server, and in the end to the system.
+func TestUnreadMessagesLendNothing(t *testing.T) {
+	for name, start := range map[string]func() (context.Context, context.CancelFunc){
+		"canceled": func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) },
+		"deadline": func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), 30*time.Millisecond)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, mappings := holdings(t)
+			target, s, _ := startServer(t, &large{})
+			cc, err := NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := pb.NewTestServiceClient(cc)
+			if _, err := c.EmptyCall(testContext(t), &pb.Empty{}); err != nil {
+				t.Fatal(err)
+			}
+			free := lendable(s)
+			for range 20 {
+				ctx, cancel := start()
+				stream, err := c.StreamingOutputCall(ctx, &pb.StreamingOutputCallRequest{})
+				if err == nil {
+					_, err = stream.Recv()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Millisecond) // messages gather
+				if name == "canceled" {
+					cancel()
+				}
+				<-ctx.Done()
+				cancel()
+			}
+			for deadline := time.Now().Add(10 * time.Second); lendable(s) < free; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d slots are free, were %d", lendable(s), free)
+				}
+			}
+			_ = cc.Close()
+			s.Stop()
+			checkHoldings(t, math.MaxInt, mappings)
+		})
+	}
+}

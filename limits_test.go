@@ -8,11 +8,14 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -302,3 +305,184 @@ func TestNoStreams(t *testing.T) {
 }
 
 var _ = io.EOF
+
+// crowded counts the handlers that run at once, each until free is closed.
+type crowded struct {
+	echo
+	running, most atomic.Int32
+	free          chan struct{}
+}
+
+func (c *crowded) EmptyCall(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
+	n := c.running.Add(1)
+	defer c.running.Add(-1)
+	for m := c.most.Load(); n > m && !c.most.CompareAndSwap(m, n); m = c.most.Load() {
+	}
+	<-c.free
+	return &pb.Empty{}, nil
+}
+
+// Resetting calls does not get more handlers to run than the server allows; those
+// that wait for one begin when another has returned, or never if they are reset.
+func TestResetsStartNoHandlers(t *testing.T) {
+	const limit = 10
+	svc := &crowded{free: make(chan struct{})}
+	target, s, _ := startServer(t, svc, grpc.MaxConcurrentStreams(limit))
+	c := dialTest(t, target)
+	for range 300 {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Millisecond)
+		_, _ = c.EmptyCall(ctx, &pb.Empty{})
+		cancel()
+	}
+	if most := svc.most.Load(); most > limit {
+		t.Errorf("%d handlers ran at once, %d are allowed", most, limit)
+	}
+	// Calls that wait for a handler.
+	results := make(chan error, limit)
+	for range limit {
+		go func() {
+			_, err := c.EmptyCall(testContext(t), &pb.Empty{})
+			results <- err
+		}()
+	}
+	conn := s.opened().connections()[0]
+	waiting := func() int {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		return len(conn.waiting)
+	}
+	for deadline := time.Now().Add(10 * time.Second); waiting() < limit; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d calls wait, want %d", waiting(), limit)
+		}
+	}
+	close(svc.free)
+	for range limit {
+		if err := <-results; err != nil {
+			t.Errorf("a call that waited: %v", err)
+		}
+	}
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	if len(conn.waiting) != 0 {
+		t.Errorf("%d calls still wait", len(conn.waiting))
+	}
+}
+
+// A connection that ends takes the calls along that wait for a handler.
+func TestWaitingCallsEnd(t *testing.T) {
+	svc := &crowded{free: make(chan struct{})}
+	target, s, _ := startServer(t, svc, grpc.MaxConcurrentStreams(1))
+	cc, err := NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := pb.NewTestServiceClient(cc)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	_, _ = c.EmptyCall(ctx, &pb.Empty{}) // its handler stays
+	cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.EmptyCall(context.Background(), &pb.Empty{})
+		done <- err
+	}()
+	conn := s.opened().connections()[0]
+	for waiting := 0; waiting == 0; time.Sleep(time.Millisecond) {
+		conn.mu.Lock()
+		waiting = len(conn.waiting)
+		conn.mu.Unlock()
+	}
+	_ = cc.Close()
+	if err := <-done; err == nil {
+		t.Error("a call whose connection was closed ended well")
+	}
+	close(svc.free)
+	s.opened().handlers.Wait()
+	if n := svc.most.Load(); n != 1 {
+		t.Errorf("%d handlers ran", n)
+	}
+}
+
+// A client's next call does not come to the server before it knows that the place is
+// free.
+func TestPlaceAfterReset(t *testing.T) {
+	target, _, _ := startServer(t, &echo{}, grpc.MaxConcurrentStreams(1))
+	c := dialTest(t, target)
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			for range 300 {
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				s, err := c.FullDuplexCall(ctx)
+				if err == nil {
+					_ = s.Send(&pb.StreamingOutputCallRequest{Payload: payload(10)})
+					_, err = s.Recv()
+				}
+				cancel()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// Several calls may send long metadata in pieces at once.
+func TestPiecesOfManyCalls(t *testing.T) {
+	target, _, _ := startServer(t, &echo{}, grpc.MaxHeaderListSize(130<<10))
+	l := newLiar(t, target, "shm")
+	sec := call(wire.Call{Method: unaryMethod, MD: wire.MD{"big": {strings.Repeat("x", 120<<10)}}})
+	for id := uint64(1); id <= 5; id++ {
+		l.send(wire.TypePart, 0, id, sec[:wire.MaxPayload])
+	}
+	for id := uint64(1); id <= 5; id++ {
+		l.send(wire.TypeStream, wire.FlagCall|wire.FlagHalfClose, id, sec[wire.MaxPayload:], framed(0, nil))
+	}
+	for id := uint64(1); id <= 5; id++ {
+		l.ended(id, codes.OK)
+	}
+}
+
+// earlyHeader sends its header beside the handler's return.
+type earlyHeader struct {
+	echo
+	sent atomic.Int32
+}
+
+func (e *earlyHeader) UnaryCall(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	begun := make(chan struct{})
+	go func() {
+		close(begun)
+		if grpc.SendHeader(ctx, metadata.Pairs("a", "b")) == nil {
+			e.sent.Add(1)
+		}
+	}()
+	<-begun
+	return &pb.SimpleResponse{}, nil
+}
+
+// A header that was sent comes before the status.
+func TestHeaderBesideReturn(t *testing.T) {
+	svc := &earlyHeader{}
+	target, s, _ := startServer(t, svc)
+	c := dialTest(t, target)
+	var got int32
+	for range 5000 {
+		var md metadata.MD
+		if _, err := c.UnaryCall(testContext(t), &pb.SimpleRequest{}, grpc.Header(&md)); err != nil {
+			t.Fatal(err)
+		}
+		if len(md["content-type"]) == 0 {
+			t.Fatal("a response without a header")
+		}
+		if len(md["a"]) > 0 {
+			got++
+		}
+	}
+	s.Stop()
+	if sent := svc.sent.Load(); got != sent {
+		t.Errorf("%d headers were sent, %d came", sent, got)
+	}
+}

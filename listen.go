@@ -48,7 +48,7 @@ func Listen(addr string) (net.Listener, error) {
 	}
 	l := &byteListener{
 		Listener: lis, door: door, accepted: make(chan net.Conn),
-		failed: make(chan error, 1), done: make(chan struct{}),
+		failed: make(chan error), done: make(chan struct{}),
 	}
 	l.loops.Go(l.acceptOutside)
 	l.loops.Go(l.acceptLocal)
@@ -86,8 +86,8 @@ type byteListener struct {
 	loops    sync.WaitGroup
 }
 
-// acceptOutside hands on what the listener itself accepts. Its error ends Accept as
-// it would without a door, unless the listener goes on.
+// acceptOutside hands on what the listener itself accepts, and its errors, after which
+// it goes on: they may be temporary, and each Accept is to see one that is not.
 func (l *byteListener) acceptOutside() {
 	for {
 		c, err := l.Listener.Accept()
@@ -97,8 +97,7 @@ func (l *byteListener) acceptOutside() {
 			case <-l.done:
 				return
 			}
-			var ne net.Error
-			if !errors.As(err, &ne) || !ne.Timeout() {
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			continue

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -305,4 +306,160 @@ func TestByteConnBlockedWrite(t *testing.T) {
 		client.Close()
 		server.Close()
 	}
+}
+
+// onceFailing is a listener whose first Accept fails for want of descriptors.
+type onceFailing struct {
+	net.Listener
+	failed atomic.Bool
+}
+
+func (l *onceFailing) Accept() (net.Conn, error) {
+	if !l.failed.Swap(true) {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// A listener goes on after an error that is temporary.
+func TestListenGoesOn(t *testing.T) {
+	l, ok := listenTest(t, "127.0.0.1:0").(*byteListener)
+	if !ok {
+		t.Fatal("the listener has no door")
+	}
+	failing := &byteListener{
+		Listener: &onceFailing{Listener: l.Listener}, door: l.door,
+		accepted: make(chan net.Conn), failed: make(chan error), done: make(chan struct{}),
+	}
+	// l's own loop may take the first connections: two are made for each Accept.
+	failing.loops.Go(failing.acceptOutside)
+	if _, err := failing.Accept(); !errors.Is(err, syscall.EMFILE) {
+		t.Fatalf("first: %v", err)
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		c, err := failing.Accept()
+		if err == nil {
+			_ = c.Close()
+		}
+		accepted <- err
+	}()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	for done := false; !done; {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-accepted:
+			if err != nil {
+				t.Errorf("second: %v", err)
+			}
+			done = true
+		case <-time.After(10 * time.Millisecond):
+		}
+		_ = c.Close()
+	}
+	close(failing.done)
+	_ = l.Close()
+	failing.loops.Wait()
+}
+
+// Reading fails once the connection is closed, also where the peer has ended the
+// stream before.
+func TestByteConnReadAfterClose(t *testing.T) {
+	client, server := pipeTest(t, listenTest(t, ""), "shm")
+	if err := server.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	_ = client.Close()
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read after close: %v", err)
+	}
+	_ = server.Close()
+}
+
+// stuckReader takes one frame and no more until it may.
+type stuckReader struct{ free chan struct{} }
+
+func (s *stuckReader) HandleFrame(_ wire.Header, b *wire.Buf) {
+	b.Release()
+	<-s.free
+}
+
+func (*stuckReader) HandleClose(error) {}
+
+// A read returns what has come although the peer, which reads nothing, cannot be told
+// that it may send more.
+func TestByteConnReadFromStuckPeer(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	path := filepath.Join(t.TempDir(), "s")
+	lis, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	keys, err := local.KeysForListener(lis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	door, err := local.Listen(local.ListenConfig{Keys: byteKeys(keys)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer door.Close()
+	peer := &stuckReader{free: make(chan struct{})}
+	const size = 50_000
+	sent := make(chan error, 1)
+	go func() {
+		c, err := door.Accept()
+		if err != nil {
+			sent <- err
+			return
+		}
+		c.Start(peer)
+		for range 4 {
+			err = errors.Join(err, c.Write(nil, wire.Header{Type: wire.TypeStream, Stream: 1}, make([]byte, size), nil))
+		}
+		sent <- err
+	}()
+	c, err := new(Dialer).Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < 100_000; n++ { // the ring fills before the window is used up
+		_ = c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := c.Write([]byte{1}); err != nil {
+			break
+		}
+	}
+	read := make(chan int, 1)
+	go func() {
+		n, _ := io.ReadFull(c, make([]byte, 4*size))
+		read <- n
+	}()
+	select {
+	case n := <-read:
+		if n != 4*size {
+			t.Errorf("read %d bytes, want %d", n, 4*size)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the read waits for the peer")
+	}
+	close(peer.free)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,8 @@ type serverConn struct {
 	slot     atomic.Pointer[worker] // one that polls for the next call
 	refusing atomic.Int32           // refusals being written
 	active   uint32                 // calls whose status has not been sent
+	running  uint32                 // handlers, if their number is limited
+	waiting  []*serverStream        // calls that no handler has begun, because as many run as may
 	parts    partTable
 	draining bool // GoAway was sent
 	sealed   bool // no further call is taken
@@ -59,7 +62,7 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	}
 	c.lastKey = connections.Add(1) << 40
 	c.lend, _ = conn.(transport.Lender)
-	c.parts.limit = 2 * int(d.headerList())
+	c.parts.limit = partsLimit(int(d.headerList()))
 	c.limited = d.set.maxStreams != math.MaxUint32
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), c.peer))
 	c.end = cancel
@@ -104,6 +107,7 @@ func (c *serverConn) handle(h wire.Header, b *wire.Buf) error {
 		if call != nil {
 			c.ending(call)
 			call.canceled()
+			c.abandon(call)
 		}
 		return nil
 	case wire.TypeWindow:
@@ -190,8 +194,65 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	c.door.handlers.Add(1)
 	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
 	err = s.in.deliver(call.key, &d)
-	c.dispatch(s)
+	if c.admit(s) {
+		c.dispatch(s)
+	}
 	return err
+}
+
+// admit reports whether a handler may begin. If not, the call waits for the end of
+// another one: a call that was reset does not count as open any more, but its handler
+// may run on.
+func (c *serverConn) admit(s *serverStream) bool {
+	if !c.limited {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running < c.door.set.maxStreams {
+		c.running++
+		return true
+	}
+	c.waiting = append(c.waiting, s)
+	s.cc.start() // its time passes meanwhile
+	return false
+}
+
+// handled follows a handler's return: the next call may begin.
+func (c *serverConn) handled() {
+	if !c.limited {
+		return
+	}
+	var next *serverStream
+	c.mu.Lock()
+	if len(c.waiting) > 0 {
+		next = c.waiting[0]
+		c.waiting = slices.Delete(c.waiting, 0, 1)
+	} else {
+		c.running--
+	}
+	c.mu.Unlock()
+	if next != nil {
+		c.door.workers.run(next)
+	}
+}
+
+// abandon ends a call that has ended for the client and that no handler has begun.
+func (c *serverConn) abandon(call *callContext) {
+	if !c.limited {
+		return
+	}
+	c.mu.Lock()
+	i := slices.IndexFunc(c.waiting, func(s *serverStream) bool { return s.cc == call })
+	if i < 0 {
+		c.mu.Unlock()
+		return
+	}
+	s := c.waiting[i]
+	c.waiting = slices.Delete(c.waiting, i, i+1)
+	c.mu.Unlock()
+	s.close()
+	c.door.handlers.Done()
 }
 
 func (c *serverConn) handleStream(h wire.Header, b *wire.Buf) error {
@@ -311,6 +372,7 @@ func (c *serverConn) HandleClose(err error) {
 	c.mu.Unlock()
 	for _, call := range streams {
 		call.s.lost(err)
+		c.abandon(call.s)
 	}
 	c.end()
 	for _, sh := range c.door.set.stats {

@@ -38,7 +38,8 @@ type serverStream struct {
 	header     metadata.MD
 	trailer    metadata.MD
 	headerSent bool
-	done       bool // the status was sent, or the handler has returned
+	onItsWay   chan struct{} // closed when the header that SendHeader sends is written
+	done       bool          // the status was sent, or the handler has returned
 	grantRoom  [4]byte
 	headRoom   [32]byte // of the last frame: header section, trailer section, prefix
 	endRoom    [16]byte
@@ -138,7 +139,10 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 	}
 	s.header = metadata.Join(s.header, md)
 	head := s.takeHeaderLocked(nil)
+	written := make(chan struct{})
+	s.onItsWay = written
 	s.mu.Unlock()
+	defer close(written)
 	s.outHeader()
 	if err := s.out.send(s.ctx, &batch{flags: wire.FlagHeader, head: head}); err != nil {
 		return s.sendError(err)
@@ -192,7 +196,11 @@ func (s *serverStream) sendMsg(m any) error {
 	if !s.headerSent {
 		b.flags, b.head = wire.FlagHeader, s.takeHeaderLocked(nil)
 	}
+	header := s.onItsWay
 	s.mu.Unlock()
+	if header != nil {
+		<-header
+	}
 	if b.flags != 0 {
 		s.outHeader()
 	}
@@ -303,7 +311,11 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 		b.head = s.headRoom[:0]
 	}
 	t := trailerOf(st, s.trailer)
+	header := s.onItsWay
 	s.mu.Unlock()
+	if header != nil {
+		<-header
+	}
 	b.endFlags = wire.FlagTrailer
 	b.end = wire.EndSection(wire.AppendTrailer(wire.BeginSection(s.endRoom[:0]), &t), 0)
 	if sendHeader {
@@ -389,7 +401,7 @@ func (s *serverStream) recycle() {
 	s.in.clear()
 	s.cc, s.ctx, s.desc, s.stats = nil, nil, nil, statsTimes{}
 	s.received, s.headerSent, s.reusable = false, false, false
-	s.header, s.trailer, s.encoding = nil, nil, ""
+	s.header, s.trailer, s.encoding, s.onItsWay = nil, nil, "", nil
 	s.pack, s.unpack = packer{}, unpacker{}
 	serverStreams.Put(s)
 }

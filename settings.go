@@ -39,6 +39,10 @@ func parseSettings(b []byte) (settings, error) {
 	return settings{maxStreams: uint32(v[0]), maxHeaderList: uint32(v[1])}, nil
 }
 
+// partsLimit is how many bytes of sections in pieces a connection holds, of which one
+// has at most list bytes: several calls may send theirs at once.
+func partsLimit(list int) int { return 2 * max(list, defaultHeaderList) }
+
 // partTable gathers the pieces of sections too long for one frame. Its owner
 // locks it.
 type partTable struct {

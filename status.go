@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"unicode/utf8"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -53,7 +54,7 @@ func trailerOf(st *status.Status, md metadata.MD) wire.Trailer {
 	if p := st.Proto(); len(p.GetDetails()) > 0 {
 		b, err := proto.Marshal(p)
 		if err == nil {
-			if t.MD == nil {
+			if t.MD = maps.Clone(t.MD); t.MD == nil {
 				t.MD = wire.MD{}
 			}
 			t.MD[statusDetailsKey] = []string{string(b)}

@@ -79,7 +79,8 @@ type Conn interface {
 	// copied before it returns. Frames of concurrent writers are never mixed.
 	// While the peer does not read, Write blocks, until cancel closes
 	// ([ErrCanceled]) or the connection ends (its cause). A nil cancel waits for
-	// ever. A frame is sent whole or not at all.
+	// ever; one that is closed already sends only what can be sent without waiting. A
+	// frame is sent whole or not at all.
 	Write(cancel <-chan struct{}, h wire.Header, head, body []byte) error
 
 	// Poll may receive frames on the caller's goroutine, delivering them to the

@@ -72,11 +72,6 @@ func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 	if n > wire.MaxPayload {
 		return fmt.Errorf("sock: payload of %d bytes, at most %d", n, wire.MaxPayload)
 	}
-	select {
-	case <-cancel:
-		return transport.ErrCanceled
-	default:
-	}
 	h.Len = uint32(n)
 	flush, err := c.w.accept(cancel, h, head, body)
 	if err != nil || !flush {

@@ -279,76 +279,70 @@ func TestLinger(t *testing.T) {
 	}
 }
 
-// TestTurns has writers wait for space, one of whom gives up: the others' frames leave
-// in the order in which they came, but for those that are let go at once.
+// TestTurns has a writer wait for space: one that comes when there is some, but not
+// enough for the first, waits behind it.
 func TestTurns(t *testing.T) {
-	c, d := socketPair(t)
-	a := New(c, transport.Info{}).(*conn)
+	gated := &gatedConn{tokens: make(chan struct{}), bytes: make(chan int, 1000)}
+	a := New(gated, transport.Info{}).(*conn)
 	body := make([]byte, wire.MaxPayload)
-	waiting := func() int {
-		a.w.mu.Lock()
-		defer a.w.mu.Unlock()
-		return len(a.w.turns)
-	}
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
-	results := make(chan error, 100)
-	sent := uint64(0)
-	write := func(cancel chan struct{}) {
-		sent++
-		h := wire.Header{Type: wire.TypeStream, Stream: sent}
-		go func() { results <- a.Write(cancel, h, nil, body) }()
+	watchdog := time.After(time.Minute)
+	await := func(turns int) {
+		t.Helper()
+		for {
+			a.w.mu.Lock()
+			n, queued := len(a.w.turns), a.w.queued
+			a.w.mu.Unlock()
+			if n == turns {
+				return
+			}
+			select {
+			case <-poll.C:
+			case <-watchdog:
+				t.Fatalf("%d writers wait and %d bytes are queued, want %d writers", n, queued, turns)
+			}
+		}
 	}
-	for waiting() == 0 { // nobody reads: in the end one has to wait
-		write(nil)
-		<-poll.C
+	results := make(chan error, 3)
+	write := func(cancel chan struct{}) { results <- a.Write(cancel, streamFrame, nil, body) }
+	for range highWater / (wire.HeaderSize + wire.MaxPayload) {
+		if err := a.Write(nil, streamFrame, nil, body); err != nil {
+			t.Fatal(err)
+		}
 	}
+	go write(nil)
+	await(1)
+	gated.tokens <- struct{}{}
+	<-gated.bytes // the kernel took some: less is queued than highWater, and more than lowWater
+	go write(nil)
+	await(2)
 	cancel := make(chan struct{})
-	for n := range 20 {
-		if n == 10 {
-			write(cancel)
-		} else {
-			write(nil)
-		}
-		for waiting() < n+2 {
-			<-poll.C
-		}
-	}
-	gaveUp := sent - 9
+	go write(cancel)
+	await(3)
 	close(cancel)
-	for waiting() != 20 {
-		<-poll.C
+	await(2)
+	if err := <-results; !errors.Is(err, transport.ErrCanceled) {
+		t.Errorf("one that gave up: %v", err)
 	}
-	b := New(d, transport.Info{})
-	h := &streamRecorder{counter: newCounter()}
-	b.Start(h)
-	h.waitFor(int64(sent - 1))
-	for range sent {
-		if err := <-results; err != nil && !errors.Is(err, transport.ErrCanceled) {
+	close(gated.tokens)
+	for range 2 {
+		if err := <-results; err != nil {
 			t.Error(err)
 		}
 	}
-	const atOnce = highWater/wire.MaxPayload + 1
-	want := 0
-	for _, id := range h.streams {
-		if want++; want == int(gaveUp) {
-			want++
-		}
-		if off := int(id) - want; off < -atOnce || off > atOnce {
-			t.Fatalf("frames left in the order %d, without %d", h.streams, gaveUp)
-		}
-	}
 	a.Close()
-	b.Close()
 }
 
-// streamRecorder notes the streams of frames.
-type streamRecorder struct {
-	*counter
-	streams []uint64
+// gatedConn is a net.Conn whose every Write waits for a token.
+type gatedConn struct {
+	recordingConn
+	tokens chan struct{}
+	bytes  chan int // what each Write took
 }
 
-func (r *streamRecorder) HandleFrame(h wire.Header, b *wire.Buf) {
-	r.streams = append(r.streams, h.Stream)
-	r.counter.HandleFrame(h, b)
+func (c *gatedConn) Write(b []byte) (int, error) {
+	<-c.tokens
+	c.bytes <- len(b)
+	return len(b), nil
 }
