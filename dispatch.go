@@ -17,7 +17,8 @@ type method struct {
 	stream *grpc.StreamDesc
 	// wrapped: grpc-go (1.84 on) has made a stream of a unary method, whose handler
 	// runs the unary interceptor. It has no stream interceptor.
-	wrapped bool
+	wrapped     bool
+	nonBlocking bool // may run on the goroutine that receives
 }
 
 // methodTable finds methods by full name, "/package.Service/Method".

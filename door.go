@@ -49,6 +49,9 @@ func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door
 	if d.log == nil {
 		d.log = slog.Default()
 	}
+	if err := d.methods.mark(own.nonBlocking); err != nil {
+		d.log.Warn("stile: NonBlocking names what the server does not have", "error", err)
+	}
 	return d
 }
 

@@ -306,6 +306,15 @@ var protoCodec = func() messageCodec {
 	return nil
 }()
 
+// closesReaders tells that grpc-go closes what decompresses, as it does from v1.82 on.
+// Before, its gzip was done with a reader at the end of the data, where another call
+// may have it already.
+var closesReaders = func() bool {
+	var major, minor int
+	_, err := fmt.Sscanf(grpc.Version, "%d.%d", &major, &minor)
+	return err != nil || major > 1 || minor >= 82
+}()
+
 func (u *unpacker) decompress(data []byte) ([]byte, error) {
 	switch {
 	case u.encoding == "" || u.encoding == encoding.Identity:
@@ -330,7 +339,7 @@ func (u *unpacker) decompress(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "grpc: failed to decompress the message: %v", err)
 	}
-	if c, ok := r.(io.Closer); ok {
+	if c, ok := r.(io.Closer); ok && closesReaders {
 		defer c.Close()
 	}
 	if int64(u.limit) < math.MaxInt64 {

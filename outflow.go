@@ -16,7 +16,8 @@ import (
 // and fail may be called by others.
 type outflow struct {
 	conn transport.Conn
-	sent atomic.Bool // a frame was taken by the connection
+	sent atomic.Bool  // a frame was taken by the connection
+	host *inlineBatch // on whose goroutine the call runs; nil: one of its own
 
 	mu     sync.Mutex
 	id     uint64        // of the stream, on the connection
@@ -101,6 +102,7 @@ func (o *outflow) take(ctx context.Context, want int) (int, error) {
 			o.wake = make(chan struct{}, 1)
 		}
 		o.mu.Unlock()
+		o.beforeWait()
 		select {
 		case <-o.wake:
 			o.mu.Lock()
@@ -182,6 +184,7 @@ func (o *outflow) sendLent(ctx context.Context, b *batch, total int) error {
 func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Header, head []byte, loan transport.Loan) error {
 	err := l.WriteLoan(closedChan, h, head, loan)
 	if errors.Is(err, transport.ErrCanceled) {
+		o.beforeWait()
 		err = l.WriteLoan(ctx.Done(), h, head, loan)
 	}
 	if err == nil && !o.sent.Load() {
@@ -195,12 +198,20 @@ func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Head
 func (o *outflow) write(ctx context.Context, h wire.Header, head, body []byte) error {
 	err := o.conn.Write(closedChan, h, head, body)
 	if errors.Is(err, transport.ErrCanceled) {
+		o.beforeWait()
 		err = o.conn.Write(ctx.Done(), h, head, body)
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)
 	}
 	return err
+}
+
+// beforeWait lets another goroutine receive: the frames that end the wait must come.
+func (o *outflow) beforeWait() {
+	if o.host != nil {
+		o.host.relieve()
+	}
 }
 
 func (o *outflow) frame(f wire.Flags) wire.Header {

@@ -29,14 +29,18 @@ type serverConn struct {
 	door *door
 	conn transport.Conn
 	lend transport.Lender // conn, if it is one
-	ctx  context.Context  // of the connection; holds the peer and handlers' tags
-	end  context.CancelFunc
-	peer *peer.Peer
+
+	reliever transport.Reliever // conn, if it is one and there are methods that do not block
+	ctx      context.Context    // of the connection; holds the peer and handlers' tags
+	end      context.CancelFunc
+	peer     *peer.Peer
 
 	calls   wire.CallCache // the reader's
 	lastKey uint64         // the reader's
 	latest  *callContext   // the reader's: the call of the last stream frame
-	limited bool           // the server limits the number of calls
+	batch   *inlineBatch   // the reader's: calls it is to run itself
+	spare   atomic.Pointer[inlineBatch]
+	limited bool // the server limits the number of calls
 
 	mu       sync.Mutex // held for short sections only, never while writing
 	streams  table[callContext]
@@ -62,6 +66,9 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	}
 	c.lastKey = connections.Add(1) << 40
 	c.lend, _ = conn.(transport.Lender)
+	if len(d.own.nonBlocking) > 0 {
+		c.reliever, _ = conn.(transport.Reliever)
+	}
 	c.parts.limit = partsLimit(int(d.headerList()))
 	c.limited = d.set.maxStreams != math.MaxUint32
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), c.peer))
@@ -194,7 +201,11 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	c.door.handlers.Add(1)
 	d := delivery{buf: b, data: rest, ended: h.Flags&wire.FlagHalfClose != 0}
 	err = s.in.deliver(call.key, &d)
-	if c.admit(s) {
+	switch {
+	case !c.admit(s):
+	case c.inlines(s, h.Flags):
+		c.queue(s)
+	default:
 		c.dispatch(s)
 	}
 	return err
@@ -365,6 +376,7 @@ func (c *serverConn) waitDrained() {
 
 // HandleClose implements [transport.Handler].
 func (c *serverConn) HandleClose(err error) {
+	c.Batched(false)
 	c.mu.Lock()
 	streams := c.streams.takeAll()
 	c.sealed = true

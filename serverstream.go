@@ -403,5 +403,6 @@ func (s *serverStream) recycle() {
 	s.received, s.headerSent, s.reusable = false, false, false
 	s.header, s.trailer, s.encoding, s.onItsWay = nil, nil, "", nil
 	s.pack, s.unpack = packer{}, unpacker{}
+	s.out.host = nil
 	serverStreams.Put(s)
 }

@@ -43,6 +43,7 @@ type ownDialOption struct {
 
 // ownServerOptions is what Stile's own server options ask for.
 type ownServerOptions struct {
+	nonBlocking    []string
 	dir            string // "": the default folder of rendezvous files
 	allowUIDs      []int  // besides the process's own
 	logger         *slog.Logger

@@ -65,6 +65,32 @@ type Handler interface {
 	HandleClose(err error)
 }
 
+// Batcher is a Handler with work of its own between frames. A [Reliever] lets it do
+// that on its own goroutine.
+type Batcher interface {
+	Handler
+
+	// Batched follows some calls of HandleFrame, under the same rules. own tells that
+	// the connection's goroutine made them; only then may it return work, else nil.
+	Batched(own bool) Work
+}
+
+// Work is done by a connection's goroutine.
+type Work interface {
+	// Do does the work. Until it returns nobody may be receiving: it may Write, but
+	// calls Relieve before it waits for anything.
+	Do()
+}
+
+// Reliever is a Conn that knows of a [Batcher].
+type Reliever interface {
+	Conn
+
+	// Relieve makes another goroutine receive in place of the one that does Work. At
+	// other times it does nothing.
+	Relieve()
+}
+
 // Conn is one end of a connection: frames in order, both ways, between two
 // goroutine worlds that may be two processes. The peer is never trusted.
 //

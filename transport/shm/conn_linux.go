@@ -38,6 +38,8 @@ type Conn struct {
 	rlock   receiveLock
 	in      consumer
 	handler transport.Handler
+	batcher transport.Batcher // handler, if it is one
+	duty    duty
 	spin    spinner
 	polled  atomic.Bool // someone called Poll since the goroutine last slept
 	crowd   crowd
@@ -54,7 +56,10 @@ type Conn struct {
 	stats   counters
 }
 
-var _ transport.Lender = (*Conn)(nil)
+var (
+	_ transport.Lender   = (*Conn)(nil)
+	_ transport.Reliever = (*Conn)(nil)
+)
 
 type counters struct {
 	framesIn, framesOut, bytesIn, bytesOut, doorbells, parks, polls, spin atomic.Uint64
@@ -209,6 +214,7 @@ func (c *Conn) Start(h transport.Handler) {
 		panic("shm: Conn.Start called twice")
 	}
 	c.handler = h
+	c.batcher, _ = h.(transport.Batcher)
 	if c.isReleased() {
 		c.started = true
 		h.HandleClose(c.cause())

@@ -42,6 +42,9 @@ func (c *Conn) Start(h transport.Handler) { h.HandleClose(errNoConn) }
 // Write fails.
 func (c *Conn) Write(<-chan struct{}, wire.Header, []byte, []byte) error { return errNoConn }
 
+// Relieve does nothing.
+func (c *Conn) Relieve() {}
+
 // Poll returns at once.
 func (c *Conn) Poll(*atomic.Bool) {}
 

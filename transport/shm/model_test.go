@@ -56,6 +56,7 @@ const (
 	gorClear
 	gorDrain
 	gorLeave
+	gorWork // rlock is free
 )
 
 const (
@@ -83,6 +84,7 @@ const (
 	flawCallerNoMark  wakeFlaw = "caller ignores the mark"
 	flawCallerNoWake  wakeFlaw = "caller leaves a ring that is not empty to nobody"
 	flawCallerLateSet wakeFlaw = "caller clears the flag after it unlocked"
+	flawWorkNoLook    wakeFlaw = "goroutine goes to sleep after work without a look"
 	flawCloserNoWake  wakeFlaw = "the end of the connection wakes nobody"
 )
 
@@ -208,8 +210,23 @@ func (m wakeModel) goroutine(n wakeState, all []wakeState) []wakeState {
 			n.exited = true // and keeps the lock
 		case n.head != n.taken:
 			n.taken++
+			work := n // for what it took
+			work.lock, work.gor = lockFree, gorWork
+			all = append(all, work)
 		default:
 			n.gor = gorLeave
+		}
+	case gorWork:
+		relieved := n // another goroutine begins where this one would go to bed
+		relieved.gor = gorReset
+		all = append(all, relieved)
+		switch {
+		case m.flaw == flawWorkNoLook:
+			n.gor = gorAsleep
+		case n.lock == lockFree:
+			n.lock, n.gor = lockHeld, gorClear
+		default:
+			n.gor = gorReset
 		}
 	case gorLeave:
 		n.lock, n.gor = lockFree, gorReset
@@ -308,7 +325,7 @@ func TestModelWake(t *testing.T) {
 	t.Logf("%d states", states)
 	for _, flaw := range []wakeFlaw{
 		flawCheckFirst, flawNoBell, flawNoLook, flawFlagLast, flawNoMark, flawCallerNoFlag,
-		flawCallerNoLook, flawCallerNoMark, flawCallerNoWake, flawCallerLateSet, flawCloserNoWake,
+		flawCallerNoLook, flawCallerNoMark, flawCallerNoWake, flawCallerLateSet, flawWorkNoLook, flawCloserNoWake,
 	} {
 		if _, bad := run(flaw, 2, 1); bad == 0 {
 			t.Errorf("unnoticed: %s", flaw)

@@ -35,7 +35,13 @@ const drainBatch = 128
 func (c *Conn) receive() {
 	for {
 		c.sleep()
-		if c.serve(); c.gone.Load() != nil {
+		switch c.serve() {
+		case offDuty:
+			return
+		case lockLost:
+			continue
+		}
+		if c.gone.Load() != nil {
 			c.drainGone()
 		}
 		if c.ended.Load() != nil {
@@ -82,20 +88,35 @@ func (c *Conn) sleep() {
 	}
 }
 
+// outcome is how serve ended.
+type outcome int
+
+const (
+	lockKept outcome = iota // rlock is still held
+	lockLost                // a caller has rlock now
+	offDuty                 // another goroutine is the connection's now
+)
+
 // serve delivers frames until it is time to sleep. The caller holds rlock.
-func (c *Conn) serve() {
-	if c.in.sleeping.load() != 0 {
-		c.in.sleeping.store(0)
-	}
+func (c *Conn) serve() outcome {
+	c.awake()
 	for {
 		n, err := c.drain(drainBatch)
 		if err != nil {
 			c.Fail(err)
 		}
 		if c.ending() {
-			return
+			return lockKept
 		}
 		c.tellSpace()
+		if n > 0 && c.batcher != nil {
+			if w := c.batcher.Batched(true); w != nil {
+				if how := c.do(w); how != lockKept {
+					return how
+				}
+				continue
+			}
+		}
 		if n == drainBatch {
 			runtime.Gosched()
 			continue
@@ -104,13 +125,66 @@ func (c *Conn) serve() {
 		if c.crowd.led(n) {
 			quit = nil
 		} else if c.polled.Load() {
-			return // a caller is going to receive: it must find the lock free
+			return lockKept // a caller is going to receive: it must find the lock free
 		}
 		if !c.await(nil, quit, true) {
 			c.crowd.left = 0
-			return
+			return lockKept
 		}
 	}
+}
+
+// awake takes the flag down that asks for the doorbell. The caller holds rlock.
+func (c *Conn) awake() {
+	if c.in.sleeping.load() != 0 {
+		c.in.sleeping.store(0)
+	}
+}
+
+// do does the handler's work. Nobody receives meanwhile, unless a caller polls, so
+// that no doorbell is asked for: this goroutine, or the one that relieves it, looks
+// at the ring afterwards.
+func (c *Conn) do(w transport.Work) outcome {
+	shift := c.duty.begin()
+	c.rlock.unlock() // a mark is our own
+	w.Do()
+	switch {
+	case !c.duty.end(shift):
+		return offDuty
+	case !c.rlock.tryLock():
+		return lockLost // sleep marks the lock, and looks
+	}
+	c.awake()
+	return lockKept
+}
+
+// Relieve makes another goroutine the connection's, if this one does Work.
+func (c *Conn) Relieve() {
+	if c.duty.relieve() {
+		go c.receive()
+	}
+}
+
+// duty tells which goroutine is the connection's while one works: the number of its
+// shift, and whether it is in it.
+type duty struct{ state atomic.Uint64 }
+
+const inShift = 1
+
+// begin is called by the connection's goroutine.
+func (d *duty) begin() (shift uint64) {
+	shift = d.state.Load()&^inShift + 2
+	d.state.Store(shift | inShift)
+	return shift
+}
+
+// end reports whether the goroutine is still the connection's.
+func (d *duty) end(shift uint64) bool { return d.state.CompareAndSwap(shift|inShift, shift) }
+
+// relieve reports whether another goroutine is to take over.
+func (d *duty) relieve() bool {
+	s := d.state.Load()
+	return s&inShift != 0 && d.state.CompareAndSwap(s, s&^inShift+2)
 }
 
 // crowd decides who receives while callers poll: a caller that waits alone does
@@ -210,6 +284,9 @@ func (c *Conn) Poll(done *atomic.Bool) {
 		if done.Load() || c.ending() || !c.await(done, nil, n > 0) {
 			break
 		}
+	}
+	if total > 0 && c.batcher != nil {
+		c.batcher.Batched(false)
 	}
 	if done.Load() {
 		total--
