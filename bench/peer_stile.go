@@ -17,7 +17,18 @@ func stilePeers() []peer {
 	return []peer{
 		stilePeer("shm"),
 		stilePeer("unix", "STILE_TRANSPORT=unix"),
+		inlinePeer(),
 	}
+}
+
+// inlinePeer is Stile over shared memory with a method that is declared not to block.
+func inlinePeer() peer {
+	p := stilePeer("shm")
+	p.name, p.aside = ownPrefix+"shm-inline", true
+	p.serve = func(lis net.Listener) (func() error, error) {
+		return serveStile(lis, stile.NonBlocking(echopb.Echo_Unary_FullMethodName))
+	}
+	return p
 }
 
 // stilePeer is Stile over one of its transports.
@@ -27,13 +38,13 @@ func stilePeer(transport string, env ...string) peer {
 		network: "unix",
 		env:     env,
 		streams: true,
-		serve:   serveStile,
+		serve:   func(lis net.Listener) (func() error, error) { return serveStile(lis) },
 		dial:    func(addr net.Addr, _ int) (client, error) { return dialStile(addr, transport) },
 	}
 }
 
-func serveStile(lis net.Listener) (func() error, error) {
-	srv := stile.NewServer()
+func serveStile(lis net.Listener, opts ...grpc.ServerOption) (func() error, error) {
+	srv := stile.NewServer(opts...)
 	echopb.RegisterEchoServer(srv, grpcEcho{})
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
