@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,19 @@ import (
 
 // patience is when a test gives up; it decides nothing else.
 const patience = 30 * time.Second
+
+// rounds is how often the fault tests do harm: STILE_ROUNDS, or standard.
+func rounds(t *testing.T, standard int) int {
+	s := os.Getenv("STILE_ROUNDS")
+	if s == "" {
+		return standard
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("STILE_ROUNDS=%q: %v", s, err)
+	}
+	return n
+}
 
 func await[T any](t *testing.T, ch <-chan T, what string) T {
 	t.Helper()
@@ -48,10 +62,7 @@ func resources(t *testing.T) (fds, mappings int) {
 
 // TestPeerKilled kills the peer at random moments of traffic in both directions.
 func TestPeerKilled(t *testing.T) {
-	rounds := 25
-	if testing.Short() {
-		rounds = 5
-	}
+	n := rounds(t, 25)
 	round := func(i int) {
 		p := startChild(t, "echo", Config{})
 		cs := newCallers(16)
@@ -83,11 +94,11 @@ func TestPeerKilled(t *testing.T) {
 	}
 	round(-1)
 	fds, maps := resources(t)
-	for i := range rounds {
+	for i := range n {
 		round(i)
 	}
 	// The test's own pipes to the children stay until cleanup: two a round.
-	if f, m := resources(t); f > fds+2*rounds || m != maps {
+	if f, m := resources(t); f > fds+2*n || m != maps {
 		t.Errorf("%d descriptors and %d mappings, were %d and %d", f, m, fds, maps)
 	}
 }
@@ -199,7 +210,7 @@ func TestHostileDoorbell(t *testing.T) {
 func TestHostileScribble(t *testing.T) {
 	for _, where := range []string{"control", "headers", "slots", "anywhere"} {
 		t.Run(where, func(t *testing.T) {
-			for range 8 {
+			for range rounds(t, 8) {
 				scribble(t, where)
 			}
 		})

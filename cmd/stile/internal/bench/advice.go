@@ -177,7 +177,9 @@ func (r *Result) findings(own string) []string {
 			if other.Way == own {
 				continue
 			}
-			if times, clear := ratio(mine.P50, other.P50); clear && times < 1 {
+			tail, clearTail := ratio(mine.P99, other.P99)
+			longer := clearTail && tail > 1 // a lower median at the cost of those who wait is not better
+			if times, clear := ratio(mine.P50, other.P50); clear && times < 1 && !longer {
 				list = append(list, fmt.Sprintf("%s: p50 over %s is %s times lower than over %s", mine.cell, fullName(other.Way), measure.Number(1/times), fullName(own)))
 			}
 			if times, clear := ratio(other.CallsPerS, mine.CallsPerS); clear && times < 1 && mine.cell.pace == 0 {
