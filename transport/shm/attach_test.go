@@ -209,3 +209,19 @@ func FuzzAttachLayout(f *testing.F) {
 		c.Close()
 	})
 }
+
+// Where memory is committed strictly, a page may be refused when it is written.
+func TestStrictOvercommit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "overcommit")
+	for mode, refused := range map[string]bool{"0\n": false, "1\n": false, "2\n": true} {
+		if err := os.WriteFile(file, []byte(mode), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkOvercommit(file); errors.Is(err, ErrUnavailable) != refused {
+			t.Errorf("%q: %v", mode, err)
+		}
+	}
+	if err := checkOvercommit(file + ".missing"); err != nil {
+		t.Error(err)
+	}
+}

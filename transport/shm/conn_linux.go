@@ -52,6 +52,9 @@ type Conn struct {
 	startMu sync.Mutex
 	started bool
 	watched sync.WaitGroup // watch
+	freeing atomic.Bool    // free runs, or has run
+	freed   sync.WaitGroup // free
+	locked  chan struct{}  // closed when both locks are held for good
 	done    chan struct{}  // closed when every resource is given back
 	stats   counters
 }
@@ -156,6 +159,10 @@ func checkOffer(fds []int, cfg Config) (ring int, err error) {
 // newConn makes side 0 (creating) or 1 (attaching). It owns fds, also when it
 // fails; the memfd is not needed once it is mapped.
 func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, cfg Config) (_ *Conn, err error) {
+	if err := checkOvercommit(overcommitFile); err != nil {
+		closeAll(fds)
+		return nil, err
+	}
 	if !memory.take(ringCharge) {
 		closeAll(fds)
 		return nil, fmt.Errorf("%w: the limit of %d bytes of shared memory is reached", ErrUnavailable, memory.limit.Load())
@@ -200,6 +207,7 @@ func newConn(ctl *net.UnixConn, fds []int, ring, side int, info transport.Info, 
 		in:     newConsumer(seg, 1-side),
 		spin:   newSpinner(cfg.Spin),
 		dead:   make(chan struct{}),
+		locked: make(chan struct{}),
 		done:   make(chan struct{}),
 	}
 	c.trimmer.conn = c
@@ -243,6 +251,7 @@ func (c *Conn) watch() {
 		return
 	}
 	err = fmt.Errorf("shm: control socket: %w (%w)", transport.ErrPeerGone, err)
+	c.startFree()
 	c.gone.Store(&err)
 	c.bed.wake()
 }
@@ -255,12 +264,34 @@ func (c *Conn) Fail(err error) {
 	if !c.claim.CompareAndSwap(false, true) {
 		return
 	}
-	// Still safe: descriptors are closed only after ended is set.
-	unstick(c.bell)
+	c.startFree() // before the end is known: giveBack waits for it
 	c.ended.Store(&err)
 	close(c.dead)
 	c.hangUp()
 	c.bed.wake()
+}
+
+// startFree starts free, once, when the connection is about to end.
+func (c *Conn) startFree() {
+	if !c.freeing.Swap(true) {
+		c.freed.Go(c.free)
+	}
+}
+
+// free lets go whoever is in the kernel, ringing a doorbell that a hostile peer has
+// made block, with a lock of ours. It tries again, because the peer may fill the
+// doorbell again.
+func (c *Conn) free() {
+	retry := time.NewTicker(10 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		unstick(c.bell)
+		select {
+		case <-c.locked:
+			return
+		case <-retry.C:
+		}
+	}
 }
 
 // hangUp tells the peer that the connection has ended. It does so under wlock: a
@@ -303,19 +334,9 @@ func (c *Conn) Close() error {
 // giveBack frees everything of a connection that has ended. The caller holds
 // rlock, which stays held.
 func (c *Conn) giveBack() {
-	never := make(chan struct{})
-	for !c.wlock.tryLock() {
-		// A writer sees that the connection ended; only a doorbell that the peer
-		// filled can hold it.
-		timeout := make(chan struct{})
-		t := time.AfterFunc(10*time.Millisecond, func() { close(timeout) })
-		got := c.wlock.lock(timeout, never)
-		t.Stop()
-		if got {
-			break
-		}
-		unstick(c.bell)
-	}
+	c.wlock.lock(nil, nil) // a writer sees that the connection ended
+	close(c.locked)
+	c.freed.Wait()
 	c.trimmer.close()
 	c.lender.close()
 	memory.give(c.out.charged)
@@ -347,6 +368,9 @@ func (c *Conn) Stats() Stats {
 // Available tells whether segments and doorbells can be made and checked here,
 // and if not, why not.
 func Available() error {
+	if err := checkOvercommit(overcommitFile); err != nil {
+		return err
+	}
 	fd, err := createSegmentFile(MinRingSize)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

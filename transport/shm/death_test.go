@@ -5,10 +5,12 @@ package shm
 import (
 	"errors"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -187,8 +189,7 @@ func TestHostileDoorbell(t *testing.T) {
 	if err := unix.SetNonblock(fds[2], false); err != nil {
 		t.Fatal(err)
 	}
-	full := []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	if _, err := unix.Write(fds[2], full); err != nil {
+	if _, err := unix.Write(fds[2], fullBell); err != nil {
 		t.Fatal(err)
 	}
 	s.control(0).sleeping.store(1)
@@ -203,6 +204,95 @@ func TestHostileDoorbell(t *testing.T) {
 	if err := await(t, result, "write"); !errors.Is(err, transport.ErrClosed) {
 		t.Error(err)
 	}
+}
+
+// stuckReceiver is a connection whose goroutine is in the kernel: it told the peer of
+// space, by a doorbell that the peer has filled and made block. The result is the
+// peer's own view, and its descriptors.
+func stuckReceiver(t *testing.T) (c *Conn, h *callers, ctl *net.UnixConn, s *segment, fds []int) {
+	t.Helper()
+	a, ctl := controlPair(t)
+	c, files, err := Create(a, transport.Info{}, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds = takeFDs(t, files)
+	if s, err = mapSegment(fds[0], MinRingSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(fds[2], false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(fds[2], fullBell); err != nil {
+		t.Fatal(err)
+	}
+	h = newCallers(1)
+	c.Start(tolerant{h})
+	p := newProducer(s, 1)
+	p.wanting.store(1)
+	p.put(wire.Header{Type: wire.TypePart}, 0, nil, nil)
+	if _, err := unix.Write(fds[1], one); err != nil {
+		t.Fatal(err)
+	}
+	for p.wanting.load() == 1 { // until it is about to ring
+	}
+	return c, h, ctl, s, fds
+}
+
+var fullBell = []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// TestHostileDoorbellDeath has the peer die while our receiver is in the kernel for it.
+func TestHostileDoorbellDeath(t *testing.T) {
+	c, h, ctl, s, fds := stuckReceiver(t)
+	s.release()
+	closeAll(fds)
+	ctl.Close()
+	if err := await(t, h.closed, "HandleClose"); !errors.Is(err, transport.ErrPeerGone) {
+		t.Error(err)
+	}
+	c.Close()
+}
+
+// TestHostileDoorbellRefilled has a peer that fills the doorbell again and again while
+// we close.
+func TestHostileDoorbellRefilled(t *testing.T) {
+	c, _, ctl, s, fds := stuckReceiver(t)
+	defer ctl.Close()
+	defer s.release()
+	defer closeAll(fds)
+	var stop atomic.Bool
+	var refill sync.WaitGroup
+	for range 4 {
+		refill.Go(func() {
+			for !stop.Load() {
+				_ = unix.SetNonblock(fds[2], false)
+				// Only as much as fits now: this goroutine must end, too.
+				if p := []unix.PollFd{{Fd: int32(fds[2]), Events: unix.POLLOUT}}; pollNow(p) {
+					_, _ = unix.Write(fds[2], fullBell)
+				}
+			}
+		})
+	}
+	closed := make(chan struct{})
+	go func() { c.Close(); close(closed) }()
+	await(t, closed, "Close")
+	stop.Store(true)
+	for done := false; !done; { // lets go who fills it last
+		unstick(fds[2])
+		wait := make(chan struct{})
+		go func() { refill.Wait(); close(wait) }()
+		select {
+		case <-wait:
+			done = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// pollNow tells whether the first descriptor is ready.
+func pollNow(p []unix.PollFd) bool {
+	n, err := unix.Poll(p, 0)
+	return n == 1 && err == nil
 }
 
 // TestHostileScribble runs traffic while a third mapping of the segment writes

@@ -117,18 +117,23 @@ func (l *lender) trim() {
 }
 
 func (l *lender) freeLocked(i int) {
-	removePages(l.mem[slots[i].at:][:l.filled[i]])
-	memory.give(l.filled[i])
-	l.filled[i] = 0
+	if ownPages(slots[i], unix.Getpagesize()) && removePages(l.mem[slots[i].at:][:l.filled[i]]) == nil {
+		memory.give(l.filled[i])
+		l.filled[i] = 0
+	}
 }
 
-// removePages gives the pages of shared memory back to the kernel: they read as
-// zeroes afterwards, on both sides. Where pages are larger than slots, those are
-// left.
-func removePages(b []byte) {
-	if len(b) > 0 {
-		_ = unix.Madvise(b, unix.MADV_REMOVE)
+// ownPages tells whether a slot shares no page with another one. With pages of
+// 64 KiB the smaller ones do: theirs stay.
+func ownPages(s slotPlace, page int) bool { return s.at%page == 0 && s.size%page == 0 }
+
+// removePages gives whole pages of shared memory back to the kernel: they read as
+// zeroes afterwards, on both sides. The kernel rounds the length up.
+func removePages(b []byte) error {
+	if len(b) == 0 {
+		return nil
 	}
+	return unix.Madvise(b, unix.MADV_REMOVE)
 }
 
 // close lends nothing any more. What is lent stays mapped until it is done with.

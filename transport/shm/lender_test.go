@@ -260,3 +260,25 @@ func (c count) HandleFrame(_ wire.Header, b *wire.Buf) {
 }
 
 func (count) HandleClose(error) {}
+
+// A free slot's pages are given back only if they are no other slot's too: with pages
+// of 64 KiB the kernel would take those of the next ones along.
+func TestOwnPages(t *testing.T) {
+	for _, page := range []int{4 << 10, 16 << 10, 64 << 10} {
+		shared := 0
+		for _, s := range slots {
+			if !ownPages(s, page) {
+				shared++
+				continue
+			}
+			for _, other := range slots {
+				if other != s && other.at/page <= (s.at+s.size-1)/page && s.at/page <= (other.at+other.size-1)/page {
+					t.Fatalf("pages of %d bytes: slot at %d shares one with the slot at %d", page, s.at, other.at)
+				}
+			}
+		}
+		if (page < 64<<10) != (shared == 0) {
+			t.Errorf("pages of %d bytes: %d slots share pages", page, shared)
+		}
+	}
+}

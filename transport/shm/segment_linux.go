@@ -18,6 +18,18 @@ const (
 	requiredSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
 )
 
+const overcommitFile = "/proc/sys/vm/overcommit_memory"
+
+// checkOvercommit refuses where the kernel commits memory strictly: it may then refuse
+// a page of a segment when that is first written, which ends the process (SIGBUS).
+func checkOvercommit(file string) error {
+	mode, err := os.ReadFile(file)
+	if err == nil && strings.TrimSpace(string(mode)) == "2" {
+		return fmt.Errorf("%w: memory is committed strictly here (vm.overcommit_memory=2)", ErrUnavailable)
+	}
+	return nil // who may not know runs in a sandbox of the usual kind
+}
+
 // segment is a mapped segment file. The mapping outlives the file descriptor, and
 // goes with the last of those who hold it: the connection, and each slot in use.
 type segment struct {

@@ -72,7 +72,8 @@ func (c *Conn) trimRing() bool {
 	if c.out.tail.load() != c.out.pos {
 		return false
 	}
-	removePages(c.out.data[:c.out.size])
-	c.out.emptied()
+	if removePages(c.out.data[:c.out.size]) == nil {
+		c.out.emptied()
+	}
 	return true
 }

@@ -69,6 +69,11 @@ func (c *CallCache) keep(call Call) {
 	if len(b) > callCacheBytes {
 		return
 	}
+	// Made of b alone: the strings of call hold on to the whole section it came in.
+	call, err := ParseCall(b, 0)
+	if err != nil {
+		return
+	}
 	n := len(appendString(nil, call.Method))
 	c.entries[c.next] = cachedCall{method: b[:n:n], fixed: b[n+1 : len(b)-1], call: call}
 	c.next = (c.next + 1) % callCacheSize

@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +96,24 @@ func FuzzCallCache(f *testing.F) {
 			sameAsParseCall(t, &c, s, noLimit)
 		}
 	})
+}
+
+// What is kept of a call does not hold on to the section it came in.
+func TestCallCacheMemory(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	cache := new(CallCache)
+	for i := range 8 {
+		call := Call{Method: fmt.Sprintf("/a/%d", i), MD: MD{"k": {strings.Repeat("x", 4<<20)}}}
+		if _, err := cache.Parse(AppendCall(nil, &call), 8<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
+		t.Errorf("the cache keeps %d KiB", grown>>10)
+	}
+	runtime.KeepAlive(cache)
 }
