@@ -25,6 +25,11 @@ const (
 	keepSize  = 16 << 10
 	largeSize = highWater + wire.HeaderSize + wire.MaxPayload
 
+	// A writer whose frames follow each other within quickWrite leaves the flush to
+	// the flusher goroutine after quickStreak of them, and gathers frames meanwhile.
+	quickWrite  = 10 * time.Microsecond
+	quickStreak = 8
+
 	// inlineRounds is how often a writer flushes, also for others, before it leaves
 	// the rest to the flusher goroutine.
 	inlineRounds = 8
@@ -45,6 +50,8 @@ type writer struct {
 	nc  net.Conn
 	raw *rawWriter // nil where a write that does not block cannot be had
 
+	flushAll func() // the flusher goroutine's; made once, so that go does not allocate
+
 	// broken is set when the kernel has refused bytes for good.
 	broken atomic.Bool
 
@@ -56,6 +63,8 @@ type writer struct {
 	flushing bool          // someone flushes; if not, pend and out are empty
 	turns    []*turn       // who waits for space, in order
 	idle     chan struct{} // not nil while someone waits for the end of flushing
+	last     time.Time     // when a frame was accepted
+	streak   int           // frames since one that did not follow quickly
 
 	// Owned by whoever set flushing.
 	out []byte // being written
@@ -65,6 +74,7 @@ type writer struct {
 func (w *writer) init(c net.Conn) {
 	w.nc = c
 	w.raw = newRawWriter(c)
+	w.flushAll = func() { w.flush(true) }
 }
 
 func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) error {
@@ -73,7 +83,7 @@ func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 		return fmt.Errorf("sock: payload of %d bytes, at most %d", n, wire.MaxPayload)
 	}
 	h.Len = uint32(n)
-	flush, err := c.w.accept(cancel, h, head, body)
+	flush, quick, err := c.w.accept(cancel, h, head, body)
 	if err != nil || !flush {
 		return err
 	}
@@ -81,36 +91,46 @@ func (c *conn) Write(cancel <-chan struct{}, h wire.Header, head, body []byte) e
 		// Several calls are under way: let their frames join this write. Who is
 		// ready to run now is ahead of this goroutine in the queue.
 		runtime.Gosched()
+	} else if quick {
+		go c.w.flushAll()
+		return nil
 	}
 	if c.w.raw == nil || !c.w.flush(false) {
-		go c.w.flush(true)
+		go c.w.flushAll()
 	}
 	return nil
 }
 
 // accept appends one frame, waiting for space if it must. It reports whether the
-// caller has to flush.
-func (w *writer) accept(cancel <-chan struct{}, h wire.Header, head, body []byte) (flush bool, err error) {
+// caller has to flush, and whether more frames are likely to follow at once.
+func (w *writer) accept(cancel <-chan struct{}, h wire.Header, head, body []byte) (flush, quick bool, err error) {
 	size := wire.HeaderSize + len(head) + len(body)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil && (w.queued >= highWater || len(w.turns) > 0) {
 		if err := w.awaitTurnLocked(cancel, size); err != nil {
-			return false, err
+			return false, false, err
 		}
 	} else {
 		w.queued += size
 	}
 	if w.err != nil {
-		return false, w.err
+		return false, false, w.err
 	}
+	now := time.Now()
+	if now.Sub(w.last) < quickWrite {
+		w.streak++
+	} else {
+		w.streak = 0
+	}
+	w.last = now
 	var enc [wire.HeaderSize]byte
 	wire.PutHeader(enc[:], h)
 	w.growLocked(size)
 	w.pend = append(append(append(w.pend, enc[:]...), head...), body...)
 	flush = !w.flushing
 	w.flushing = true
-	return flush, nil
+	return flush, w.streak >= quickStreak, nil
 }
 
 // awaitTurnLocked waits until there is space and size bytes of it are the caller's, or
