@@ -52,7 +52,7 @@ type Conn struct {
 	startMu sync.Mutex
 	started bool
 	watched sync.WaitGroup // watch
-	freeing atomic.Bool    // free runs, or has run
+	freeing sync.Once      // starts free
 	freed   sync.WaitGroup // free
 	locked  chan struct{}  // closed when both locks are held for good
 	done    chan struct{}  // closed when every resource is given back
@@ -271,12 +271,9 @@ func (c *Conn) Fail(err error) {
 	c.bed.wake()
 }
 
-// startFree starts free, once, when the connection is about to end.
-func (c *Conn) startFree() {
-	if !c.freeing.Swap(true) {
-		c.freed.Go(c.free)
-	}
-}
+// startFree starts free when the connection is about to end. It returns once that
+// is so, whoever was first: giveBack waits for what was started.
+func (c *Conn) startFree() { c.freeing.Do(func() { c.freed.Go(c.free) }) }
 
 // free lets go whoever is in the kernel, ringing a doorbell that a hostile peer has
 // made block, with a lock of ours. It tries again, because the peer may fill the
