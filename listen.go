@@ -58,7 +58,7 @@ func Listen(addr string) (net.Listener, error) {
 // splitAddr tells the network of an address.
 func splitAddr(addr string) (network, address string) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return "unix", path
+		return "unix", strings.TrimPrefix(path, "//")
 	}
 	if strings.HasPrefix(addr, "@") || strings.ContainsRune(addr, '/') {
 		return "unix", addr

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
+	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/bench"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 )
@@ -35,6 +39,8 @@ func newBench() *cobra.Command {
 and compares latency, CPU time and context switches by size and number of
 callers. It says which way to use and why.
 
+It measures all ways, whatever STILE and STILE_TRANSPORT are set to.
+
 Without --target it calls an echo service, for which it starts two servers of its
 own. With --target and --method it calls yours, which must be reachable without
 TLS: it makes many thousand calls, each with all its effects. Messages are
@@ -52,6 +58,13 @@ better somewhere, 2 a mistake in the command line, 3 a failure.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.Progress = cmd.ErrOrStderr()
+			changed := cmd.Flags().Changed
+			switch {
+			case changed("target") && f.Target == "":
+				return usageError{errors.New("the --target is empty")}
+			case changed("method") && changed("sizes"):
+				return usageError{errors.New("--sizes are of the echo; your method's message is --data")}
+			}
 			return runBench(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), f)
 		},
 	}
@@ -85,11 +98,19 @@ func runBench(ctx context.Context, stdin io.Reader, w io.Writer, f benchFlags) e
 	f.Self = []string{self}
 	f.Live = terminal.For(f.Progress).On()
 	// All ways are measured, whatever the environment says.
-	for _, name := range []string{"STILE", "STILE_TRANSPORT"} {
+	for _, name := range []string{"STILE_TRANSPORT", "STILE"} {
+		if value := os.Getenv(name); value != "" && value != "on" && value != "shm" {
+			f.Environment = name + "=" + value
+		}
 		if err := os.Unsetenv(name); err != nil {
 			return err
 		}
 	}
+	picture, err := newPicture(f.svg)
+	if err != nil {
+		return usageError{err}
+	}
+	defer picture.abandon()
 	result, err := bench.Run(ctx, f.Config)
 	switch {
 	case ctx.Err() != nil:
@@ -99,20 +120,68 @@ func runBench(ctx context.Context, stdin io.Reader, w io.Writer, f benchFlags) e
 	case err != nil:
 		return err
 	}
-	if f.svg != "" {
-		if err := os.WriteFile(f.svg, []byte(result.SVG()), 0o644); err != nil {
-			return err
-		}
-	}
 	if f.json {
 		err = printJSON(w, result)
 	} else {
 		_, err = io.WriteString(w, "\n"+result.Table(terminal.For(w)))
 	}
+	if err == nil {
+		err = picture.write(result.SVG())
+	}
 	if err == nil && len(result.Advice.Findings) > 0 {
 		err = errFinding
 	}
 	return err
+}
+
+// picture is a file that is written whole or not at all, and known to be writable
+// before anything is measured.
+type picture struct {
+	name string
+	file *os.File // nil: none is asked for, or it is done
+}
+
+func newPicture(name string) (*picture, error) {
+	if name == "" {
+		return &picture{}, nil
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("--svg %s is no file", name)
+	}
+	file, err := os.CreateTemp(filepath.Dir(name), ".stile-*.svg")
+	if err != nil {
+		return nil, fmt.Errorf("--svg: %w", err)
+	}
+	return &picture{name, file}, nil
+}
+
+func (p *picture) write(text string) error {
+	if p.file == nil {
+		return nil
+	}
+	_, err := p.file.WriteString(text)
+	if err == nil {
+		err = p.file.Chmod(0o644)
+	}
+	if closed := p.file.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(p.file.Name(), p.name)
+	}
+	if err != nil {
+		_ = os.Remove(p.file.Name())
+	}
+	p.file = nil
+	return err
+}
+
+// abandon leaves nothing behind, if nothing was written.
+func (p *picture) abandon() {
+	if p.file != nil {
+		_ = p.file.Close()
+		_ = os.Remove(p.file.Name())
+	}
 }
 
 // check completes the configuration, or says what is wrong with it.
@@ -132,6 +201,7 @@ func (f *benchFlags) check(stdin io.Reader) (err error) {
 	case len(f.Callers) == 0 || len(f.sizes) == 0:
 		return usage("--callers and --sizes must not be empty")
 	}
+	f.Callers = unique(f.Callers)
 	for _, n := range f.Callers {
 		if n < 1 || n > bench.MaxCallers {
 			return usage("--callers has %d; it must be from 1 to %d", n, bench.MaxCallers)
@@ -151,25 +221,43 @@ func (f *benchFlags) check(stdin io.Reader) (err error) {
 	}
 	for _, text := range f.headers {
 		name, value, ok := strings.Cut(text, ":")
-		if name = strings.TrimSpace(name); !ok || name == "" {
-			return usage("--header is %q; it must be 'name: value'", text)
+		name = strings.ToLower(strings.TrimSpace(name))
+		if !ok || name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
+			return usage("--header is %q; it must be 'name: value', the name of letters, digits, - _ and .", text)
 		}
-		f.Header = append(f.Header, strings.ToLower(name), strings.TrimSpace(value))
+		f.Header = append(f.Header, name, strings.TrimSpace(value))
 	}
 	if f.protoset != "" {
 		if f.Protoset, err = os.ReadFile(f.protoset); err != nil {
-			return err
+			return usage("--protoset: %w", err)
 		}
 	}
 	f.Data = []byte(f.data)
 	if file, ok := strings.CutPrefix(f.data, "@"); ok {
-		if file == "-" || file == "" {
+		switch file {
+		case "":
+			return usage("--data @ names no file; @- is standard input")
+		case "-":
 			f.Data, err = io.ReadAll(stdin)
-		} else {
+		default:
 			f.Data, err = os.ReadFile(file)
 		}
 	}
-	return err
+	if err != nil {
+		return usage("--data: %w", err)
+	}
+	return nil
+}
+
+// unique drops what has come before.
+func unique(list []int) []int {
+	var kept []int
+	for _, n := range list {
+		if !slices.Contains(kept, n) {
+			kept = append(kept, n)
+		}
+	}
+	return kept
 }
 
 // sizeOf reads "64", "4KiB" or "1MiB".
@@ -186,12 +274,14 @@ func sizeOf(text string) (uint64, error) {
 
 func newBenchServe() *cobra.Command {
 	var plain, asJSON, untilEOF bool
+	var dir string
+	var uids []int
 	cmd := &cobra.Command{
 		Use:   "serve ADDRESS...",
 		Short: "Answer the echo calls of a stile bench elsewhere",
 		Long: `Serve is the other end of stile bench --target, for two containers or two hosts:
-it answers echo calls at each ADDRESS, host:port or unix:///path, until it is
-interrupted. It asks nobody who they are: listen where only you can call.`,
+it answers echo calls at each ADDRESS, host:port, unix:///path or
+unix-abstract:name, until it is interrupted. It asks nobody who they are: listen where only you can call.`,
 		Example: `  stile bench serve unix:///shared/echo.sock
   stile bench --target unix:///shared/echo.sock`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -209,7 +299,17 @@ interrupted. It asks nobody who they are: listen where only you can call.`,
 					cancel()
 				}()
 			}
-			return bench.Serve(ctx, args, plain, func(l bench.Listening) error {
+			var opts []grpc.ServerOption
+			if dir != "" {
+				opts = append(opts, stile.Dir(dir))
+			}
+			for _, uid := range uids {
+				if uid < 0 {
+					return usageError{fmt.Errorf("--allow-uid is %d; a user id is not negative", uid)}
+				}
+				opts = append(opts, stile.AllowUIDs(uid))
+			}
+			return bench.Serve(ctx, args, plain, opts, func(l bench.Listening) error {
 				if asJSON {
 					return printJSON(cmd.OutOrStdout(), l)
 				}
@@ -221,6 +321,8 @@ interrupted. It asks nobody who they are: listen where only you can call.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&plain, "plain", false, "serve with grpc-go alone")
 	flags.BoolVar(&asJSON, "json", false, "print the addresses as JSON")
+	flags.StringVar(&dir, "dir", "", "`folder` of the local doors, as for stile.Dir")
+	flags.IntSliceVar(&uids, "allow-uid", nil, "user `id` that clients may have, as for stile.AllowUIDs; may be repeated")
 	flags.BoolVar(&untilEOF, "until-eof", false, "end when standard input does")
 	_ = flags.MarkHidden("until-eof") // it exists
 	return cmd

@@ -60,15 +60,24 @@ func (r *Result) advise() Advice {
 		a.say("Use %s: there is no local way here. %s.", fullName(rival), sentences(r.Absent))
 		return a
 	}
-	a.Findings = r.findings(own)
-	switch gains := r.gains(own, rival); {
-	case len(gains) > 0:
-		a.say("Use %s; stile.NewClient does by itself. Against %s %s.", fullName(own), fullName(rival), strings.Join(gains, ", and "))
-	case len(a.Findings) > 0:
+	if r.Rounds >= fewRounds {
+		a.Findings = r.findings(own)
+	}
+	byItself := "stile.NewClient does by itself"
+	if r.Environment != "" {
+		byItself = fmt.Sprintf("stile.NewClient would, but for %s in this environment", r.Environment)
+	}
+	gains, losses := r.gains(own, rival), r.losses(own, rival)
+	switch {
+	case len(gains) > 0 && losses == "":
+		a.say("Use %s; %s. Against %s %s.", fullName(own), byItself, fullName(rival), strings.Join(gains, ", and "))
+	case r.mean(own, rival) > notable:
+		a.say("Use %s; %s. Against %s %s, but %s.", fullName(own), byItself, fullName(rival), strings.Join(gains, ", and "), losses)
+	case len(a.Findings) > 0 || losses != "":
 		a.Use = rival
-		a.say("Use %s: %s gains nothing here.", fullName(rival), fullName(own))
+		a.say("Use %s: over all cells %s gains nothing here.", fullName(rival), fullName(own))
 	default:
-		a.say("%s and %s do not differ by more than these rounds do among themselves.", capital(fullName(own)), fullName(rival))
+		a.say("%s and %s do not differ by more than these rounds do among themselves: what costs is elsewhere.", capital(fullName(own)), fullName(rival))
 	}
 	if text := r.share(own, rival); text != "" {
 		a.Why = append(a.Why, text)
@@ -146,6 +155,32 @@ func (r *Result) gains(own, rival string) []string {
 	return parts
 }
 
+// losses says in how many cells own is worse than rival, and by how much at most; ""
+// if in none.
+func (r *Result) losses(own, rival string) string {
+	n, most := 0, 1.0
+	for _, rows := range r.byCell() {
+		if times, clear := ratio(find(rows, own).P50, find(rows, rival).P50); clear && times < 1 {
+			n, most = n+1, max(most, 1/times)
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("in %d of %d cells p50 is higher, up to %s times", n, len(r.byCell()), measure.Number(most))
+}
+
+// mean is the geometric mean of how many times lower own's p50 is than rival's.
+func (r *Result) mean(own, rival string) float64 {
+	sum, n := 0.0, 0
+	for _, rows := range r.byCell() {
+		if times, _ := ratio(find(rows, own).P50, find(rows, rival).P50); times > 0 {
+			sum, n = sum+math.Log(times), n+1
+		}
+	}
+	return math.Exp(sum / float64(max(n, 1)))
+}
+
 // share says how much of a call of the user's own goes away; the rest is the
 // handler's, and the messages'.
 func (r *Result) share(own, rival string) string {
@@ -155,12 +190,12 @@ func (r *Result) share(own, rival string) string {
 			continue
 		}
 		saved := b.P50.Median - a.P50.Median
+		if _, clear := ratio(a.P50, b.P50); !clear {
+			continue
+		}
 		if part := saved / b.P50.Median; part > 0 {
 			text := fmt.Sprintf("Of the %s µs that a call takes over %s with one caller, %s (%.0f %%) are saved; what is left is the handler's, the messages' and Stile's.",
 				measure.Number(b.P50.Median), fullName(rival), measure.Number(saved), 100*part)
-			if part < notable-1 {
-				text += " The handler is what costs: look there first."
-			}
 			return text
 		}
 	}

@@ -31,13 +31,14 @@ const (
 
 // Config says what to measure. Method, Data, Protoset and Header need a Target.
 type Config struct {
-	Target   string   // what a client dials; empty: echo servers of this program's own
-	Method   string   // "package.Service/Method"; empty: the echo of stile bench serve
-	Data     []byte   // its messages, as JSON
-	Protoset []byte   // a FileDescriptorSet; empty: ask the server
-	Header   []string // metadata: key, value, key, value, …
-	Dir      string   // folder of the local doors, as for stile.WithDir
-	UIDs     []int    // as for stile.WithAllowUIDs
+	Target      string   // what a client dials; empty: echo servers of this program's own
+	Method      string   // "package.Service/Method"; empty: the echo of stile bench serve
+	Data        []byte   // its messages, as JSON
+	Protoset    []byte   // a FileDescriptorSet; empty: ask the server
+	Header      []string // metadata: key, value, key, value, …
+	Environment string   // what in it turns Stile off; "": nothing
+	Dir         string   // folder of the local doors, as for stile.WithDir
+	UIDs        []int    // as for stile.WithAllowUIDs
 
 	Sizes   []int // bytes of the echo, each way
 	Callers []int // at once
@@ -130,7 +131,7 @@ func (b *bench) openOwn(ctx context.Context) (callsFor, error) {
 	b.method = echoMethod[1:]
 	dir, err := os.MkdirTemp("", "stile-bench-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no temporary folder (TMPDIR says where): %w", err)
 	}
 	b.stops = append(b.stops, func() error { return os.RemoveAll(dir) })
 	doors := filepath.Join(dir, "doors")
@@ -188,7 +189,7 @@ func (b *bench) openLocals(ctx context.Context, target string, opts []grpc.DialO
 		case errors.Is(err, errOtherWay):
 			b.absent = append(b.absent, Absent{name, whyNot(ctx, name, target, opts)})
 		case err != nil:
-			return err
+			return fmt.Errorf("call %s over %s: %w", b.method, fullName(name), err)
 		default:
 			b.ways = append(b.ways, w)
 			if b.cfg.Target != "" { // the same server answers grpc-go

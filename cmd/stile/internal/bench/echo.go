@@ -47,13 +47,13 @@ type Listening struct {
 
 // Serve answers echo calls at addresses, each host:port or unix:///path, until ctx
 // ends. It calls ready when it listens at all of them. A plain server is grpc-go's.
-func Serve(ctx context.Context, addresses []string, plain bool, ready func(Listening) error) error {
+func Serve(ctx context.Context, addresses []string, plain bool, opts []grpc.ServerOption, ready func(Listening) error) error {
 	var server interface {
 		grpc.ServiceRegistrar
 		Serve(net.Listener) error
 		Stop()
 	}
-	server = stile.NewServer()
+	server = stile.NewServer(opts...)
 	if plain {
 		server = grpc.NewServer()
 	}
@@ -65,7 +65,7 @@ func Serve(ctx context.Context, addresses []string, plain bool, ready func(Liste
 	for _, address := range addresses {
 		lis, err := listen(address)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", address, err)
 		}
 		said.Addresses = append(said.Addresses, targetOf(lis.Addr()))
 		go func() { ended <- server.Serve(lis) }()
@@ -86,6 +86,9 @@ func Serve(ctx context.Context, addresses []string, plain bool, ready func(Liste
 }
 
 func listen(address string) (net.Listener, error) {
+	if name, ok := strings.CutPrefix(address, "unix-abstract:"); ok {
+		return net.Listen("unix", "@"+name)
+	}
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return net.Listen("unix", strings.TrimPrefix(path, "//"))
 	}
@@ -94,6 +97,9 @@ func listen(address string) (net.Listener, error) {
 
 // targetOf is a listener's address as grpc.NewClient takes it.
 func targetOf(a net.Addr) string {
+	if name, ok := strings.CutPrefix(a.String(), "@"); ok {
+		return "unix-abstract:" + name
+	}
 	if a.Network() == "unix" {
 		return "unix://" + a.String()
 	}

@@ -39,12 +39,14 @@ func noReply(limit time.Duration) error { return fmt.Errorf("%w within %s", errN
 
 // within makes one call that may take that long.
 func (c call) within(ctx context.Context, limit time.Duration, conn grpc.ClientConnInterface, opts ...grpc.CallOption) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, noReply(limit))
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := c(ctx, conn, opts...); err != nil {
-		return cmp.Or(context.Cause(ctx), err)
+	err := c(ctx, conn, opts...)
+	if err != nil && time.Since(start) >= limit { // the server may have noticed first
+		return noReply(limit)
 	}
-	return nil
+	return err
 }
 
 // run calls for about length and fails with the first call that does.

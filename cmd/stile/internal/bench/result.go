@@ -14,15 +14,17 @@ import (
 // Result is what was measured. Its JSON form is read by other programs: fields are
 // added, not renamed.
 type Result struct {
-	Method  string   `json:"method"`
-	Target  string   `json:"target,omitempty"`
-	Machine Machine  `json:"machine"`
-	Rounds  int      `json:"rounds"`
-	Window  float64  `json:"window_s"`
-	Ways    []*Way   `json:"ways"`
-	Absent  []Absent `json:"absent,omitempty"`
-	Rows    []Row    `json:"rows"`
-	Advice  Advice   `json:"advice"`
+	Method string `json:"method"`
+	Target string `json:"target,omitempty"`
+	// Environment is what turns Stile's way off for others that run in it.
+	Environment string   `json:"environment,omitempty"`
+	Machine     Machine  `json:"machine"`
+	Rounds      int      `json:"rounds"`
+	Window      float64  `json:"window_s"`
+	Ways        []*Way   `json:"ways"`
+	Absent      []Absent `json:"absent,omitempty"`
+	Rows        []Row    `json:"rows"`
+	Advice      Advice   `json:"advice"`
 }
 
 // Machine is where it was measured.
@@ -67,7 +69,7 @@ func sampleOf(w *window) sample {
 	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	n := float64(w.times.Count)
 	s := sample{p50: micros(w.times.Quantile(0.5)), p99: micros(w.times.Quantile(0.99)), rate: n / w.elapsed.Seconds()}
-	if w.used != nil {
+	if w.used != nil && w.used.CPU > 0 { // less than what can be counted is not known
 		s.hasUsage = true
 		s.cpu, s.switches = micros(w.used.CPU)/n, float64(w.used.Switches)/n
 	}
@@ -88,7 +90,7 @@ func statOf(samples []sample, get func(sample) float64) Stat {
 
 func (b *bench) result(cells []cell, samples [][][]sample) *Result {
 	r := &Result{
-		Method: b.method, Target: b.cfg.Target, Machine: thisMachine(),
+		Method: b.method, Target: b.cfg.Target, Environment: b.cfg.Environment, Machine: thisMachine(),
 		Rounds: b.cfg.Rounds, Window: b.cfg.Window.Seconds(), Ways: b.ways, Absent: b.absent,
 	}
 	for i, c := range cells {
@@ -161,7 +163,7 @@ func (c cell) String() string {
 	}
 	switch {
 	case c.pace > 0:
-		parts = append(parts, "one call a millisecond")
+		parts = append(parts, "one call a millisecond at most")
 	case c.callers == 1:
 		parts = append(parts, "1 caller")
 	default:
