@@ -56,6 +56,9 @@ func Diagnose(ctx context.Context, target string, opts ...grpc.DialOption) (Diag
 	defer f.close()
 	places, reason := f.places(ctx)
 	switch {
+	case len(places) == 0 && ctx.Err() != nil:
+		out.no("resolve", "the target was not resolved in time")
+		return out, nil
 	case reason != "":
 		out.no("resolve", reason)
 		return out, nil

@@ -337,7 +337,20 @@ func (e *entrance) dialConfig() local.DialConfig {
 }
 
 // socketsOnly reports whether the environment forbids shared memory.
-func socketsOnly() bool { return os.Getenv("STILE_TRANSPORT") == "unix" }
+func socketsOnly() bool {
+	value := os.Getenv("STILE_TRANSPORT")
+	if strings.EqualFold(value, "unix") {
+		return true
+	}
+	if value != "" && !strings.EqualFold(value, "shm") {
+		sayTransport()
+	}
+	return false
+}
+
+var sayTransport = sync.OnceFunc(func() {
+	slog.Warn("stile: STILE_TRANSPORT is not heeded: it must be unix or shm", "value", os.Getenv("STILE_TRANSPORT"))
+})
 
 // heed says once what keeps calls from a door that is there.
 func (e *entrance) heed(addr string, err error) {

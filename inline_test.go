@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -200,6 +201,49 @@ type slowUnary struct {
 func (s *slowUnary) EmptyCall(context.Context, *pb.Empty) (*pb.Empty, error) {
 	<-s.free
 	return &pb.Empty{}, nil
+}
+
+// patient waits for the end of its call.
+type patient struct{ echo }
+
+func (*patient) EmptyCall(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A handler that breaks the promise and waits for the end of its call is canceled when
+// the connection ends, by whichever side.
+func TestNonBlockingEnds(t *testing.T) {
+	for name, end := range map[string]func(s *Server, cc *grpc.ClientConn){
+		"Stop":          func(s *Server, _ *grpc.ClientConn) { s.Stop() },
+		"client closes": func(_ *Server, cc *grpc.ClientConn) { _ = cc.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, s, _ := startServer(t, &patient{}, NonBlocking(testService+"EmptyCall"))
+			cc, err := NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cc.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := pb.NewTestServiceClient(cc).EmptyCall(ctx, &pb.Empty{}); status.Code(err) != codes.DeadlineExceeded {
+				t.Fatal(err)
+			}
+			door := s.opened()
+			ended := make(chan struct{})
+			go func() {
+				end(s, cc)
+				door.handlers.Wait()
+				close(ended)
+			}()
+			select {
+			case <-ended:
+			case <-time.After(20 * time.Second):
+				t.Error("the handler goes on")
+			}
+		})
+	}
 }
 
 // A name that means nothing is said in the log, once.

@@ -254,6 +254,7 @@ func (c *Conn) watch() {
 	c.startFree()
 	c.gone.Store(&err)
 	c.bed.wake()
+	c.Relieve()
 }
 
 // Fail ends the connection with a cause and returns at once.
@@ -269,6 +270,7 @@ func (c *Conn) Fail(err error) {
 	close(c.dead)
 	c.hangUp()
 	c.bed.wake()
+	c.Relieve()
 }
 
 // startFree starts free when the connection is about to end. It returns once that

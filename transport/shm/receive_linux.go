@@ -147,6 +147,9 @@ func (c *Conn) awake() {
 func (c *Conn) do(w transport.Work) outcome {
 	shift := c.duty.begin()
 	c.rlock.unlock() // a mark is our own
+	if c.ending() {
+		c.Relieve() // it may be that the end was said just before the shift began
+	}
 	w.Do()
 	switch {
 	case !c.duty.end(shift):
@@ -158,7 +161,8 @@ func (c *Conn) do(w transport.Work) outcome {
 	return lockKept
 }
 
-// Relieve makes another goroutine the connection's, if this one does Work.
+// Relieve makes another goroutine the connection's, if this one does Work. The end of
+// the connection relieves it too: work may wait for just what the end brings.
 func (c *Conn) Relieve() {
 	if c.duty.relieve() {
 		go c.receive()
@@ -277,6 +281,9 @@ func (c *Conn) Poll(done *atomic.Bool) {
 	for {
 		n, err := c.drain(drainBatch)
 		total += n
+		if n > 0 && c.batcher != nil {
+			c.batcher.Batched(false)
+		}
 		if err != nil {
 			c.Fail(err)
 			break
@@ -284,9 +291,6 @@ func (c *Conn) Poll(done *atomic.Bool) {
 		if done.Load() || c.ending() || !c.await(done, nil, n > 0) {
 			break
 		}
-	}
-	if total > 0 && c.batcher != nil {
-		c.batcher.Batched(false)
 	}
 	if done.Load() {
 		total--
