@@ -204,10 +204,14 @@ func (s *slowUnary) EmptyCall(context.Context, *pb.Empty) (*pb.Empty, error) {
 }
 
 // patient waits for the end of its call.
-type patient struct{ echo }
+type patient struct {
+	echo
+	left chan struct{}
+}
 
-func (*patient) EmptyCall(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
+func (p *patient) EmptyCall(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
 	<-ctx.Done()
+	close(p.left)
 	return nil, ctx.Err()
 }
 
@@ -219,7 +223,8 @@ func TestNonBlockingEnds(t *testing.T) {
 		"client closes": func(_ *Server, cc *grpc.ClientConn) { _ = cc.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			target, s, _ := startServer(t, &patient{}, NonBlocking(testService+"EmptyCall"))
+			svc := &patient{left: make(chan struct{})}
+			target, s, _ := startServer(t, svc, NonBlocking(testService+"EmptyCall"))
 			cc, err := NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				t.Fatal(err)
@@ -230,17 +235,17 @@ func TestNonBlockingEnds(t *testing.T) {
 			if _, err := pb.NewTestServiceClient(cc).EmptyCall(ctx, &pb.Empty{}); status.Code(err) != codes.DeadlineExceeded {
 				t.Fatal(err)
 			}
-			door := s.opened()
 			ended := make(chan struct{})
 			go func() {
 				end(s, cc)
-				door.handlers.Wait()
 				close(ended)
 			}()
-			select {
-			case <-ended:
-			case <-time.After(20 * time.Second):
-				t.Error("the handler goes on")
+			for what, ch := range map[string]chan struct{}{"the handler": svc.left, "the end": ended} {
+				select {
+				case <-ch:
+				case <-time.After(20 * time.Second):
+					t.Errorf("%s takes for ever", what)
+				}
 			}
 		})
 	}
