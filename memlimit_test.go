@@ -28,7 +28,7 @@ func TestMemoryLimit(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
 	_, addr, stop := runServer(t, "unix", filepath.Join(t.TempDir(), "s"), &echo{})
 	defer stop((*Server).Stop)
-	shm.SetLimit(shm.Used())
+	shm.SetLimit(0)
 	defer shm.SetLimit(shm.DefaultLimit)
 	var p peer.Peer
 	c := dialTest(t, "unix://"+addr)
