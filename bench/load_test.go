@@ -18,7 +18,7 @@ func (fakeClient) check() error                                                 
 func (fakeClient) close() error                                                    { return nil }
 
 func (f fakeClient) down(_ context.Context, _ int, m *echopb.Message) (receiver, error) {
-	return &fakeStream{answer: f, sent: m, left: perStream}, nil
+	return &fakeStream{answer: f, sent: m, left: perStream(len(m.GetValue()))}, nil
 }
 
 func (f fakeClient) chat(context.Context, int) (chatter, error) {
@@ -71,10 +71,10 @@ func TestLoadRefusesWrongEcho(t *testing.T) {
 
 // A stream that ends early, or goes on, is not taken for a whole one.
 func TestLoadRefusesWrongStream(t *testing.T) {
-	for _, n := range []int{0, perStream - 1, perStream + 1} {
+	for _, n := range []int{0, perStream(64) - 1, perStream(64) + 1} {
 		c := wrongStreams{fakeClient(func(p []byte) ([]byte, error) { return p, nil }), n}
 		if _, err := newLoad(c, "stream", 64, 1).run(time.Hour); err == nil {
-			t.Errorf("a stream of %d messages instead of %d was taken", n, perStream)
+			t.Errorf("a stream of %d messages instead of %d was taken", n, perStream(64))
 		}
 	}
 }
@@ -107,7 +107,7 @@ func TestLoadCallsAtLeastOnce(t *testing.T) {
 		l := newLoad(fakeClient(func(p []byte) ([]byte, error) { return p, nil }), kind, 64, 3)
 		want := uint64(3)
 		if kind == "stream" { // a whole one
-			want *= perStream
+			want *= uint64(perStream(64))
 		}
 		if w, err := l.run(0); err != nil || w.hist.count != want {
 			t.Errorf("%s: %v", kind, err)

@@ -10,13 +10,15 @@ import (
 	"github.com/stile-ipc/stile/bench/echopb"
 )
 
-// perStream is how many messages the server sends on a stream of kind "stream".
-const perStream = 512
+// perStream is how many messages of size bytes the server sends on a stream of kind
+// "stream". A window ends with the streams that were open when its time was over, so
+// those of large messages are shorter.
+func perStream(size int) int { return min(512, max(8, 8<<20/max(size, 1))) }
 
 // streamer is a client whose peer has streams; the others are left out of the kinds
 // that need them.
 type streamer interface {
-	// down opens a stream on which the server sends the payload perStream times.
+	// down opens a stream on which the server sends the payload perStream(its length) times.
 	down(ctx context.Context, caller int, m *echopb.Message) (receiver, error)
 	// chat opens a stream whose server answers each message with itself.
 	chat(ctx context.Context, caller int) (chatter, error)
@@ -34,7 +36,7 @@ type chatter interface {
 
 // sendAll is the server's side of down.
 func sendAll(m *echopb.Message, out interface{ Send(*echopb.Message) error }) error {
-	for range perStream {
+	for range perStream(len(m.GetValue())) {
 		if err := out.Send(m); err != nil {
 			return err
 		}
@@ -66,6 +68,7 @@ var errLongStream = errors.New("the stream does not end")
 // stream reads one stream after the other. What is recorded is the time from one
 // message to the next.
 func (l *load) stream(c *caller, base time.Time, deadline time.Duration) error {
+	want := perStream(len(c.payload))
 	for last := time.Since(base); (last < deadline || c.hist.count == 0) && !l.stop.Load(); {
 		r, err := l.client.(streamer).down(context.Background(), c.number, &echopb.Message{Value: c.stamp()})
 		if err != nil {
@@ -73,10 +76,10 @@ func (l *load) stream(c *caller, base time.Time, deadline time.Duration) error {
 		}
 		for got := 0; ; got++ {
 			m, err := r.Recv()
-			if err == io.EOF && got == perStream {
+			if err == io.EOF && got == want {
 				break
 			}
-			if err == nil && got == perStream {
+			if err == nil && got == want {
 				err = errLongStream
 			}
 			if err == nil {
