@@ -36,6 +36,45 @@ const (
 	maxSkip   = 4096
 )
 
+// tick is for how long, or twice that, a connection that waits for frames counts as
+// lively.
+const tick = time.Millisecond
+
+// lively counts the connections of this process that wait for frames. Each that spins
+// keeps a processor from the goroutines of all others, so that of many none shall.
+var lively tally
+
+// tally counts who comes within a tick.
+type tally struct {
+	// state holds the number of the tick (32 bits), how many came in the one before,
+	// and how many in this one (16 bits each).
+	state atomic.Uint64
+}
+
+// come counts somebody who came last in tick *last, and says how many come, in this
+// tick or in the one before.
+func (t *tally) come(last *uint32, at time.Duration) int {
+	for {
+		s := t.state.Load()
+		n, before, here := uint32(s>>32), s>>16&0xffff, s&0xffff
+		switch on := int32(uint32(at/tick) - n); {
+		case on <= 0 && *last == n:
+			return int(max(before, here))
+		case on <= 0: // this tick; or another goroutine looked at the clock later and was faster
+		case on == 1:
+			before, here = here, 0
+		default:
+			before, here = 0, 0
+		}
+		n = max(n, uint32(at/tick))
+		here = min(here+1, 0xffff)
+		if t.state.CompareAndSwap(s, uint64(n)<<32|before<<16|here) {
+			*last = n
+			return int(max(before, here))
+		}
+	}
+}
+
 var epoch = time.Now()
 
 func now() time.Duration { return time.Since(epoch) }
@@ -45,6 +84,8 @@ func now() time.Duration { return time.Since(epoch) }
 type spinner struct {
 	limit  time.Duration // 0: never
 	shared bool          // the limit is 0 because there is one processor for all
+	most   int           // lively connections of this process, beyond which none spins
+	came   uint32        // the tick in which this one was counted
 	score  int
 	waits  int           // waits that did not spin
 	since  time.Duration // when the goroutine went to sleep, 0 if it did not
@@ -67,7 +108,10 @@ func newSpinner(limit time.Duration) spinner {
 	if limit < 0 || runtime.GOMAXPROCS(0) == 1 || runtime.NumCPU() == 1 {
 		limit = 0
 	}
-	return spinner{limit: limit, shared: shared && limit == 0, score: maxScore}
+	return spinner{
+		limit: limit, shared: shared && limit == 0,
+		most: max(2, runtime.GOMAXPROCS(0)/2), score: maxScore,
+	}
 }
 
 // budget is how long the next wait may spin.
@@ -93,6 +137,7 @@ func (s *spinner) lost() {
 func (s *spinner) asleep() {
 	if s.limit != 0 {
 		s.since = now()
+		lively.come(&s.came, s.since)
 	}
 }
 
@@ -154,7 +199,7 @@ func (c *Conn) await(done, quit *atomic.Bool, yield bool) bool {
 		}
 		c.tellSpace()
 		t := now()
-		if c.ending() || (quit != nil && quit.Load()) {
+		if c.ending() || (quit != nil && quit.Load()) || lively.come(&c.spin.came, t) > c.spin.most {
 			c.stats.spin.Add(uint64(t - start - away))
 			return false
 		}
