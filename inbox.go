@@ -33,6 +33,8 @@ type inbox struct {
 	chunks   []chunk
 	room     [2]chunk
 	first    int  // index of the first unread chunk
+	queued   int  // unread bytes
+	want     int  // how many the receiving goroutine waits for; 0: for anything
 	allowed  int  // bytes the peer may still send
 	consumed int  // bytes read and not yet granted again
 	ended    bool // the peer sends no more message bytes
@@ -63,6 +65,7 @@ func (in *inbox) init(key uint64, conn transport.Conn, waiters *atomic.Int32) {
 	defer in.mu.Unlock()
 	in.key, in.conn, in.waiters = key, conn, waiters
 	in.chunks, in.first, in.allowed, in.consumed = in.room[:0], 0, initialWindow, 0
+	in.queued, in.want = 0, 0
 	in.ended, in.err, in.over, in.waiting = false, nil, false, false
 	in.header, in.trailer, in.hasHeader, in.hasTrailer = wire.Head{}, wire.Trailer{}, false, false
 }
@@ -152,6 +155,7 @@ const backlog = 16
 
 // addLocked appends data, a part of buf at its end or memory of its own.
 func (in *inbox) addLocked(buf *wire.Buf, data []byte) {
+	in.queued += len(data)
 	if n := len(in.chunks); n-in.first >= backlog {
 		last := &in.chunks[n-1]
 		if cap(last.data)-len(last.data) >= len(data) {
@@ -214,13 +218,16 @@ func (in *inbox) discardLocked() {
 		c.buf.Release()
 	}
 	clear(in.chunks)
-	in.chunks, in.first = nil, 0
+	in.chunks, in.first, in.queued = nil, 0, 0
 }
 
 func (in *inbox) signalLocked() {
 	if in.begun != nil && (in.hasHeader || in.ended || in.err != nil) {
 		close(in.begun)
 		in.begun = nil
+	}
+	if in.queued < in.want && !in.ended && in.err == nil {
+		return
 	}
 	if !in.arrived.Load() {
 		in.arrived.Store(true)

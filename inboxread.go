@@ -117,25 +117,46 @@ func unexpected(err error) error {
 	return err
 }
 
-// eager is how much is allocated on the word of a length prefix alone, in bytes.
-const eager = initialWindow / 2
-
 // collectLocked reads size bytes, which share a chunk with others or lie in several,
-// into m.
+// into m. It takes memory for them when they are here, not on the word of the prefix.
 func (in *inbox) collectLocked(ctx context.Context, m *message, size int, grant func(int)) error {
-	m.buf = wire.GetBuf(min(size, eager))
-	m.data = m.buf.B
-	for at := 0; ; {
-		n, err := in.readLocked(ctx, m.data[at:], grant)
-		at += n
-		if err != nil || at == size {
+	for in.queued < size {
+		if err := in.endLocked(ctx); err != nil {
 			return err
 		}
-		more := wire.GetBuf(min(size, 2*at))
-		copy(more.B, m.data)
-		m.buf.Release()
-		m.buf, m.data = more, more.B
+		in.aheadLocked(size, grant)
+		want := min(size, in.queued+in.allowed)
+		if in.queued >= want || in.ended || in.err != nil {
+			continue
+		}
+		in.want = want
+		in.awaitLocked(ctx)
+		in.want = 0
 	}
+	m.buf = wire.GetBuf(size)
+	m.data = m.buf.B
+	for at := 0; at < size; {
+		at += in.copyLocked(m.data[at:])
+	}
+	in.grantLocked(grant)
+	return nil
+}
+
+// maxAhead bounds what a peer may still send, in bytes: windows end at 2 GiB.
+const maxAhead = 1 << 30
+
+// aheadLocked lets the peer send the rest of a message of size bytes without a stop on
+// the way. What is granted now is not granted again once it is read.
+func (in *inbox) aheadLocked(size int, grant func(int)) {
+	more := min(size-in.queued, maxAhead) - in.allowed
+	if more <= 0 {
+		return
+	}
+	in.allowed += more
+	in.consumed -= more
+	in.mu.Unlock()
+	grant(more)
+	in.mu.Lock()
 }
 
 // readLocked fills p, waiting as needed. At the end of the stream it returns
@@ -178,6 +199,7 @@ func (in *inbox) copyLocked(p []byte) int {
 	c := &in.chunks[in.first]
 	k := copy(p, c.data)
 	in.consumed += k
+	in.queued -= k
 	if c.data = c.data[k:]; len(c.data) == 0 {
 		c.buf.Release()
 		in.popLocked()
@@ -213,6 +235,7 @@ func (in *inbox) endLocked(ctx context.Context) error {
 
 // popLocked drops the first chunk, whose buffer has a new owner or none.
 func (in *inbox) popLocked() {
+	in.queued -= len(in.chunks[in.first].data)
 	in.chunks[in.first] = chunk{}
 	if in.first++; in.first == len(in.chunks) {
 		in.chunks, in.first = in.chunks[:0], 0

@@ -31,11 +31,11 @@ func (b *Buf) Borrow(mem []byte, l Lease) { b.B, b.class, b.lease = mem, borrowe
 // Borrowed reports whether the peer may still change what is in B.
 func (b *Buf) Borrowed() bool { return b.class == borrowed }
 
-// Buffers are pooled in power-of-two classes from 256 B to 1 MiB: frames have up to
+// Buffers are pooled in power-of-two classes from 256 B to 8 MiB: frames have up to
 // 64 KiB, messages more.
 const (
 	minClassBits = 8
-	maxClassBits = 20
+	maxClassBits = 23
 )
 
 var pools [maxClassBits - minClassBits + 1]sync.Pool
