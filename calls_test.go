@@ -96,7 +96,7 @@ func startServer(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOpt
 }
 
 // waitOpen waits until the server listens at its local door.
-func waitOpen(t *testing.T, s *Server) {
+func waitOpen(t testing.TB, s *Server) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -115,7 +115,7 @@ func waitOpen(t *testing.T, s *Server) {
 	}
 }
 
-func dialTest(t *testing.T, target string, opts ...grpc.DialOption) pb.TestServiceClient {
+func dialTest(t testing.TB, target string, opts ...grpc.DialOption) pb.TestServiceClient {
 	t.Helper()
 	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	cc, err := NewClient(target, opts...)
@@ -126,7 +126,7 @@ func dialTest(t *testing.T, target string, opts ...grpc.DialOption) pb.TestServi
 	return pb.NewTestServiceClient(cc)
 }
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx

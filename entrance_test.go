@@ -19,7 +19,7 @@ import (
 )
 
 // runServer serves impl at path until stop is called; stop waits for Serve.
-func runServer(t *testing.T, network, path string, impl pb.TestServiceServer) (s *Server, addr string, stop func(func(*Server))) {
+func runServer(t testing.TB, network, path string, impl pb.TestServiceServer) (s *Server, addr string, stop func(func(*Server))) {
 	t.Helper()
 	if network == "unix" {
 		_ = os.Remove(path)
@@ -46,7 +46,7 @@ func runServer(t *testing.T, network, path string, impl pb.TestServiceServer) (s
 
 // isLocal makes one call and reports whether it was local. A call that meets the
 // end of a stopped server's connection fails, as in grpc-go, and was not.
-func isLocal(t *testing.T, c pb.TestServiceClient) bool {
+func isLocal(t testing.TB, c pb.TestServiceClient) bool {
 	t.Helper()
 	var p peer.Peer
 	_, err := c.UnaryCall(testContext(t), &pb.SimpleRequest{}, grpc.Peer(&p), grpc.WaitForReady(true))

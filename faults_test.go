@@ -175,7 +175,7 @@ type child struct {
 }
 
 // startChild starts a child and waits until it says that it is ready.
-func startChild(t *testing.T, kind, socket string, env ...string) *child {
+func startChild(t testing.TB, kind, socket string, env ...string) *child {
 	t.Helper()
 	c := launchChild(t, kind, socket, env...)
 	if line, err := bufio.NewReader(c.stdout).ReadString('\n'); line != "ready\n" {
@@ -186,7 +186,7 @@ func startChild(t *testing.T, kind, socket string, env ...string) *child {
 }
 
 // launchChild starts a child.
-func launchChild(t *testing.T, kind, socket string, env ...string) *child {
+func launchChild(t testing.TB, kind, socket string, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), append(env, envChild+"="+kind, envSocket+"="+socket)...)

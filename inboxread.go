@@ -122,6 +122,10 @@ func unexpected(err error) error {
 func (in *inbox) collectLocked(ctx context.Context, m *message, size int, grant func(int)) error {
 	for in.queued < size {
 		if err := in.endLocked(ctx); err != nil {
+			if in.err == nil && !in.ended {
+				in.err = err
+			}
+			in.discardLocked() // half a message: what is here must not be read as another
 			return err
 		}
 		in.aheadLocked(size, grant)

@@ -4,7 +4,9 @@ package stile
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -35,17 +37,7 @@ func TestServerStopped(t *testing.T) {
 			if !isLocal(t, frozen) || !isLocal(t, other) {
 				t.Fatal("a call is not local")
 			}
-			signal := func(s syscall.Signal) {
-				t.Helper()
-				if err := srv.cmd.Process.Signal(s); err != nil {
-					t.Fatal(err)
-				}
-			}
-			signal(syscall.SIGSTOP)
-			var state syscall.WaitStatus // which tells that every thread has stopped
-			if _, err := syscall.Wait4(srv.cmd.Process.Pid, &state, syscall.WUNTRACED, nil); err != nil || !state.Stopped() {
-				t.Fatalf("the server has not stopped: %v, %v", state, err)
-			}
+			freeze(t, srv.cmd.Process)
 			var stuck, free sync.WaitGroup
 			for i := range 100 {
 				stuck.Go(func() {
@@ -82,7 +74,7 @@ func TestServerStopped(t *testing.T) {
 			if calls.Load() == 0 {
 				t.Error("no call to another server went through meanwhile")
 			}
-			signal(syscall.SIGCONT)
+			thaw(t, srv.cmd.Process)
 			var p peer.Peer
 			r, err := frozen.UnaryCall(testContext(t), &pb.SimpleRequest{Payload: payload(300_000)}, grpc.Peer(&p))
 			if err != nil || len(r.GetPayload().GetBody()) != 300_000 {
@@ -91,6 +83,90 @@ func TestServerStopped(t *testing.T) {
 			if a, ok := p.AuthInfo.(AuthInfo); !ok || a.PID != srv.cmd.Process.Pid {
 				t.Errorf("after the stop the call went by %+v", p.AuthInfo)
 			}
+		})
+	}
+}
+
+// freeze returns when every thread of p has stopped.
+func freeze(t testing.TB, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var state syscall.WaitStatus
+	if _, err := syscall.Wait4(p.Pid, &state, syscall.WUNTRACED, nil); err != nil || !state.Stopped() {
+		t.Fatalf("the server has not stopped: %v, %v", state, err)
+	}
+}
+
+func thaw(t testing.TB, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// BenchmarkOthersWhileStopped tells which part of their calls per second four callers of
+// one server keep while 100 calls to another, which is stopped, wait for their deadlines.
+// One iteration is a window of each kind.
+func BenchmarkOthersWhileStopped(b *testing.B) {
+	const window = 200 * time.Millisecond
+	for _, transport := range []string{"shm", "unix"} {
+		b.Run(transport, func(b *testing.B) {
+			b.Setenv("STILE_DIR", b.TempDir())
+			b.Setenv("STILE_TRANSPORT", transport)
+			dir := b.TempDir()
+			srv := startChild(b, "server", filepath.Join(dir, "stopped"))
+			defer srv.kill()
+			_, addr, stop := runServer(b, "unix", filepath.Join(dir, "other"), &echo{})
+			defer stop((*Server).Stop)
+			frozen, other := dialTest(b, "unix://"+filepath.Join(dir, "stopped")), dialTest(b, "unix://"+addr)
+			if !isLocal(b, frozen) || !isLocal(b, other) {
+				b.Fatal("a call is not local")
+			}
+			rate := func() float64 {
+				var calls atomic.Int64
+				var running sync.WaitGroup
+				start := time.Now()
+				for range 4 {
+					running.Go(func() {
+						for time.Since(start) < window {
+							if _, err := other.UnaryCall(context.Background(), &pb.SimpleRequest{Payload: payload(64)}); err != nil {
+								b.Error(err)
+								return
+							}
+							calls.Add(1)
+						}
+					})
+				}
+				running.Wait()
+				return float64(calls.Load()) / time.Since(start).Seconds()
+			}
+			var kept []float64
+			for b.Loop() {
+				before := rate()
+				freeze(b, srv.cmd.Process)
+				ctx, cancel := context.WithCancel(context.Background())
+				var stuck sync.WaitGroup
+				for i := range 100 {
+					stuck.Go(func() {
+						size := []int{10, 5000, 300_000, 2_000_000}[i%4]
+						if _, err := frozen.UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(size)}); status.Code(err) != codes.Canceled {
+							b.Errorf("a call of %d bytes to a stopped server: %v", size, err)
+						}
+					})
+				}
+				time.Sleep(20 * time.Millisecond) // until all wait
+				during := rate()
+				cancel()
+				stuck.Wait()
+				thaw(b, srv.cmd.Process)
+				after := rate()
+				kept = append(kept, 100*during/((before+after)/2))
+			}
+			slices.Sort(kept)
+			b.ReportMetric(kept[len(kept)/2], "kept-%")
+			b.ReportMetric(kept[0], "min-%")
 		})
 	}
 }

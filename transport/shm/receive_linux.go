@@ -266,6 +266,10 @@ func (c *Conn) drainGone() {
 	c.Fail(*c.gone.Load())
 }
 
+// maxPolled is how many frames a caller delivers before it looks after other things,
+// such as its deadline.
+const maxPolled = 1024
+
 // Poll receives on the caller's goroutine while that is likely to bring its
 // reply sooner than sleeping.
 func (c *Conn) Poll(done *atomic.Bool) {
@@ -288,7 +292,7 @@ func (c *Conn) Poll(done *atomic.Bool) {
 			c.Fail(err)
 			break
 		}
-		if done.Load() || c.ending() || !c.await(done, nil, n > 0) {
+		if done.Load() || total >= maxPolled || c.ending() || !c.await(done, nil, n > 0) {
 			break
 		}
 	}

@@ -46,29 +46,33 @@ var lively tally
 
 // tally counts who comes within a tick.
 type tally struct {
-	// state holds the number of the tick (32 bits), how many came in the one before,
-	// and how many in this one (16 bits each).
+	// state holds the number of the tick (40 bits: 34 years), how many came in the one
+	// before, and how many in this one (12 bits each).
 	state atomic.Uint64
 }
 
+const (
+	tallyBits = 12
+	tallyMax  = 1<<tallyBits - 1
+)
+
 // come counts somebody who came last in tick *last, and says how many come, in this
 // tick or in the one before.
-func (t *tally) come(last *uint32, at time.Duration) int {
+func (t *tally) come(last *uint64, at time.Duration) int {
 	for {
 		s := t.state.Load()
-		n, before, here := uint32(s>>32), s>>16&0xffff, s&0xffff
-		switch on := int32(uint32(at/tick) - n); {
-		case on <= 0 && *last == n:
+		n, before, here := s>>(2*tallyBits), s>>tallyBits&tallyMax, s&tallyMax
+		switch at := uint64(at / tick); {
+		case at <= n && *last == n:
 			return int(max(before, here))
-		case on <= 0: // this tick; or another goroutine looked at the clock later and was faster
-		case on == 1:
-			before, here = here, 0
+		case at <= n: // or another goroutine, that looked at the clock later, was faster
+		case at == n+1:
+			n, before, here = at, here, 0
 		default:
-			before, here = 0, 0
+			n, before, here = at, 0, 0
 		}
-		n = max(n, uint32(at/tick))
-		here = min(here+1, 0xffff)
-		if t.state.CompareAndSwap(s, uint64(n)<<32|before<<16|here) {
+		here = min(here+1, tallyMax)
+		if t.state.CompareAndSwap(s, n<<(2*tallyBits)|before<<tallyBits|here) {
 			*last = n
 			return int(max(before, here))
 		}
@@ -85,7 +89,7 @@ type spinner struct {
 	limit  time.Duration // 0: never
 	shared bool          // the limit is 0 because there is one processor for all
 	most   int           // lively connections of this process, beyond which none spins
-	came   uint32        // the tick in which this one was counted
+	came   uint64        // the tick in which this one was counted
 	score  int
 	waits  int           // waits that did not spin
 	since  time.Duration // when the goroutine went to sleep, 0 if it did not

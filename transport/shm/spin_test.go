@@ -10,7 +10,7 @@ import (
 
 func TestTally(t *testing.T) {
 	var all tally
-	var who [5]uint32
+	var who [5]uint64
 	for _, step := range []struct {
 		who  int
 		at   time.Duration
@@ -26,7 +26,10 @@ func TestTally(t *testing.T) {
 		{0, 12 * tick, 4},
 		{0, 13 * tick, 1},
 		{1, 20 * tick, 1},
-		{1, tick << 33, 1}, // the number of the tick runs over
+		{1, tick << 32, 1}, // 50 days later
+		{2, tick<<32 + 1, 2},
+		{1, tick<<32 + tick, 2},
+		{1, tick<<32 + 2*tick, 1},
 	} {
 		if got := all.come(&who[step.who], step.at); got != step.want {
 			t.Errorf("%d at %v: %d come, want %d", step.who, step.at, got, step.want)
@@ -40,14 +43,14 @@ func TestTallyAtOnce(t *testing.T) {
 	var running sync.WaitGroup
 	for range 8 {
 		running.Go(func() {
-			var last uint32
+			var last uint64
 			for n := range 1000 {
 				all.come(&last, 5*tick+time.Duration(n))
 			}
 		})
 	}
 	running.Wait()
-	var last uint32
+	var last uint64
 	if got := all.come(&last, 5*tick); got != 9 {
 		t.Errorf("%d came, want 9", got)
 	}
@@ -63,7 +66,7 @@ func TestCrowdDoesNotSpin(t *testing.T) {
 		t.Fatal("somebody receives")
 	}
 	defer a.rlock.unlock()
-	var others [3]uint32
+	var others [3]uint64
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
