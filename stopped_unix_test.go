@@ -142,6 +142,10 @@ func BenchmarkOthersWhileStopped(b *testing.B) {
 				running.Wait()
 				return float64(calls.Load()) / time.Since(start).Seconds()
 			}
+			var requests []*pb.SimpleRequest
+			for _, size := range []int{10, 5000, 300_000, 2_000_000} {
+				requests = append(requests, &pb.SimpleRequest{Payload: payload(size)})
+			}
 			var kept []float64
 			for b.Loop() {
 				before := rate()
@@ -150,13 +154,12 @@ func BenchmarkOthersWhileStopped(b *testing.B) {
 				var stuck sync.WaitGroup
 				for i := range 100 {
 					stuck.Go(func() {
-						size := []int{10, 5000, 300_000, 2_000_000}[i%4]
-						if _, err := frozen.UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(size)}); status.Code(err) != codes.Canceled {
-							b.Errorf("a call of %d bytes to a stopped server: %v", size, err)
+						if _, err := frozen.UnaryCall(ctx, requests[i%4]); status.Code(err) != codes.Canceled {
+							b.Errorf("a call to a stopped server: %v", err)
 						}
 					})
 				}
-				time.Sleep(20 * time.Millisecond) // until all wait
+				time.Sleep(100 * time.Millisecond) // until all wait
 				during := rate()
 				cancel()
 				stuck.Wait()
