@@ -20,12 +20,14 @@ transport/inproc          : transport transport/wire
 transport/sock            : transport transport/wire
 transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
+policy                    :
 .                         : transport transport/wire transport/shm transport/local
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
-cmd/stile                 : . cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile/internal/protos :
+cmd/stile                 : . policy cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.
@@ -34,10 +36,12 @@ var fences = []struct {
 	only   []string
 	why    string
 }{
-	{"google.golang.org/grpc", []string{".", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
+	{"google.golang.org/grpc", []string{".", "policy", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
 	{"unsafe", []string{"transport/shm", "."}, "raw memory is transport/shm's; the root has opaque.go"},
-	{"reflect", []string{".", "transport/transporttest"}, "nothing on a path of bytes reflects"},
+	{"reflect", []string{".", "policy", "transport/transporttest"}, "nothing on a path of bytes reflects"},
 	{"github.com/jhump", []string{"cmd/stile/internal/bench"}, "only who calls unknown methods asks what they are"},
+	{"go.yaml.in/yaml", []string{"policy"}, "files for people are the policy's"},
+	{"github.com/bufbuild/protocompile", []string{"cmd/stile/internal/protos"}, "only the command reads .proto files"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 }
 

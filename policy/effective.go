@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"math"
+	"strings"
+)
+
+// Effective is what holds for one method.
+type Effective struct {
+	Method string  // /service/method
+	Known  *Method // what the .proto says of it; nil: nothing
+	// Entry is the path of the methodConfig that holds, such as methodConfig[0];
+	// empty: none.
+	Entry string
+	// Matched is the name in Entry that matched.
+	Matched Name
+	// Config is that entry; its zero value if there is none.
+	Config MethodConfig
+	// Timeout is the entry's, or the file's default. The caller's holds if it is shorter.
+	Timeout Duration
+	// Idempotency is the entry's, or what the .proto says.
+	Idempotency Idempotency
+}
+
+// Effective returns what holds for method, "/service/method". known, which may be
+// nil, is what its .proto says.
+func (c *Config) Effective(method string, known *Method) Effective {
+	e := Effective{Method: method, Known: known, Timeout: c.Stile.DefaultTimeout}
+	if known != nil {
+		e.Idempotency = known.Idempotency
+	}
+	service := method[:strings.LastIndexByte(method, '/')+1]
+	for _, key := range []string{method, service, ""} {
+		at, ok := c.byName[key]
+		if !ok {
+			continue
+		}
+		e.Config = c.MethodConfig[at.entry]
+		e.Entry = entryPath(at.entry)
+		e.Matched = e.Config.Name[at.name]
+		if e.Config.Timeout != 0 {
+			e.Timeout = e.Config.Timeout
+		}
+		if _, written := c.places[e.Entry+".x-stile.idempotency"]; written {
+			e.Idempotency = e.Config.Stile.Idempotency
+		}
+		break
+	}
+	return e
+}
+
+// Hedge returns how the method is hedged, by x-stile or by gRPC's hedgingPolicy, or nil.
+func (e *Effective) Hedge() *Hedge {
+	if h := e.Config.HedgingPolicy; h != nil {
+		return &Hedge{HedgingDelay: Delay{Fixed: h.HedgingDelay}, MaxAttempts: min(h.MaxAttempts, maxGRPCAttempts)}
+	}
+	return e.Config.Stile.Hedge
+}
+
+// Attempts is how often the method is called at most for one call: retries and hedges
+// share the larger maxAttempts.
+func (e *Effective) Attempts() int {
+	n := 1
+	if r := e.Config.RetryPolicy; r != nil {
+		n = min(r.MaxAttempts, maxGRPCAttempts)
+	}
+	if h := e.Hedge(); h != nil {
+		n = max(n, h.MaxAttempts)
+	}
+	return n
+}
+
+// WorstTime is how long all attempts take, one after the other, if each takes
+// perTryTimeout and every backoff is the longest, without regard to the timeout. It is
+// false where attempts have no timeout of their own: then the first may take all.
+func (e *Effective) WorstTime() (Duration, bool) {
+	per := e.Config.Stile.PerTryTimeout
+	if per == 0 {
+		return 0, false
+	}
+	r := e.Config.RetryPolicy
+	if r == nil {
+		if h := e.Hedge(); h != nil { // they overlap
+			return per + Duration(h.MaxAttempts-1)*h.HedgingDelay.Fixed, true
+		}
+		return per, true
+	}
+	n := min(r.MaxAttempts, maxGRPCAttempts)
+	total := float64(n) * float64(per)
+	for i := range n - 1 {
+		total += math.Min(float64(r.InitialBackoff)*math.Pow(r.BackoffMultiplier, float64(i)), float64(r.MaxBackoff))
+	}
+	return Duration(math.Min(total, math.MaxInt64/2)), true
+}

@@ -1,0 +1,91 @@
+package policy
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// Setting is one effective value and where it comes from.
+type Setting struct {
+	Key    string `json:"key"` // such as x-stile.breaker.failureRateThreshold
+	Value  string `json:"value"`
+	Source string `json:"source"` // file, default or proto
+	Place
+}
+
+// Explain lists what holds for e.Method, in the order of the schema: what is written,
+// and the defaults of what is written in part.
+func (c *Config) Explain(e Effective) []Setting {
+	x := &explainer{config: c, entry: e.Entry}
+	x.add("timeout", "timeout", e.Timeout.String(), "default")
+	if e.Entry != "" {
+		x.walk(reflect.ValueOf(&e.Config).Elem(), "")
+	}
+	for i, s := range x.list { // what the .proto says is not in the file
+		if s.Key == "x-stile.idempotency" && s.Source == "default" {
+			x.list[i].Value, x.list[i].Source = e.Idempotency.String(), "proto"
+			if e.Known == nil {
+				x.list[i].Source = "default"
+			}
+		}
+	}
+	return x.list
+}
+
+type explainer struct {
+	config *Config
+	entry  string
+	list   []Setting
+}
+
+// add lists a value. fallback is its source if it is not written.
+func (x *explainer) add(key, written, value, fallback string) {
+	s := Setting{Key: key, Value: value, Source: fallback}
+	if at, ok := x.config.places[x.entry+"."+written]; ok && x.entry != "" {
+		s.Source, s.Place = "file", at
+	} else if key == "timeout" {
+		if at, ok := x.config.places["x-stile.defaultTimeout"]; ok {
+			s.Source, s.Place = "file", at
+		}
+	}
+	x.list = append(x.list, s)
+}
+
+func (x *explainer) walk(v reflect.Value, path string) {
+	for _, f := range fieldsOf(v.Type()) {
+		at, field := join(path, f.name), v.FieldByIndex(f.index)
+		if at == "name" || at == "timeout" {
+			continue
+		}
+		if field.Kind() == reflect.Pointer {
+			if field.IsNil() {
+				continue
+			}
+			field = field.Elem()
+		}
+		_, isScalar := field.Addr().Interface().(scalar)
+		_, written := x.config.places[x.entry+"."+at]
+		switch {
+		case field.Kind() == reflect.Struct && !isScalar:
+			x.walk(field, at)
+		case written || f.initial != "" || at == "x-stile.idempotency":
+			x.add(at, at, say(field), "default")
+		}
+	}
+}
+
+// say writes a value as a file would.
+func say(v reflect.Value) string {
+	if s, ok := v.Interface().(fmt.Stringer); ok {
+		return s.String()
+	}
+	if v.Kind() == reflect.Slice {
+		words := make([]string, v.Len())
+		for i := range words {
+			words[i] = say(v.Index(i))
+		}
+		return "[" + strings.Join(words, ", ") + "]"
+	}
+	return fmt.Sprint(v.Interface())
+}

@@ -1,0 +1,237 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Severity of what Lint finds.
+type Severity string
+
+// An error makes a policy unfit for use; a warning is for people to weigh.
+const (
+	SeverityError   Severity = "error"
+	SeverityWarning Severity = "warning"
+)
+
+// Finding is what Lint found.
+type Finding struct {
+	Problem
+	Severity Severity `json:"severity"`
+}
+
+// Lint says what is unwise in c, in the order of the file. methods, which may be nil,
+// are those that the .proto files have: without them a name cannot be checked, and a
+// method counts as idempotent only if the policy says so.
+func Lint(c *Config, methods Methods) []Finding {
+	l := &linter{config: c, methods: methods}
+	for _, w := range c.Warnings {
+		w.Rule = "passed-over"
+		l.found = append(l.found, Finding{w, SeverityWarning})
+	}
+	for i := range c.MethodConfig {
+		l.entry(i)
+	}
+	slices.SortStableFunc(l.found, func(a, b Finding) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return l.found
+}
+
+type linter struct {
+	config  *Config
+	methods Methods
+	found   []Finding
+}
+
+// add reports a finding at path, or at what is around it if that is not written.
+func (l *linter) add(s Severity, rule, path, format string, args ...any) {
+	at, where := path, l.config.places[path]
+	for where.Line == 0 && strings.Contains(at, ".") {
+		at = at[:strings.LastIndex(at, ".")]
+		where = l.config.places[at]
+	}
+	l.found = append(l.found, Finding{Problem{
+		File: l.config.file, Place: where, Path: path, Text: fmt.Sprintf(format, args...), Rule: rule,
+	}, s})
+}
+
+func entryPath(i int) string { return fmt.Sprintf("methodConfig[%d]", i) }
+
+func (l *linter) entry(i int) {
+	m := &l.config.MethodConfig[i]
+	if len(m.Name) == 0 {
+		return // warned of already
+	}
+	path := entryPath(i)
+	l.names(m, path)
+	l.time(m, i, path)
+	l.repeats(m, i, path)
+	l.answers(m, i, path)
+}
+
+// names checks that each name is of something that exists.
+func (l *linter) names(m *MethodConfig, path string) {
+	if l.methods == nil {
+		return
+	}
+	services := map[string]bool{}
+	for name := range l.methods {
+		services[name[:strings.LastIndexByte(name, '/')+1]] = true
+	}
+	for i, n := range m.Name {
+		at := fmt.Sprintf("%s.name[%d]", path, i)
+		key := n.key()
+		switch {
+		case key == "":
+		case n.Method == "" && !services[key]:
+			l.add(SeverityError, "unknown-name", at, "no service is named %s%s", n.Service, meant(key, slices.Sorted(maps.Keys(services))))
+		case n.Method != "" && l.methods[key] == nil:
+			l.add(SeverityError, "unknown-name", at, "no method is named %s%s", n, meant(key, slices.Sorted(maps.Keys(l.methods))))
+		}
+	}
+}
+
+// time checks deadlines.
+func (l *linter) time(m *MethodConfig, i int, path string) {
+	e := Effective{Config: *m, Timeout: m.Timeout}
+	per := m.Stile.PerTryTimeout
+	if m.Timeout == 0 {
+		rule, what := "no-timeout", "has no timeout; the default, %s, is nobody's decision: say timeout"
+		if m.WaitForReady {
+			rule, what = "wait-without-deadline", "waits for a connection without a timeout of its own, so for %s: say timeout"
+		}
+		l.add(SeverityError, rule, path, what, l.config.Stile.DefaultTimeout)
+		return
+	}
+	if per > m.Timeout {
+		l.add(SeverityError, "attempts-do-not-fit", path+".x-stile.perTryTimeout", "is %s, longer than the timeout of the call, %s", per, m.Timeout)
+		return
+	}
+	if worst, ok := e.WorstTime(); ok && worst > m.Timeout {
+		l.add(SeverityError, "attempts-do-not-fit", path+".timeout",
+			"is %s, but %d attempts of %s with their backoffs take up to %s: fewer or shorter attempts, or a longer timeout", m.Timeout, e.Attempts(), per, worst)
+	}
+	if r := m.RetryPolicy; r != nil && r.InitialBackoff > r.MaxBackoff {
+		l.add(SeverityWarning, "backoff-order", path+".retryPolicy.initialBackoff", "is %s, more than maxBackoff, %s, which holds", r.InitialBackoff, r.MaxBackoff)
+	}
+}
+
+// repeats checks what makes a method run twice.
+func (l *linter) repeats(m *MethodConfig, i int, path string) {
+	e := Effective{Config: *m}
+	hedge, at := e.Hedge(), path+".x-stile.hedge"
+	if m.HedgingPolicy != nil {
+		at = path + ".hedgingPolicy"
+	}
+	if m.RetryPolicy != nil {
+		l.needs(m, i, Idempotent, "retry-not-idempotent", path+".retryPolicy", "is retried")
+	}
+	if hedge == nil {
+		return
+	}
+	l.needs(m, i, Idempotent, "hedge-not-idempotent", at, "is hedged")
+	_, budget := l.config.places["x-stile.retryBudget"]
+	if l.config.RetryThrottling == nil && !budget {
+		l.add(SeverityError, "hedge-without-budget", at, "has no budget in this file: say retryThrottling, or x-stile.retryBudget")
+	}
+	if streams := l.those(m, i, func(e Effective) bool { return e.Known != nil && e.Known.Streams }); len(streams) > 0 {
+		l.add(SeverityError, "stream-not-unary", at, "is for unary methods, and %s", are(streams, "a stream", "streams"))
+	}
+}
+
+// answers checks what gives an answer without a call.
+func (l *linter) answers(m *MethodConfig, i int, path string) {
+	x := &m.Stile
+	for _, use := range []struct {
+		used       bool
+		name, does string
+	}{{x.Cache != nil, "cache", "is cached"}, {x.Coalesce, "coalesce", "shares its answer"}} {
+		if !use.used {
+			continue
+		}
+		at := path + ".x-stile." + use.name
+		l.needs(m, i, NoSideEffects, use.name+"-with-side-effects", at, use.does)
+		if streams := l.those(m, i, func(e Effective) bool { return e.Known != nil && e.Known.Streams }); len(streams) > 0 {
+			l.add(SeverityError, "stream-not-unary", at, "is for unary methods, and %s", are(streams, "a stream", "streams"))
+		}
+	}
+	if x.Cache == nil {
+		return
+	}
+	for j, f := range x.Cache.KeyFields {
+		lack := l.those(m, i, func(e Effective) bool { return e.Known != nil && !e.Known.field(strings.Split(f, ".")) })
+		if len(lack) > 0 {
+			l.add(SeverityError, "unknown-field", fmt.Sprintf("%s.x-stile.cache.keyFields[%d]", path, j), "the request of %s has no field %s", lack[0], f)
+		}
+	}
+	if x.Cache.StaleIfError > 0 && (x.Fallback == nil || !x.Fallback.Cache) {
+		l.add(SeverityWarning, "stale-unused", path+".x-stile.cache.staleIfError", "has no effect without fallback: {cache: true}")
+	}
+}
+
+// those lists the methods of entry i that is says yes to, in order. Where nothing is known of a name's
+// methods, it stands for itself.
+func (l *linter) those(m *MethodConfig, i int, is func(Effective) bool) []string {
+	var list []string
+	for _, n := range m.Name {
+		matched := false
+		for name, known := range l.methods {
+			e := l.config.Effective(name, known)
+			if e.Entry != entryPath(i) || e.Matched != n {
+				continue
+			}
+			matched = true
+			if is(e) {
+				list = append(list, strings.TrimPrefix(name, "/"))
+			}
+		}
+		if !matched && is(l.config.Effective(n.key(), nil)) {
+			list = append(list, n.String())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// needs reports methods that are less idempotent than what is done with them needs.
+func (l *linter) needs(m *MethodConfig, i int, level Idempotency, rule, path, does string) {
+	wrong := l.those(m, i, func(e Effective) bool {
+		return e.Idempotency != NoSideEffects && e.Idempotency != level
+	})
+	if len(wrong) == 0 {
+		return
+	}
+	advice := "set idempotency_level in the .proto or x-stile.idempotency"
+	if l.methods == nil {
+		advice = "say x-stile.idempotency, or show lint the .proto files"
+	}
+	l.add(SeverityError, rule, path, "%s %s, and %s not marked %s: %s", shortened(wrong), does, isAre(wrong), level, advice)
+}
+
+func isAre(list []string) string {
+	if len(list) == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+func are(list []string, one, many string) string {
+	if len(list) == 1 {
+		return list[0] + " is " + one
+	}
+	return shortened(list) + " are " + many
+}
+
+func shortened(list []string) string {
+	const most = 3
+	if len(list) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+	}
+	return strings.Join(list, ", ")
+}

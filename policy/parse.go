@@ -1,0 +1,103 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of a file: nobody writes more, and what is read at start-up or from the network must not
+// take all memory.
+const (
+	maxFileSize = 1 << 20 // bytes
+	maxNodes    = 100_000 // values, those of aliases counted where they are used
+	maxDepth    = 64
+	maxFaults   = 1000 // that are told
+	maxKeySize  = 200  // bytes of an unknown key that an error repeats
+)
+
+// Load reads the policy file at path.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a policy file, YAML or JSON. file names it in errors. The error is
+// [Problems] with every fault there is; then nothing of the file holds.
+func Parse(file string, data []byte) (*Config, error) {
+	d := &decoder{file: file, config: &Config{file: file, places: map[string]Place{}, byName: map[string]nameAt{}}}
+	if root := d.document(data); root != nil {
+		d.decode(root, d.config)
+	}
+	if len(d.faults) > 0 {
+		return nil, d.faults.sorted()
+	}
+	d.config.Warnings = d.warnings.sorted()
+	return d.config, nil
+}
+
+// Default is the policy of those who have none: nothing but deadlines.
+func Default() *Config {
+	c, err := Parse("", []byte("{}"))
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// Place says where path, such as methodConfig[0].timeout, is written.
+func (c *Config) Place(path string) Place { return c.places[path] }
+
+// document returns the only document's value, or nil with a fault.
+func (d *decoder) document(data []byte) *yaml.Node {
+	whole := Place{}
+	if len(data) > maxFileSize {
+		d.faultf(whole, "", "the file has more than %d bytes", maxFileSize)
+		return nil
+	}
+	in := yaml.NewDecoder(strings.NewReader(string(data)))
+	var doc yaml.Node
+	if err := in.Decode(&doc); errors.Is(err, io.EOF) {
+		d.faultf(whole, "", "the file is empty: write {} for a policy without rules")
+		return nil
+	} else if err != nil {
+		d.syntax(err)
+		return nil
+	}
+	var more yaml.Node
+	if err := in.Decode(&more); err == nil {
+		d.faultf(Place{more.Line, more.Column}, "", "a second document begins here: a policy is one document")
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		d.syntax(err)
+		return nil
+	}
+	if len(doc.Content) != 1 {
+		d.faultf(whole, "", "the file is empty: write {} for a policy without rules")
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// syntax reports what the YAML reader says.
+func (d *decoder) syntax(err error) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	var at Place
+	if n, _ := fmt.Sscanf(text, "line %d:", &at.Line); n == 1 {
+		_, text, _ = strings.Cut(text, ": ")
+		at.Column = 1
+	}
+	d.faultf(at, "", "not YAML or JSON: %s", text)
+}
