@@ -305,11 +305,17 @@ grpc-go passes over x-stile; --vanilla leaves it out, for parsers that do not.`,
 		},
 	}
 	cmd.Flags().BoolVar(&vanilla, "vanilla", false, "leave out x-stile")
+	addJSONAnyway(cmd)
 	return cmd
 }
 
+// addJSONAnyway is for commands that print nothing but JSON.
+func addJSONAnyway(cmd *cobra.Command) {
+	cmd.Flags().Bool("json", true, "print JSON, as it does anyway")
+}
+
 func newPolicySchema() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of policy files, for editors",
 		Example: `  stile policy schema > policy.schema.json
@@ -320,4 +326,6 @@ func newPolicySchema() *cobra.Command {
 			return err
 		},
 	}
+	addJSONAnyway(cmd)
+	return cmd
 }
