@@ -17,6 +17,7 @@ var (
 
 // check finds the faults that lie between fields.
 func (d *decoder) check(c *Config) {
+	d.checkBalancing(c.LoadBalancingConfig.Value)
 	for i := range c.MethodConfig {
 		m := &c.MethodConfig[i]
 		path := entryPath(i)
@@ -35,6 +36,23 @@ func (d *decoder) broken(path string) bool {
 		rest, ok := strings.CutPrefix(p.Path, path)
 		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 	})
+}
+
+// checkBalancing finds what grpc-go refuses whatever the policies are.
+func (d *decoder) checkBalancing(value any) {
+	const path = "loadBalancingConfig"
+	list, ok := value.([]any)
+	switch {
+	case value == nil || d.broken(path):
+	case !ok || len(list) == 0:
+		d.faultf(d.at(path), path, "must be a list of policies, such as [{round_robin: {}}]")
+	default:
+		for i, item := range list {
+			if m, ok := item.(map[string]any); !ok || len(m) != 1 {
+				d.faultf(d.at(path), fmt.Sprintf("%s[%d]", path, i), "must be a mapping with one key, the policy's name, such as {round_robin: {}}")
+			}
+		}
+	}
 }
 
 func (d *decoder) checkNames(c *Config, m *MethodConfig, index int, path string) {
@@ -128,13 +146,15 @@ func (d *decoder) checkExtension(x *MethodExtension, path string) {
 		d.faultf(d.at(at), at, "needs a cache: say cache.ttl and cache.staleIfError too")
 	}
 	if x.Cache != nil && !d.broken(path+".cache.keyFields") {
+		seen := map[string]bool{}
 		for i, f := range x.Cache.KeyFields {
 			at := fmt.Sprintf("%s.cache.keyFields[%d]", path, i)
 			if !fieldPath.MatchString(f) {
 				d.faultf(d.at(at), at, "%q is not a field, such as sku or item.id", clipped(f))
-			} else if slices.Index(x.Cache.KeyFields, f) < i {
+			} else if seen[f] {
 				d.faultf(d.at(at), at, "%s is there twice", f)
 			}
+			seen[f] = true
 		}
 	}
 	if t := x.Transport; t != nil && !d.broken(path+".transport") {

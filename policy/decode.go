@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,7 @@ type decoder struct {
 	faults   Problems
 	warnings Problems
 	nodes    int
+	over     bool // more nodes or depth than is read
 }
 
 func (d *decoder) faultf(at Place, path, format string, args ...any) {
@@ -37,6 +40,9 @@ func (d *decoder) faultf(at Place, path, format string, args ...any) {
 }
 
 func (d *decoder) warnf(at Place, path, format string, args ...any) {
+	if len(d.warnings) >= maxFaults {
+		return
+	}
 	d.warnings = append(d.warnings, Problem{File: d.file, Place: at, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
@@ -46,7 +52,7 @@ func (d *decoder) decode(root *yaml.Node, c *Config) {
 		return
 	}
 	d.value(root, reflect.ValueOf(c).Elem(), "", 0)
-	if d.nodes > maxNodes {
+	if d.over {
 		return
 	}
 	d.check(c)
@@ -61,20 +67,17 @@ func place(n *yaml.Node) Place { return Place{n.Line, n.Column} }
 // scalar is a type that is written as one word.
 type scalar interface{ parse(string) error }
 
+// numeric is a scalar that may be a number too.
+type numeric interface {
+	scalar
+	number(int64) error
+}
+
 // value decodes n into v. path is where n is in the file.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if d.nodes++; d.nodes > maxNodes || depth > maxDepth {
-		if d.nodes == maxNodes+1 || depth > maxDepth {
-			d.faultf(place(n), path, "too much: %d values, %d of them in each other, are the most", maxNodes, maxDepth)
-			d.nodes = maxNodes + 2
-		}
-		return
-	}
-	if isNull(n) {
-		return // as if it were not there, as in protoJSON
+	n = resolved(n)
+	if d.tooMuch(n, path, depth) || isNull(n) {
+		return // null is as if it were not there, as in protoJSON
 	}
 	if path != "" {
 		d.config.places[path] = place(n)
@@ -115,7 +118,28 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
 	}
 }
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+// resolved returns what an alias stands for.
+func resolved(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool {
+	n = resolved(n)
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+// tooMuch counts a node, and tells whether there are more than are read. That is told
+// once.
+func (d *decoder) tooMuch(n *yaml.Node, path string, depth int) bool {
+	if d.nodes++; !d.over && (d.nodes > maxNodes || depth > maxDepth) {
+		d.over = true
+		d.faultf(place(n), path, "too much: %d values, %d of them in each other, are the most", maxNodes, maxDepth)
+	}
+	return d.over
+}
 
 // is reports a fault if n is of another kind.
 func (d *decoder) is(n *yaml.Node, want yaml.Kind, path string) bool {
@@ -157,15 +181,22 @@ func (d *decoder) word(n *yaml.Node, to scalar, path string) {
 	if !d.is(n, yaml.ScalarNode, path) {
 		return
 	}
-	switch to.(type) {
-	case *Size, *Code: // may be numbers
-	default:
-		if n.ShortTag() != "!!str" {
-			d.faultf(place(n), path, "is %s, want text%s", kindOf(n), example(to))
+	text, tag := n.Value, n.ShortTag()
+	if to, ok := to.(numeric); ok && tag == "!!int" {
+		i, ok := d.whole(n, path)
+		if !ok {
 			return
 		}
+		if err := to.number(i); err != nil {
+			d.faultf(place(n), path, "%v", err)
+		}
+		return
 	}
-	if err := to.parse(n.Value); err != nil {
+	if tag != "!!str" {
+		d.faultf(place(n), path, "is %s, want text%s", kindOf(n), example(to))
+		return
+	}
+	if err := to.parse(text); err != nil {
 		d.faultf(place(n), path, "%v", err)
 	}
 }
@@ -195,14 +226,14 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, path string) {
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
 	case reflect.Int, reflect.Int64:
-		i, ok := whole(n, tag)
-		if !ok {
-			d.faultf(place(n), path, "is %s, want a whole number", kindOf(n))
-			return
+		if i, ok := d.whole(n, path); ok {
+			v.SetInt(i)
 		}
-		v.SetInt(i)
 	case reflect.Float64:
 		var f float64
+		if tag == "!!int" && !d.decimal(n, path) {
+			return
+		}
 		if (tag != "!!int" && tag != "!!float") || n.Decode(&f) != nil || math.IsNaN(f) || math.IsInf(f, 0) {
 			d.faultf(place(n), path, "is %s, want a number", kindOf(n))
 			return
@@ -213,19 +244,34 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
+// decimal reports a fault if n is written so that YAML's versions disagree on its
+// value, and JSON has none: 010, 1_000, 0x10.
+func (d *decoder) decimal(n *yaml.Node, path string) bool {
+	digits := strings.TrimLeft(n.Value, "+-")
+	if strings.Trim(digits, "0123456789") != "" || len(digits) > 1 && digits[0] == '0' {
+		d.faultf(place(n), path, "is the value %s: write it as a decimal number", clipped(n.Value))
+		return false
+	}
+	return true
+}
+
 // whole reads an integer; as in JSON, 3.0 is one.
-func whole(n *yaml.Node, tag string) (i int64, ok bool) {
-	switch tag {
+func (d *decoder) whole(n *yaml.Node, path string) (i int64, ok bool) {
+	switch n.ShortTag() {
 	case "!!int":
-		err := n.Decode(&i)
-		return i, err == nil
+		if !d.decimal(n, path) {
+			return 0, false
+		}
+		ok = n.Decode(&i) == nil
 	case "!!float":
 		var f float64
-		if n.Decode(&f) == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
-			return int64(f), true
-		}
+		ok = n.Decode(&f) == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53
+		i = int64(f)
 	}
-	return 0, false
+	if !ok {
+		d.faultf(place(n), path, "is %s, want a whole number", kindOf(n))
+	}
+	return i, ok
 }
 
 // fields decodes a mapping into a struct.
@@ -235,11 +281,12 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string, depth int) 
 	for i, f := range known {
 		names[i] = f.name
 	}
-	seen := map[string]bool{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, val := n.Content[i], n.Content[i+1]
-		if key.Kind == yaml.AliasNode {
-			key = key.Alias
+	seen, written := map[string]bool{}, map[string]bool{}
+	var strange []string
+	for i := 0; i+1 < len(n.Content) && !d.over; i += 2 {
+		key, val := resolved(n.Content[i]), n.Content[i+1]
+		if d.tooMuch(key, path, depth) {
+			return
 		}
 		if key.Kind != yaml.ScalarNode {
 			d.faultf(place(key), path, "a key is %s, want a name", kindOf(key))
@@ -255,27 +302,42 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string, depth int) 
 			continue
 		}
 		seen[key.Value] = true
-		if at := slices.Index(names, key.Value); at >= 0 {
-			f := known[at]
-			before := len(d.faults)
-			field := v.FieldByIndex(f.index)
-			d.value(val, field, join(path, f.name), depth+1)
-			if len(d.faults) == before && !isNull(val) {
-				d.inRange(field, f, join(path, f.name))
-			}
+		which := slices.Index(names, key.Value)
+		if which < 0 {
+			strange = append(strange, key.Value)
+			d.unknown(key, at, path, names)
 			continue
 		}
-		d.unknown(key, at, path, names)
+		before := len(d.faults)
+		field := v.FieldByIndex(known[which].index)
+		d.value(val, field, at, depth+1)
+		if isNull(val) {
+			continue
+		}
+		written[key.Value] = true
+		if len(d.faults) == before && !d.over {
+			d.inRange(field, known[which], at)
+		}
 	}
 	for _, f := range known {
-		if seen[f.name] {
+		if written[f.name] {
 			continue
 		}
 		if f.required {
-			d.faultf(place(n), path, "%s is missing", f.name)
+			d.faultf(place(n), path, "%s is missing%s", f.name, instead(f.name, strange))
 		}
 		setDefault(v.FieldByIndex(f.index), f)
 	}
+}
+
+// instead names the unknown key that may have been meant as name.
+func instead(name string, unknown []string) string {
+	for _, key := range unknown {
+		if len(key) < maxKeySize && meant(key, []string{name}) != "" {
+			return fmt.Sprintf("; %s is not a key", key)
+		}
+	}
+	return ""
 }
 
 // unknown tells of a key that nobody knows: a fault where we own the words.
@@ -286,15 +348,20 @@ func (d *decoder) unknown(key *yaml.Node, at, path string, names []string) {
 			return
 		}
 	}
-	hint := meant(key.Value, names)
 	if slices.Contains(strings.Split(path, "."), extensionKey) {
+		if len(d.faults) > maxFaults {
+			return
+		}
+		hint := meant(key.Value, names)
 		if hint == "" {
 			hint = ": one of " + strings.Join(names, ", ")
 		}
 		d.faultf(place(key), at, "is not a key of %s%s", lastOf(path), hint)
 		return
 	}
-	d.warnf(place(key), at, "is not a key of gRPC's service config%s; gRPC passes it over", hint)
+	if len(d.warnings) < maxFaults {
+		d.warnf(place(key), at, "is not a key of gRPC's service config%s; gRPC passes it over", meant(key.Value, names))
+	}
 }
 
 func lastOf(path string) string { return path[strings.LastIndex(path, ".")+1:] }
@@ -306,23 +373,20 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
+// jsonNumber is how JSON writes numbers.
+var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+
 // raw decodes what gRPC itself reads.
 func (d *decoder) raw(n *yaml.Node, path string, depth int) any {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if d.nodes++; d.nodes > maxNodes || depth > maxDepth {
-		if d.nodes == maxNodes+1 || depth > maxDepth {
-			d.faultf(place(n), path, "too much: %d values, %d of them in each other, are the most", maxNodes, maxDepth)
-			d.nodes = maxNodes + 2
-		}
+	n = resolved(n)
+	if d.tooMuch(n, path, depth) {
 		return nil
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
 		m := map[string]any{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
+		for i := 0; i+1 < len(n.Content) && !d.over; i += 2 {
+			key := resolved(n.Content[i])
 			at := join(path, clipped(key.Value))
 			if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
 				d.faultf(place(key), at, "is not a name")
@@ -340,6 +404,9 @@ func (d *decoder) raw(n *yaml.Node, path string, depth int) any {
 			list[i] = d.raw(item, path+"["+strconv.Itoa(i)+"]", depth+1)
 		}
 		return list
+	}
+	if n.Style == 0 && jsonNumber.MatchString(n.Value) {
+		return json.Number(n.Value) // with all its digits
 	}
 	var v any
 	if err := n.Decode(&v); err != nil {

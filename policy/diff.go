@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,13 +45,15 @@ func Diff(a, b *Config, methods Methods) []Change {
 			keys[key] = true
 		}
 	}
+	services := map[string]bool{}
 	for name := range methods {
 		keys[name] = true
+		services[name[:strings.LastIndexByte(name, '/')+1]] = true
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(keys), func(x, y string) int {
 		return cmp.Or(cmp.Compare(min(len(x), 1), min(len(y), 1)), cmp.Compare(x, y))
 	}) {
-		if methods != nil && key != "" && methods[key] == nil {
+		if methods[key] == nil && services[key[:strings.LastIndexByte(key, '/')+1]] {
 			continue // its methods are there
 		}
 		before, after := a.Effective(key, methods[key]), b.Effective(key, methods[key])
@@ -72,16 +75,22 @@ func (c *Config) traits() []trait {
 	return []trait{
 		{"retries stop", throttling, ""},
 		{"retries and hedges add at most", fmt.Sprintf("%v %%, and %d at once", budget.BudgetPercent, budget.MinRetryConcurrency), ""},
-		{"load balancing", fmt.Sprint(cmp.Or(c.LoadBalancingPolicy, "pick_first"), raw(c.LoadBalancingConfig)), ""},
+		{"load balancing", c.balancing(), ""},
 		{"health checks", c.health(), ""},
 	}
 }
 
-func raw(r Raw) string {
-	if r.Value == nil {
-		return ""
+// balancing is the list of policies as JSON. One that is only named has no settings.
+func (c *Config) balancing() string {
+	list := c.LoadBalancingConfig.Value
+	if list == nil {
+		list = []any{map[string]any{cmp.Or(c.LoadBalancingPolicy, "pick_first"): map[string]any{}}}
 	}
-	return fmt.Sprintf(", %v", r.Value)
+	out, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // decoder.raw has let nothing in that JSON cannot say
+	}
+	return string(out)
 }
 
 func (c *Config) health() string {
@@ -93,6 +102,10 @@ func (c *Config) health() string {
 
 func (e *Effective) traits() []trait {
 	m, x := &e.Config, &e.Config.Stile
+	timeout := e.Timeout.String()
+	if m.Timeout == 0 {
+		timeout += ", by default"
+	}
 	worst := trait{"worst-case time", e.Timeout.String(), ""}
 	if t, ok := e.WorstTime(); ok {
 		worst.value = t.String()
@@ -105,13 +118,14 @@ func (e *Effective) traits() []trait {
 		enforced = "only told"
 	}
 	return append([]trait{
-		{"timeout", e.Timeout.String(), ""},
+		{"timeout", timeout, ""},
 		{"worst-case attempts", fmt.Sprint(e.Attempts()), ""},
 		worst,
 		{"one attempt", orNone(x.PerTryTimeout != 0, "%s", x.PerTryTimeout), ""},
 		{"retried after", e.retried(), ""},
 		{"backoff", e.backoff(), ""},
 		{"hedged after", e.hedged(), ""},
+		{"hedges go on after", e.nonFatal(), ""},
 		{"waits for a connection", fmt.Sprint(m.WaitForReady), ""},
 		{"largest request", bytesOr(m.MaxRequestMessageBytes), ""},
 		{"largest response", bytesOr(m.MaxResponseMessageBytes), ""},
@@ -142,7 +156,7 @@ func (x *MethodExtension) traits() []trait {
 	if c := x.Cache; c != nil {
 		kept, key = fmt.Sprintf("%s, %s at most", c.TTL, c.MaxBytes), "the whole request"
 		if len(c.KeyFields) > 0 {
-			key = strings.Join(c.KeyFields, ", ")
+			key = strings.Join(slices.Sorted(slices.Values(c.KeyFields)), ", ")
 		}
 		if x.Fallback != nil && x.Fallback.Cache {
 			stale, fails = c.StaleIfError.String(), "the last answer"
@@ -194,8 +208,20 @@ func (e *Effective) retried() string {
 	if r == nil {
 		return "nothing"
 	}
-	names := make([]string, len(r.RetryableStatusCodes))
-	for i, c := range r.RetryableStatusCodes {
+	return fmt.Sprintf("%s, %d attempts", codeList(r.RetryableStatusCodes), min(r.MaxAttempts, maxGRPCAttempts))
+}
+
+func (e *Effective) nonFatal() string {
+	if h := e.Config.HedgingPolicy; h != nil && len(h.NonFatalStatusCodes) > 0 {
+		return codeList(h.NonFatalStatusCodes)
+	}
+	return "nothing"
+}
+
+// codeList names each code once, in the order of the alphabet.
+func codeList(codes []Code) string {
+	names := make([]string, len(codes))
+	for i, c := range codes {
 		names[i] = c.String()
 	}
 	slices.Sort(names)

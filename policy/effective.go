@@ -72,23 +72,24 @@ func (e *Effective) Attempts() int {
 
 // WorstTime is how long all attempts take, one after the other, if each takes
 // perTryTimeout and every backoff is the longest, without regard to the timeout. It is
-// false where attempts have no timeout of their own: then the first may take all.
+// false where attempts have no timeout of their own, for the first may then take all, and
+// where the hedging delay follows what is observed.
 func (e *Effective) WorstTime() (Duration, bool) {
 	per := e.Config.Stile.PerTryTimeout
 	if per == 0 {
 		return 0, false
 	}
-	r := e.Config.RetryPolicy
-	if r == nil {
-		if h := e.Hedge(); h != nil { // they overlap
-			return per + Duration(h.MaxAttempts-1)*h.HedgingDelay.Fixed, true
+	n, total := e.Attempts(), float64(per)
+	if r := e.Config.RetryPolicy; r != nil {
+		total *= float64(n)
+		for i := range n - 1 {
+			total += math.Min(float64(r.InitialBackoff)*math.Pow(r.BackoffMultiplier, float64(i)), float64(r.MaxBackoff))
 		}
-		return per, true
-	}
-	n := min(r.MaxAttempts, maxGRPCAttempts)
-	total := float64(n) * float64(per)
-	for i := range n - 1 {
-		total += math.Min(float64(r.InitialBackoff)*math.Pow(r.BackoffMultiplier, float64(i)), float64(r.MaxBackoff))
+	} else if h := e.Hedge(); h != nil { // they overlap
+		if h.HedgingDelay.Percentile != 0 {
+			return 0, false
+		}
+		total += float64(n-1) * float64(h.HedgingDelay.Fixed)
 	}
 	return Duration(math.Min(total, math.MaxInt64/2)), true
 }

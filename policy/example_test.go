@@ -53,6 +53,6 @@ func ExampleDiff() {
 	// worst-case attempts 1 → 3
 	// worst-case time 1s → 0.8s > timeout 0.3s
 	// one attempt none → 0.2s
-	// retried after nothing → UNAVAILABLE
+	// retried after nothing → UNAVAILABLE, 3 attempts
 	// backoff none → 0.1s to 0.1s, ×1
 }

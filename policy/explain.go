@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strings"
@@ -15,13 +16,16 @@ type Setting struct {
 }
 
 // Explain lists what holds for e.Method, in the order of the schema: what is written,
-// and the defaults of what is written in part.
+// and the defaults of what is written in part; then what holds for all methods.
 func (c *Config) Explain(e Effective) []Setting {
-	x := &explainer{config: c, entry: e.Entry}
+	x := &explainer{config: c, entry: cmp.Or(e.Entry, "none")}
 	x.add("timeout", "timeout", e.Timeout.String(), "default")
-	if e.Entry != "" {
-		x.walk(reflect.ValueOf(&e.Config).Elem(), "")
+	if e.Entry == "" {
+		for _, f := range fieldsOf(reflect.TypeFor[MethodConfig]()) {
+			setDefault(reflect.ValueOf(&e.Config).Elem().FieldByIndex(f.index), f)
+		}
 	}
+	x.walk(reflect.ValueOf(&e.Config).Elem(), "")
 	for i, s := range x.list { // what the .proto says is not in the file
 		if s.Key == "x-stile.idempotency" && s.Source == "default" {
 			x.list[i].Value, x.list[i].Source = e.Idempotency.String(), "proto"
@@ -30,6 +34,12 @@ func (c *Config) Explain(e Effective) []Setting {
 			}
 		}
 	}
+	x.entry = ""
+	if c.RetryThrottling != nil {
+		x.walk(reflect.ValueOf(c.RetryThrottling).Elem(), "retryThrottling")
+	}
+	budget := c.Stile.RetryBudget
+	x.walk(reflect.ValueOf(&budget).Elem(), "x-stile.retryBudget")
 	return x.list
 }
 
@@ -42,7 +52,7 @@ type explainer struct {
 // add lists a value. fallback is its source if it is not written.
 func (x *explainer) add(key, written, value, fallback string) {
 	s := Setting{Key: key, Value: value, Source: fallback}
-	if at, ok := x.config.places[x.entry+"."+written]; ok && x.entry != "" {
+	if at, ok := x.config.places[join(x.entry, written)]; ok {
 		s.Source, s.Place = "file", at
 	} else if key == "timeout" {
 		if at, ok := x.config.places["x-stile.defaultTimeout"]; ok {
@@ -65,7 +75,7 @@ func (x *explainer) walk(v reflect.Value, path string) {
 			field = field.Elem()
 		}
 		_, isScalar := field.Addr().Interface().(scalar)
-		_, written := x.config.places[x.entry+"."+at]
+		_, written := x.config.places[join(x.entry, at)]
 		switch {
 		case field.Kind() == reflect.Struct && !isScalar:
 			x.walk(field, at)

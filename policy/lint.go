@@ -90,11 +90,20 @@ func (l *linter) names(m *MethodConfig, path string) {
 		switch {
 		case key == "":
 		case n.Method == "" && !services[key]:
-			l.add(SeverityError, "unknown-name", at, "no service is named %s%s", n.Service, meant(key, slices.Sorted(maps.Keys(services))))
+			l.add(SeverityError, "unknown-name", at, "no service is named %s%s", n.Service, meant(n.Service, known(services)))
 		case n.Method != "" && l.methods[key] == nil:
-			l.add(SeverityError, "unknown-name", at, "no method is named %s%s", n, meant(key, slices.Sorted(maps.Keys(l.methods))))
+			l.add(SeverityError, "unknown-name", at, "no method is named %s%s", n, meant(n.String(), known(l.methods)))
 		}
 	}
+}
+
+// known returns the names that are keys of m, as people write them.
+func known[V any](m map[string]V) []string {
+	names := slices.Sorted(maps.Keys(m))
+	for i, n := range names {
+		names[i] = strings.Trim(n, "/")
+	}
+	return names
 }
 
 // time checks deadlines.
@@ -130,12 +139,12 @@ func (l *linter) repeats(m *MethodConfig, i int, path string) {
 		at = path + ".hedgingPolicy"
 	}
 	if m.RetryPolicy != nil {
-		l.needs(m, i, Idempotent, "retry-not-idempotent", path+".retryPolicy", "is retried")
+		l.needs(m, i, Idempotent, "retry-not-idempotent", path+".retryPolicy", "retried")
 	}
 	if hedge == nil {
 		return
 	}
-	l.needs(m, i, Idempotent, "hedge-not-idempotent", at, "is hedged")
+	l.needs(m, i, Idempotent, "hedge-not-idempotent", at, "hedged")
 	_, budget := l.config.places["x-stile.retryBudget"]
 	if l.config.RetryThrottling == nil && !budget {
 		l.add(SeverityError, "hedge-without-budget", at, "has no budget in this file: say retryThrottling, or x-stile.retryBudget")
@@ -151,7 +160,7 @@ func (l *linter) answers(m *MethodConfig, i int, path string) {
 	for _, use := range []struct {
 		used       bool
 		name, does string
-	}{{x.Cache != nil, "cache", "is cached"}, {x.Coalesce, "coalesce", "shares its answer"}} {
+	}{{x.Cache != nil, "cache", "cached"}, {x.Coalesce, "coalesce", "coalesced"}} {
 		if !use.used {
 			continue
 		}
@@ -175,24 +184,19 @@ func (l *linter) answers(m *MethodConfig, i int, path string) {
 	}
 }
 
-// those lists the methods of entry i that is says yes to, in order. Where nothing is known of a name's
-// methods, it stands for itself.
+// those lists the methods of entry i that is says yes to, in order. Where no methods are known, each
+// name stands for its own.
 func (l *linter) those(m *MethodConfig, i int, is func(Effective) bool) []string {
 	var list []string
 	for _, n := range m.Name {
-		matched := false
+		if l.methods == nil && is(l.config.Effective(n.key(), nil)) {
+			list = append(list, n.String())
+		}
 		for name, known := range l.methods {
 			e := l.config.Effective(name, known)
-			if e.Entry != entryPath(i) || e.Matched != n {
-				continue
-			}
-			matched = true
-			if is(e) {
+			if e.Entry == entryPath(i) && e.Matched == n && is(e) {
 				list = append(list, strings.TrimPrefix(name, "/"))
 			}
-		}
-		if !matched && is(l.config.Effective(n.key(), nil)) {
-			list = append(list, n.String())
 		}
 	}
 	slices.Sort(list)
@@ -211,7 +215,7 @@ func (l *linter) needs(m *MethodConfig, i int, level Idempotency, rule, path, do
 	if l.methods == nil {
 		advice = "say x-stile.idempotency, or show lint the .proto files"
 	}
-	l.add(SeverityError, rule, path, "%s %s, and %s not marked %s: %s", shortened(wrong), does, isAre(wrong), level, advice)
+	l.add(SeverityError, rule, path, "%[1]s %[2]s %[3]s, and %[2]s not marked %[4]s: %[5]s", shortened(wrong), isAre(wrong), does, level, advice)
 }
 
 func isAre(list []string) string {

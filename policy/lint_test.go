@@ -83,7 +83,9 @@ func TestLint(t *testing.T) {
 		{"retry what may not run twice", entry(add, "timeout: 1s, "+retry), methods, "retry-not-idempotent: shop.Pricing/Add is retried, and is not marked IDEMPOTENT"},
 		{"retry what is idempotent", entry(set, "timeout: 1s, "+retry), methods, ""},
 		{"retry by service", entry("", "timeout: 1s, "+retry), methods, "retry-not-idempotent: shop.Pricing/Add is retried"},
-		{"retry by service, but for one", entry("", "timeout: 1s, "+retry) + "\n", methods, "retry-not-idempotent"},
+		{"retry of all", "methodConfig: [{name: [{}], timeout: 1s, " + retry + "}]", methods, "retry-not-idempotent: shop.Pricing/Add is retried"},
+		{"retry with more hedges", "x-stile: {retryBudget: {}}\n" + entry(quote, "timeout: 1s, x-stile: {perTryTimeout: 0.3s, hedge: {hedgingDelay: 0.1s, maxAttempts: 5}}, "+retry), methods, "but 5 attempts of 0.3s with their backoffs take up to 1.9s"},
+		{"hedges that begin for ever after", "x-stile: {retryBudget: {}}\n" + entry(quote, "timeout: 1s, x-stile: {perTryTimeout: 0.3s, hedge: {hedgingDelay: 9223372036s}}"), methods, "attempts-do-not-fit"},
 		{"retry of the unknown", entry(quote, "timeout: 1s, "+retry), nil, "show lint the .proto files"},
 		{"retry as the file says", entry(add, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT}, "+retry), nil, ""},
 		{"the file is nearer than the proto", entry(quote, "timeout: 1s, x-stile: {idempotency: IDEMPOTENCY_UNKNOWN}, "+retry), methods, "retry-not-idempotent"},
@@ -110,7 +112,7 @@ func TestLint(t *testing.T) {
 		{"stale without fallback", entry(quote, "timeout: 1s, x-stile: {cache: {ttl: 1s, staleIfError: 5s}}"), methods, "stale-unused"},
 		{"stale with fallback", entry(quote, "timeout: 1s, x-stile: {cache: {ttl: 1s, staleIfError: 5s}, fallback: {cache: true}}"), methods, ""},
 
-		{"no such method", entry(", method: Qoute", "timeout: 1s"), methods, "unknown-name: no method is named shop.Pricing/Qoute (did you mean /shop.Pricing/Quote?)"},
+		{"no such method", entry(", method: Qoute", "timeout: 1s"), methods, "unknown-name: no method is named shop.Pricing/Qoute (did you mean shop.Pricing/Quote?)"},
 		{"no such service", "methodConfig: [{name: [{service: shop.Prices}], timeout: 1s}]", methods, "unknown-name: no service is named shop.Prices"},
 		{"no entry for nothing", "methodConfig: [{timeout: 1s}]", methods, "passed-over: has no name"},
 	} {
@@ -141,5 +143,16 @@ methodConfig:
 `), pricing(t))
 	if len(found) > 0 {
 		t.Errorf("found %v", found)
+	}
+	found = Lint(parse(t, `
+methodConfig:
+- name: [{}]
+  timeout: 1s
+  retryPolicy: {maxAttempts: 2, initialBackoff: 0.1s, maxBackoff: 0.1s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}
+- name: [{service: shop.Pricing}]
+  timeout: 1s
+`), pricing(t))
+	if len(found) > 0 {
+		t.Errorf("found %v where every method known has an entry of its own", found)
 	}
 }

@@ -1,11 +1,15 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -67,7 +71,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		d.faultf(whole, "", "the file has more than %d bytes", maxFileSize)
 		return nil
 	}
-	in := yaml.NewDecoder(strings.NewReader(string(data)))
+	in := yaml.NewDecoder(strings.NewReader(asYAML(data)))
 	var doc yaml.Node
 	if err := in.Decode(&doc); errors.Is(err, io.EOF) {
 		d.faultf(whole, "", "the file is empty: write {} for a policy without rules")
@@ -89,6 +93,51 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// asYAML returns data; if it is JSON, without the escapes that YAML lacks: \/ and \u for
+// the halves of a character.
+func asYAML(data []byte) string {
+	text := string(data)
+	if !strings.Contains(text, `\`) || !json.Valid(data) {
+		return text
+	}
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(text, '\\') // in JSON, an escape
+		if i < 0 {
+			b.WriteString(text)
+			return b.String()
+		}
+		b.WriteString(text[:i])
+		text = text[i:]
+		n := 2
+		if first := escaped(text); text[1] == '/' {
+			b.WriteByte('/')
+		} else if utf16.IsSurrogate(first) {
+			r := utf16.DecodeRune(first, escaped(text[6:]))
+			n = 12
+			if r == utf8.RuneError {
+				n = 6 // a half without the other
+			}
+			b.WriteRune(r)
+		} else {
+			b.WriteString(text[:n])
+		}
+		text = text[n:]
+	}
+}
+
+// escaped returns the character of a \u escape that s begins with, or -1.
+func escaped(s string) rune {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 // syntax reports what the YAML reader says.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.golden anew")
@@ -144,6 +145,8 @@ func TestLarge(t *testing.T) {
 		"entries": "methodConfig:\n" + many("- {name: [{service: a.S%d}], timeout: 1s}\n"),
 		"faults":  "methodConfig:\n" + many("- {name: [{service: a.S%d}], timeout: 1}\n"),
 		"keys":    "x-stile:\n" + many("  k%d: 1\n"),
+		"aliases": "methodConfig:\n- &m {name: [{service: a.S}], " + many("k%d: 1, ")[:maxFileSize/2] + "k: 1}\n" + strings.Repeat("- *m\n", maxFileSize/12),
+		"fields":  "methodConfig: [{name: [{}], x-stile: {cache: {ttl: 1s, keyFields: [" + many("f%d, ") + "f]}}}]",
 		"a key":   "x-stile: {" + strings.Repeat("k", maxFileSize-100) + ": 1}",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +182,47 @@ func TestWarnings(t *testing.T) {
 	}
 	if w := load(t, "shop.yaml").Warnings; w != nil {
 		t.Errorf("warnings without a reason: %v", w)
+	}
+}
+
+// null is as if the key were not there: defaults hold.
+func TestNull(t *testing.T) {
+	for _, text := range []string{
+		"x-stile:", "x-stile: null", "x-stile: {defaultTimeout: null, retryBudget: ~}", "a: &n null\nx-stile: *n", "a: &n null\nx-stile: {defaultTimeout: *n, retryBudget: *n}",
+		"a: &n null\nmethodConfig: [{name: [{}], maxRequestMessageBytes: *n, timeout: *n}]",
+	} {
+		c := parse(t, text)
+		if want := Default().Stile; c.Stile != want {
+			t.Errorf("%q: %+v, want %+v", text, c.Stile, want)
+		}
+	}
+	b := parse(t, "methodConfig: [{name: [{}], x-stile: {breaker: {slidingWindowSize: null}}}]").MethodConfig[0].Stile.Breaker
+	if b.SlidingWindowSize != 100 {
+		t.Errorf("slidingWindowSize is %d", b.SlidingWindowSize)
+	}
+}
+
+// JSON's escapes for characters beyond 16 bits are read, which YAML does not know.
+func TestSurrogates(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"x-stile": {"owner": "a \ud83d\ude00 b"}}`:   "a 😀 b",
+		`{"x-stile": {"owner": "\\ud83d\ude00"}}`:      `\ud83d` + "\ufffd",
+		`{"x-stile": {"owner": "\ud83d"}}`:             "\ufffd",
+		`{"x-stile": {"owner": "\ud83d\u0041"}}`:       "\ufffdA",
+		`{"x-stile": {"owner": "\"\ud83d\ude00\\\""}}`: `"😀\"`,
+		`{"x-stile": {"owner": "\u00e9\/\t"}}`:         "é/\t",
+	} {
+		if got := parse(t, text).Stile.Owner; got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Nothing in a file can command the terminal that shows its faults.
+func TestPrintable(t *testing.T) {
+	_, err := Parse("a\nb", []byte(`"x-stile": {"\e[2J": 1, "owner": !!int "\e[3J"}`))
+	if err == nil || strings.ContainsAny(strings.ReplaceAll(err.Error(), "\n", ""), "\x1b\a") || len(strings.Split(err.Error(), "\n")) != len(err.(Problems)) {
+		t.Errorf("%q", err)
 	}
 }
 
@@ -233,8 +277,8 @@ func FuzzParse(f *testing.F) {
 		}
 		if err != nil {
 			for _, p := range err.(Problems) {
-				if p.Text == "" || strings.ContainsAny(p.Text, "\x00\n") {
-					t.Errorf("an error that nobody can read: %q", p.Text)
+				if p.Text == "" || strings.ContainsFunc(p.Error(), unicode.IsControl) {
+					t.Errorf("an error that nobody can read: %q", p.Error())
 				}
 			}
 			return

@@ -72,8 +72,8 @@ func (l limits) describe(p map[string]any) {
 }
 
 const (
-	durationPattern = `^[0-9]+(\.[0-9]{1,9})?s$`
-	delayPattern    = `^([0-9]+(\.[0-9]{1,9})?s|p[0-9]{1,2}(\.[0-9]+)?)$`
+	durationPattern = `^([0-9]+(\.[0-9]{0,9})?|\.[0-9]{1,9})s$`
+	delayPattern    = `^(([0-9]+(\.[0-9]{0,9})?|\.[0-9]{1,9})s|p[0-9]{1,2}(\.[0-9]+)?)$`
 	sizePattern     = `^[0-9]+ ?([KMGT]iB|[kMGT]?B)?$`
 )
 
@@ -86,7 +86,11 @@ func (s *schemer) value(t reflect.Type, ours bool) map[string]any {
 	case *Size:
 		return map[string]any{"type": []string{"string", "integer"}, "pattern": sizePattern, "minimum": 1}
 	case *Code:
-		return map[string]any{"enum": codeNames}
+		codes := []any{}
+		for i, name := range codeNames {
+			codes = append(codes, name, i)
+		}
+		return map[string]any{"enum": codes}
 	case *Idempotency:
 		return map[string]any{"enum": idempotencyNames}
 	case *Criticality:

@@ -35,7 +35,7 @@ func (d Duration) String() string {
 
 func (d *Duration) parse(s string) error {
 	wrong := func() error {
-		if t, err := time.ParseDuration(s); err == nil {
+		if t, err := time.ParseDuration(s); err == nil && t != 0 {
 			return fmt.Errorf("%q is not how gRPC writes durations: write %q", s, Duration(t))
 		}
 		return fmt.Errorf("%q is not a duration: write seconds, such as \"0.25s\"", s)
@@ -55,7 +55,7 @@ func (d *Duration) parse(s string) error {
 	}
 	nanos, _ := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
 	n := int64(math.MaxInt64)
-	if sec < math.MaxInt64/int64(Second) {
+	if most := int64(math.MaxInt64); sec <= (most-nanos)/int64(Second) {
 		n = sec*int64(Second) + nanos
 	}
 	if negative {
@@ -101,6 +101,14 @@ func (s *Size) parse(text string) error {
 	return fmt.Errorf("%q is not a size: write bytes, or a unit such as 16MiB", text)
 }
 
+func (s *Size) number(n int64) error {
+	if n < 0 {
+		return fmt.Errorf("%d is not a size: write bytes, or a unit such as 16MiB", n)
+	}
+	*s = Size(n)
+	return nil
+}
+
 // Delay is a fixed time or a percentile of what is observed.
 type Delay struct {
 	Fixed      Duration // if Percentile is 0
@@ -143,18 +151,17 @@ var codeNames = []string{
 
 // String returns gRPC's name of c.
 func (c Code) String() string {
-	if int(c) < len(codeNames) {
-		return codeNames[c]
-	}
-	return strconv.Itoa(int(c))
+	return named(c, codeNames)
 }
 
-func (c *Code) parse(s string) error {
-	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(codeNames) {
-		*c = Code(n)
-		return nil
+func (c *Code) parse(s string) error { return chosen(c, s, codeNames, "a status code") }
+
+func (c *Code) number(n int64) error {
+	if n < 0 || n >= int64(len(codeNames)) {
+		return fmt.Errorf("%d is not a status code: 0 to %d, or a name, such as UNAVAILABLE", n, len(codeNames)-1)
 	}
-	return chosen(c, s, codeNames, "a status code")
+	*c = Code(n)
+	return nil
 }
 
 // Idempotency tells whether a method may run twice, in the words of
@@ -171,7 +178,7 @@ const (
 var idempotencyNames = []string{"IDEMPOTENCY_UNKNOWN", "NO_SIDE_EFFECTS", "IDEMPOTENT"}
 
 // String returns the name in a file.
-func (i Idempotency) String() string { return idempotencyNames[i] }
+func (i Idempotency) String() string { return named(i, idempotencyNames) }
 
 func (i *Idempotency) parse(s string) error { return chosen(i, s, idempotencyNames, "an idempotency") }
 
@@ -188,7 +195,7 @@ const (
 var criticalityNames = []string{"default", "critical", "sheddable"}
 
 // String returns the name in a file.
-func (c Criticality) String() string { return criticalityNames[c] }
+func (c Criticality) String() string { return named(c, criticalityNames) }
 
 func (c *Criticality) parse(s string) error { return chosen(c, s, criticalityNames, "a criticality") }
 
@@ -204,7 +211,7 @@ const (
 var windowNames = []string{"COUNT_BASED", "TIME_BASED"}
 
 // String returns the name in a file.
-func (w WindowType) String() string { return windowNames[w] }
+func (w WindowType) String() string { return named(w, windowNames) }
 
 func (w *WindowType) parse(s string) error { return chosen(w, s, windowNames, "a window type") }
 
@@ -221,9 +228,17 @@ const (
 var transportNames = []string{"shm", "unix", "tcp"}
 
 // String returns the name in a file.
-func (t TransportName) String() string { return transportNames[t] }
+func (t TransportName) String() string { return named(t, transportNames) }
 
 func (t *TransportName) parse(s string) error { return chosen(t, s, transportNames, "a transport") }
+
+// named returns the name of v, or its number.
+func named[T ~int | ~uint32](v T, names []string) string {
+	if i := int(v); i >= 0 && i < len(names) {
+		return names[i]
+	}
+	return strconv.Itoa(int(v))
+}
 
 // chosen sets to to the index of s in names.
 func chosen[T ~int | ~uint32](to *T, s string, names []string, what string) error {
