@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -41,8 +44,8 @@ what gRPC lacks.`,
 }
 
 func (f *policyFlags) addProtos(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.sources, "proto", nil, "`path` of a .proto file, a folder of them, or a descriptor set; may be repeated")
-	cmd.Flags().StringSliceVar(&f.importPaths, "import-path", nil, "`folder` in which .proto files look for imports; may be repeated")
+	cmd.Flags().StringArrayVar(&f.sources, "proto", nil, "`path` of a .proto file, a folder of them, or a descriptor set; may be repeated")
+	cmd.Flags().StringArrayVar(&f.importPaths, "import-path", nil, "`folder` in which .proto files look for imports; may be repeated")
 }
 
 func (f *policyFlags) addJSON(cmd *cobra.Command) {
@@ -57,11 +60,17 @@ func (f *policyFlags) methods(ctx context.Context) (policy.Methods, error) {
 		}
 		return nil, nil
 	}
-	files, err := protos.Load(ctx, f.sources, f.importPaths)
+	if slices.Contains(f.sources, "") {
+		return nil, usageError{errors.New("--proto is empty")}
+	}
+	all, err := protos.Load(ctx, f.sources, f.importPaths)
 	if err != nil {
 		return nil, err
 	}
-	m := policy.MethodsOf(files)
+	m := policy.Methods{}
+	for _, files := range all {
+		maps.Copy(m, policy.MethodsOf(files))
+	}
 	if len(m) == 0 {
 		return nil, fmt.Errorf("no service in %s", strings.Join(f.sources, ", "))
 	}
@@ -87,7 +96,7 @@ func newPolicyLint() *cobra.Command {
 retries of methods that may not run twice, attempts that do not fit the deadline,
 names of methods that do not exist, what grpc-go passes over without a word.
 
-With --proto it knows the methods; without, a method may run twice only if the
+FILE may be - for the standard input. With --proto it knows the methods; without, a method may run twice only if the
 policy says so.
 
 Exit codes: 0 nothing but warnings, 1 an error was found, 2 a mistake in the command
@@ -115,8 +124,9 @@ line, 3 a failure.`,
 
 func lint(out io.Writer, files []string, methods policy.Methods, asJSON bool) error {
 	found := []policy.Finding{}
+	var unread []error
 	for _, file := range files {
-		c, err := policy.Load(file)
+		c, err := loadPolicy(file)
 		var faults policy.Problems
 		switch {
 		case errors.As(err, &faults):
@@ -125,7 +135,7 @@ func lint(out io.Writer, files []string, methods policy.Methods, asJSON bool) er
 				found = append(found, policy.Finding{Problem: p, Severity: policy.SeverityError})
 			}
 		case err != nil:
-			return err
+			unread = append(unread, err)
 		default:
 			found = append(found, policy.Lint(c, methods)...)
 		}
@@ -134,18 +144,44 @@ func lint(out io.Writer, files []string, methods policy.Methods, asJSON bool) er
 		if err := printJSON(out, found); err != nil {
 			return err
 		}
-	} else {
-		for _, p := range found {
-			fmt.Fprintf(out, "%s (%s, %s)\n", p.Error(), p.Severity, p.Rule)
-		}
-		if len(found) == 0 {
-			fmt.Fprintf(out, "%s: nothing found\n", strings.Join(files, ", "))
-		}
+	} else if err := printFindings(out, found, len(files)-len(unread)); err != nil {
+		return err
+	}
+	if len(unread) > 0 {
+		return errors.Join(unread...)
 	}
 	if slices.ContainsFunc(found, func(p policy.Finding) bool { return p.Severity == policy.SeverityError }) {
 		return errFinding
 	}
 	return nil
+}
+
+func printFindings(out io.Writer, found []policy.Finding, files int) error {
+	var b strings.Builder
+	for _, p := range found {
+		fmt.Fprintf(&b, "%s (%s, %s)\n", p.Error(), p.Severity, p.Rule)
+	}
+	switch {
+	case len(found) > 0 || files == 0:
+	case files == 1:
+		b.WriteString("nothing found\n")
+	default:
+		fmt.Fprintf(&b, "nothing found in %d files\n", files)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// loadPolicy reads a policy file; "-" is the standard input.
+func loadPolicy(file string) (*policy.Config, error) {
+	if file != "-" {
+		return policy.Load(file)
+	}
+	data, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Parse("-", data)
 }
 
 // explanation is what explain --json prints.
@@ -176,7 +212,7 @@ alone: method, then service, then {}.`,
 			if err != nil {
 				return err
 			}
-			c, err := policy.Load(f.file)
+			c, err := loadPolicy(f.file)
 			if err != nil {
 				return err
 			}
@@ -191,7 +227,7 @@ alone: method, then service, then {}.`,
 
 func explain(out io.Writer, c *policy.Config, method string, methods policy.Methods, f policyFlags) error {
 	name := "/" + strings.TrimPrefix(method, "/")
-	if strings.Count(name, "/") != 2 {
+	if service, m, ok := strings.Cut(name[1:], "/"); !ok || service == "" || m == "" || strings.Contains(m, "/") {
 		return usageError{fmt.Errorf("%q is not a method: write package.Service/Method", method)}
 	}
 	if methods != nil && methods[name] == nil {
@@ -205,18 +241,22 @@ func explain(out io.Writer, c *policy.Config, method string, methods policy.Meth
 	if f.json {
 		return printJSON(out, x)
 	}
+	file, head := policy.Printable(f.file), ""
 	if e.Entry == "" {
-		fmt.Fprintf(out, "%s: no entry of %s names it\n", name[1:], f.file)
+		head = fmt.Sprintf("%s: no entry of %s names it\n", policy.Printable(name[1:]), file)
 	} else {
-		fmt.Fprintf(out, "%s: %s:%d, which names %s\n", name[1:], f.file, x.Line, x.Matched)
+		head = fmt.Sprintf("%s: %s:%d, which names %s\n", policy.Printable(name[1:]), file, x.Line, x.Matched)
+	}
+	if _, err := io.WriteString(out, head); err != nil {
+		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range x.Settings {
 		from := s.Source
 		if s.Line > 0 {
-			from = fmt.Sprintf("%s:%d", f.file, s.Line)
+			from = fmt.Sprintf("%s:%d", file, s.Line)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, s.Value, from)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, policy.Printable(s.Value), from)
 	}
 	return w.Flush()
 }
@@ -238,11 +278,11 @@ Exit codes: 0 the same, 1 something differs, 2 a mistake in the command line, 3 
 			if err != nil {
 				return err
 			}
-			before, err := policy.Load(args[0])
+			before, err := loadPolicy(args[0])
 			if err != nil {
 				return err
 			}
-			after, err := policy.Load(args[1])
+			after, err := loadPolicy(args[1])
 			if err != nil {
 				return err
 			}
@@ -262,25 +302,28 @@ func diff(out io.Writer, changes []policy.Change, asJSON bool) error {
 		if err := printJSON(out, changes); err != nil {
 			return err
 		}
-	} else {
-		for i, c := range changes {
-			if i == 0 || changes[i-1].Name != c.Name {
-				name := c.Name
-				if name == "" {
-					name = "all calls"
-				}
-				fmt.Fprintln(out, name)
-			}
-			fmt.Fprintf(out, "  %s\n", c)
-		}
-		if len(changes) == 0 {
-			fmt.Fprintln(out, "no difference in what happens")
-		}
+	} else if err := printChanges(out, changes); err != nil {
+		return err
 	}
 	if len(changes) > 0 {
 		return errFinding
 	}
 	return nil
+}
+
+func printChanges(out io.Writer, changes []policy.Change) error {
+	var b strings.Builder
+	for i, c := range changes {
+		if i == 0 || changes[i-1].Name != c.Name {
+			b.WriteString(cmp.Or(c.Name, "all calls") + "\n")
+		}
+		fmt.Fprintf(&b, "  %s\n", policy.Printable(c.String()))
+	}
+	if len(changes) == 0 {
+		b.WriteString("no difference in what happens\n")
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
 }
 
 func newPolicyExport() *cobra.Command {
@@ -293,7 +336,7 @@ grpc-go passes over x-stile; --vanilla leaves it out, for parsers that do not.`,
 		Example: `  stile policy export --vanilla policy.yaml > service-config.json`,
 		Args:    exactly(1, "a FILE, such as policy.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := policy.Load(args[0])
+			c, err := loadPolicy(args[0])
 			if err != nil {
 				return err
 			}

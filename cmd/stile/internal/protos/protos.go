@@ -4,6 +4,7 @@ package protos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,41 +15,41 @@ import (
 	"github.com/bufbuild/protocompile"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // Load reads sources, each a descriptor set (any file whose name does not end in .proto), a
-// .proto file, or a folder of them. Imports are looked for in importPaths, and without any in
-// the folders that sources name.
-func Load(ctx context.Context, sources, importPaths []string) (*protoregistry.Files, error) {
-	found := new(protoregistry.Files)
-	var files []string
+// .proto file, or a folder of them, and returns what each has: files of the same name under two of
+// them are two files. Imports are looked for in importPaths, and in the folder that is the
+// source or holds it.
+func Load(ctx context.Context, sources, importPaths []string) ([]*protoregistry.Files, error) {
+	var all []*protoregistry.Files
 	for _, s := range sources {
-		info, err := os.Stat(s)
-		switch {
-		case err != nil:
+		found, err := load(ctx, s, importPaths)
+		if err != nil {
 			return nil, err
-		case info.IsDir():
-			more, err := protosIn(s)
-			if err != nil {
-				return nil, err
-			}
-			files = append(files, more...)
-			if len(importPaths) == 0 || !slices.Contains(importPaths, s) {
-				importPaths = append(importPaths, s)
-			}
-		case strings.HasSuffix(s, ".proto"):
-			files = append(files, s)
-			importPaths = append(importPaths, filepath.Dir(s))
-		default:
-			if err := addSet(found, s); err != nil {
-				return nil, err
-			}
 		}
+		all = append(all, found)
 	}
-	return found, compile(ctx, found, files, importPaths)
+	return all, nil
+}
+
+func load(ctx context.Context, source string, importPaths []string) (*protoregistry.Files, error) {
+	info, err := os.Stat(source)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		files, err := protosIn(source)
+		if err != nil {
+			return nil, err
+		}
+		return compile(ctx, files, append(slices.Clone(importPaths), source))
+	case strings.HasSuffix(source, ".proto"):
+		return compile(ctx, []string{source}, append(slices.Clone(importPaths), filepath.Dir(source)))
+	}
+	return readSet(source)
 }
 
 func protosIn(dir string) ([]string, error) {
@@ -65,63 +66,50 @@ func protosIn(dir string) ([]string, error) {
 	return files, err
 }
 
-// addSet adds a serialized FileDescriptorSet, as protoc --include_imports -o and buf build -o
+// readSet reads a serialized FileDescriptorSet, as protoc --include_imports -o and buf build -o
 // write it.
-func addSet(found *protoregistry.Files, path string) error {
+func readSet(path string) (*protoregistry.Files, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var set descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(data, &set); err != nil || len(set.File) == 0 {
-		return fmt.Errorf("%s is no descriptor set, as protoc --include_imports -o or buf build -o write it", path)
+		return nil, fmt.Errorf("%s is no descriptor set, as protoc --include_imports -o or buf build -o write it", path)
 	}
 	files, err := protodesc.NewFiles(&set)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	files.RangeFiles(func(f protoreflect.FileDescriptor) bool {
-		err = add(found, f)
-		return err == nil
-	})
-	return err
+	return files, nil
 }
 
-// add registers f unless it is there.
-func add(found *protoregistry.Files, f protoreflect.FileDescriptor) error {
-	if _, err := found.FindFileByPath(f.Path()); err == nil {
-		return nil
-	}
-	return found.RegisterFile(f)
-}
-
-func compile(ctx context.Context, found *protoregistry.Files, files, importPaths []string) error {
-	if len(files) == 0 {
-		return nil
-	}
+func compile(ctx context.Context, files, importPaths []string) (*protoregistry.Files, error) {
 	var names []string
 	for _, f := range files {
 		name, err := underOneOf(f, importPaths)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+		names = append(names, name)
 	}
 	c := protocompile.Compiler{
 		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: importPaths}),
 	}
 	compiled, err := c.Compile(ctx, names...)
-	if err != nil {
-		return err
+	if errors.Is(err, protoregistry.NotFound) || errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (looked in %s: say --import-path)", err, strings.Join(importPaths, ", "))
 	}
+	if err != nil {
+		return nil, err
+	}
+	found := new(protoregistry.Files)
 	for _, f := range compiled {
-		if err := add(found, f); err != nil {
-			return err
+		if err := found.RegisterFile(f); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return found, nil
 }
 
 // underOneOf returns the name that f has for imports: its path within the first of dirs that holds it.
