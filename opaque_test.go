@@ -37,11 +37,6 @@ func (c codecProbe) String() string               { return c.name }
 func (codecProbe) Do(w io.Writer, p []byte) error { _, err := w.Write(p); return err }
 func (codecProbe) Type() string                   { return "probe" }
 
-type decompressProbe struct{}
-
-func (decompressProbe) Do(r io.Reader) ([]byte, error) { return io.ReadAll(r) }
-func (decompressProbe) Type() string                   { return "probe" }
-
 // checkingCreds say that they are insecure, and check the peer nevertheless.
 type checkingCreds struct {
 	credentials.TransportCredentials

@@ -23,22 +23,22 @@ func FuzzHello(f *testing.F) {
 		for _, kind := range []struct {
 			magic string
 			limit uint32
-			again func(body []byte) (error, []byte)
+			again func(body []byte) ([]byte, error)
 		}{
-			{magicHello, maxHelloBody, func(body []byte) (error, []byte) {
+			{magicHello, maxHelloBody, func(body []byte) ([]byte, error) {
 				h, err := decodeHello(body)
-				return err, h.encode()
+				return h.encode(), err
 			}},
-			{magicAnswer, maxAnswerBody, func(body []byte) (error, []byte) {
+			{magicAnswer, maxAnswerBody, func(body []byte) ([]byte, error) {
 				a, err := decodeAnswer(body)
 				if !utf8.ValidString(a.reason) {
 					t.Fatalf("reason %q", a.reason)
 				}
-				return err, a.encode()
+				return a.encode(), err
 			}},
-			{magicAck, maxAckBody, func(body []byte) (error, []byte) {
+			{magicAck, maxAckBody, func(body []byte) ([]byte, error) {
 				k, err := decodeAck(body)
-				return err, k.encode()
+				return k.encode(), err
 			}},
 		} {
 			r := bytes.NewReader(b)
@@ -50,12 +50,12 @@ func FuzzHello(f *testing.F) {
 			if read := len(b) - r.Len(); read != headSize+len(body) {
 				t.Fatalf("read %d bytes for a body of %d", read, len(body))
 			}
-			err, once := kind.again(body)
+			once, err := kind.again(body)
 			check(err)
 			if err != nil {
 				continue
 			}
-			err, twice := kind.again(once[headSize:])
+			twice, err := kind.again(once[headSize:])
 			if err != nil || !bytes.Equal(once, twice) {
 				t.Fatalf("said again: %v\n%q\n%q", err, once, twice)
 			}
