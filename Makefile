@@ -53,12 +53,12 @@ test-race: compiler ## test this module with -race
 
 test-settings: ## test with one and with many threads, with the collector always and never at work
 	$(say) "other settings of the Go runtime"
-	GOMAXPROCS=1 GOGC=10 go test -count=1 -timeout 10m . ./transport/shm
-	GOMAXPROCS=8 GOGC=off go test -count=1 -timeout 10m . ./transport/shm
+	GOMAXPROCS=1 GOGC=10 STILE_ROUNDS=20 go test -count=1 -timeout 10m . ./transport/shm
+	GOMAXPROCS=8 GOGC=off STILE_ROUNDS=20 go test -count=1 -timeout 10m . ./transport/shm
 
 test-deaths: compiler ## kill a process before and after each of its stores to shared memory
 	$(say) "deaths at each store"
-	CGO_ENABLED=1 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
+	CGO_ENABLED=1 STILE_ROUNDS=200 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
