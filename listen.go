@@ -31,7 +31,7 @@ func byteKeys(keys []local.Key) []local.Key {
 // have CloseWrite, deadlines and half-close too, and their data arrives in order and
 // without loss while the peer lives.
 //
-// It serves protocols other than gRPC: net/http, ttrpc, go-plugin, Redis. Services of
+// It serves protocols other than gRPC: net/http, ttrpc, Redis. Services of
 // grpc-go are faster through [NewServer].
 //
 // Where no door can be had, which is logged once, the listener works without.
