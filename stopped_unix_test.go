@@ -26,17 +26,7 @@ import (
 func TestServerStopped(t *testing.T) {
 	for _, transport := range []string{"shm", "unix"} {
 		t.Run(transport, func(t *testing.T) {
-			t.Setenv("STILE_DIR", t.TempDir())
-			t.Setenv("STILE_TRANSPORT", transport)
-			dir := t.TempDir()
-			srv := startChild(t, "server", filepath.Join(dir, "stopped"))
-			defer srv.kill()
-			_, addr, stop := runServer(t, "unix", filepath.Join(dir, "other"), &echo{})
-			defer stop((*Server).Stop)
-			frozen, other := dialTest(t, "unix://"+filepath.Join(dir, "stopped")), dialTest(t, "unix://"+addr)
-			if !isLocal(t, frozen) || !isLocal(t, other) {
-				t.Fatal("a call is not local")
-			}
+			srv, frozen, other := stoppable(t, transport)
 			freeze(t, srv.cmd.Process)
 			var stuck, free sync.WaitGroup
 			for i := range 100 {
@@ -87,6 +77,24 @@ func TestServerStopped(t *testing.T) {
 	}
 }
 
+// stoppable starts a server in a process of its own, and another one here, and dials both
+// by transport.
+func stoppable(t testing.TB, transport string) (srv *child, frozen, other pb.TestServiceClient) {
+	t.Helper()
+	t.Setenv("STILE_DIR", t.TempDir())
+	t.Setenv("STILE_TRANSPORT", transport)
+	dir := t.TempDir()
+	srv = startChild(t, "server", filepath.Join(dir, "stopped"))
+	t.Cleanup(srv.kill)
+	_, addr, stop := runServer(t, "unix", filepath.Join(dir, "other"), &echo{})
+	t.Cleanup(func() { stop((*Server).Stop) })
+	frozen, other = dialTest(t, "unix://"+filepath.Join(dir, "stopped")), dialTest(t, "unix://"+addr)
+	if !isLocal(t, frozen) || !isLocal(t, other) {
+		t.Fatal("a call is not local")
+	}
+	return srv, frozen, other
+}
+
 // freeze returns when every thread of p has stopped.
 func freeze(t testing.TB, p *os.Process) {
 	t.Helper()
@@ -113,17 +121,7 @@ func BenchmarkOthersWhileStopped(b *testing.B) {
 	const window = 200 * time.Millisecond
 	for _, transport := range []string{"shm", "unix"} {
 		b.Run(transport, func(b *testing.B) {
-			b.Setenv("STILE_DIR", b.TempDir())
-			b.Setenv("STILE_TRANSPORT", transport)
-			dir := b.TempDir()
-			srv := startChild(b, "server", filepath.Join(dir, "stopped"))
-			defer srv.kill()
-			_, addr, stop := runServer(b, "unix", filepath.Join(dir, "other"), &echo{})
-			defer stop((*Server).Stop)
-			frozen, other := dialTest(b, "unix://"+filepath.Join(dir, "stopped")), dialTest(b, "unix://"+addr)
-			if !isLocal(b, frozen) || !isLocal(b, other) {
-				b.Fatal("a call is not local")
-			}
+			srv, frozen, other := stoppable(b, transport)
 			rate := func() float64 {
 				var calls atomic.Int64
 				var running sync.WaitGroup

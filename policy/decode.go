@@ -181,7 +181,7 @@ func (d *decoder) word(n *yaml.Node, to scalar, path string) {
 	if !d.is(n, yaml.ScalarNode, path) {
 		return
 	}
-	text, tag := n.Value, n.ShortTag()
+	tag := n.ShortTag()
 	if to, ok := to.(numeric); ok && tag == "!!int" {
 		i, ok := d.whole(n, path)
 		if !ok {
@@ -196,7 +196,7 @@ func (d *decoder) word(n *yaml.Node, to scalar, path string) {
 		d.faultf(place(n), path, "is %s, want text%s", kindOf(n), example(to))
 		return
 	}
-	if err := to.parse(text); err != nil {
+	if err := to.parse(n.Value); err != nil {
 		d.faultf(place(n), path, "%v", err)
 	}
 }

@@ -45,15 +45,14 @@ func Diff(a, b *Config, methods Methods) []Change {
 			keys[key] = true
 		}
 	}
-	services := map[string]bool{}
 	for name := range methods {
 		keys[name] = true
-		services[name[:strings.LastIndexByte(name, '/')+1]] = true
 	}
+	services := methods.services()
 	for _, key := range slices.SortedFunc(maps.Keys(keys), func(x, y string) int {
 		return cmp.Or(cmp.Compare(min(len(x), 1), min(len(y), 1)), cmp.Compare(x, y))
 	}) {
-		if methods[key] == nil && services[key[:strings.LastIndexByte(key, '/')+1]] {
+		if methods[key] == nil && services[serviceOf(key)] {
 			continue // its methods are there
 		}
 		before, after := a.Effective(key, methods[key]), b.Effective(key, methods[key])
@@ -113,7 +112,10 @@ func (e *Effective) traits() []trait {
 			worst.note = "> timeout " + e.Timeout.String()
 		}
 	}
-	enforced := "enforced"
+	perTry, enforced := "none", "enforced"
+	if x.PerTryTimeout != 0 {
+		perTry = x.PerTryTimeout.String()
+	}
 	if x.Shadow {
 		enforced = "only told"
 	}
@@ -121,7 +123,7 @@ func (e *Effective) traits() []trait {
 		{"timeout", timeout, ""},
 		{"worst-case attempts", fmt.Sprint(e.Attempts()), ""},
 		worst,
-		{"one attempt", orNone(x.PerTryTimeout != 0, "%s", x.PerTryTimeout), ""},
+		{"one attempt", perTry, ""},
 		{"retried after", e.retried(), ""},
 		{"backoff", e.backoff(), ""},
 		{"hedged after", e.hedged(), ""},
@@ -187,13 +189,6 @@ func (x *MethodExtension) traits() []trait {
 		{"ways", ways, ""},
 		{"promises", slo, ""},
 	}
-}
-
-func orNone(is bool, format string, args ...any) string {
-	if !is {
-		return "none"
-	}
-	return fmt.Sprintf(format, args...)
 }
 
 func bytesOr(n *int64) string {

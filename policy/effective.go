@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"math"
-	"strings"
-)
+import "math"
 
 // Effective is what holds for one method.
 type Effective struct {
@@ -29,8 +26,7 @@ func (c *Config) Effective(method string, known *Method) Effective {
 	if known != nil {
 		e.Idempotency = known.Idempotency
 	}
-	service := method[:strings.LastIndexByte(method, '/')+1]
-	for _, key := range []string{method, service, ""} {
+	for _, key := range []string{method, serviceOf(method), ""} {
 		at, ok := c.byName[key]
 		if !ok {
 			continue

@@ -19,7 +19,7 @@ type Setting struct {
 // and the defaults of what is written in part; then what holds for all methods.
 func (c *Config) Explain(e Effective) []Setting {
 	x := &explainer{config: c, entry: cmp.Or(e.Entry, "none")}
-	x.add("timeout", "timeout", e.Timeout.String(), "default")
+	x.add("timeout", e.Timeout.String())
 	if e.Entry == "" {
 		for _, f := range fieldsOf(reflect.TypeFor[MethodConfig]()) {
 			setDefault(reflect.ValueOf(&e.Config).Elem().FieldByIndex(f.index), f)
@@ -27,11 +27,8 @@ func (c *Config) Explain(e Effective) []Setting {
 	}
 	x.walk(reflect.ValueOf(&e.Config).Elem(), "")
 	for i, s := range x.list { // what the .proto says is not in the file
-		if s.Key == "x-stile.idempotency" && s.Source == "default" {
+		if s.Key == "x-stile.idempotency" && s.Source == "default" && e.Known != nil {
 			x.list[i].Value, x.list[i].Source = e.Idempotency.String(), "proto"
-			if e.Known == nil {
-				x.list[i].Source = "default"
-			}
 		}
 	}
 	x.entry = ""
@@ -49,10 +46,10 @@ type explainer struct {
 	list   []Setting
 }
 
-// add lists a value. fallback is its source if it is not written.
-func (x *explainer) add(key, written, value, fallback string) {
-	s := Setting{Key: key, Value: value, Source: fallback}
-	if at, ok := x.config.places[join(x.entry, written)]; ok {
+// add lists a value, a default if it is not written.
+func (x *explainer) add(key, value string) {
+	s := Setting{Key: key, Value: value, Source: "default"}
+	if at, ok := x.config.places[join(x.entry, key)]; ok {
 		s.Source, s.Place = "file", at
 	} else if key == "timeout" {
 		if at, ok := x.config.places["x-stile.defaultTimeout"]; ok {
@@ -80,7 +77,7 @@ func (x *explainer) walk(v reflect.Value, path string) {
 		case field.Kind() == reflect.Struct && !isScalar:
 			x.walk(field, at)
 		case written || f.initial != "" || at == "x-stile.idempotency":
-			x.add(at, at, say(field), "default")
+			x.add(at, say(field))
 		}
 	}
 }

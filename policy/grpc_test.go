@@ -35,9 +35,8 @@ func grpcParser(t testing.TB) func(string) *serviceconfig.ParseResult {
 // same compares what grpc-go and we make of a method.
 func same(t *testing.T, c *Config, methods map[string]grpc.MethodConfig, method string) {
 	t.Helper()
-	service := method[:strings.LastIndexByte(method, '/')+1]
 	var theirs grpc.MethodConfig
-	for _, key := range []string{method, service, ""} {
+	for _, key := range []string{method, serviceOf(method), ""} {
 		if m, ok := methods[key]; ok {
 			theirs = m
 			break

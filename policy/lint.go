@@ -26,7 +26,7 @@ type Finding struct {
 // are those that the .proto files have: without them a name cannot be checked, and a
 // method counts as idempotent only if the policy says so.
 func Lint(c *Config, methods Methods) []Finding {
-	l := &linter{config: c, methods: methods}
+	l := &linter{config: c, methods: methods, services: methods.services()}
 	for _, w := range c.Warnings {
 		w.Rule = "passed-over"
 		l.found = append(l.found, Finding{w, SeverityWarning})
@@ -34,19 +34,15 @@ func Lint(c *Config, methods Methods) []Finding {
 	for i := range c.MethodConfig {
 		l.entry(i)
 	}
-	slices.SortStableFunc(l.found, func(a, b Finding) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
+	slices.SortStableFunc(l.found, func(a, b Finding) int { return a.compare(b.Place) })
 	return l.found
 }
 
 type linter struct {
-	config  *Config
-	methods Methods
-	found   []Finding
+	config   *Config
+	methods  Methods
+	services map[string]bool // of methods
+	found    []Finding
 }
 
 // add reports a finding at path, or at what is around it if that is not written.
@@ -70,7 +66,7 @@ func (l *linter) entry(i int) {
 	}
 	path := entryPath(i)
 	l.names(m, path)
-	l.time(m, i, path)
+	l.time(m, path)
 	l.repeats(m, i, path)
 	l.answers(m, i, path)
 }
@@ -80,17 +76,13 @@ func (l *linter) names(m *MethodConfig, path string) {
 	if l.methods == nil {
 		return
 	}
-	services := map[string]bool{}
-	for name := range l.methods {
-		services[name[:strings.LastIndexByte(name, '/')+1]] = true
-	}
 	for i, n := range m.Name {
 		at := fmt.Sprintf("%s.name[%d]", path, i)
 		key := n.key()
 		switch {
 		case key == "":
-		case n.Method == "" && !services[key]:
-			l.add(SeverityError, "unknown-name", at, "no service is named %s%s", n.Service, meant(n.Service, known(services)))
+		case n.Method == "" && !l.services[key]:
+			l.add(SeverityError, "unknown-name", at, "no service is named %s%s", n.Service, meant(n.Service, known(l.services)))
 		case n.Method != "" && l.methods[key] == nil:
 			l.add(SeverityError, "unknown-name", at, "no method is named %s%s", n, meant(n.String(), known(l.methods)))
 		}
@@ -107,7 +99,7 @@ func known[V any](m map[string]V) []string {
 }
 
 // time checks deadlines.
-func (l *linter) time(m *MethodConfig, i int, path string) {
+func (l *linter) time(m *MethodConfig, path string) {
 	e := Effective{Config: *m, Timeout: m.Timeout}
 	per := m.Stile.PerTryTimeout
 	if m.Timeout == 0 {
@@ -149,9 +141,7 @@ func (l *linter) repeats(m *MethodConfig, i int, path string) {
 	if l.config.RetryThrottling == nil && !budget {
 		l.add(SeverityError, "hedge-without-budget", at, "has no budget in this file: say retryThrottling, or x-stile.retryBudget")
 	}
-	if streams := l.those(m, i, func(e Effective) bool { return e.Known != nil && e.Known.Streams }); len(streams) > 0 {
-		l.add(SeverityError, "stream-not-unary", at, "is for unary methods, and %s", are(streams, "a stream", "streams"))
-	}
+	l.onlyUnary(m, i, at)
 }
 
 // answers checks what gives an answer without a call.
@@ -166,9 +156,7 @@ func (l *linter) answers(m *MethodConfig, i int, path string) {
 		}
 		at := path + ".x-stile." + use.name
 		l.needs(m, i, NoSideEffects, use.name+"-with-side-effects", at, use.does)
-		if streams := l.those(m, i, func(e Effective) bool { return e.Known != nil && e.Known.Streams }); len(streams) > 0 {
-			l.add(SeverityError, "stream-not-unary", at, "is for unary methods, and %s", are(streams, "a stream", "streams"))
-		}
+		l.onlyUnary(m, i, at)
 	}
 	if x.Cache == nil {
 		return
@@ -203,6 +191,18 @@ func (l *linter) those(m *MethodConfig, i int, is func(Effective) bool) []string
 	return list
 }
 
+// onlyUnary reports streams of entry i, for which what is at path cannot be.
+func (l *linter) onlyUnary(m *MethodConfig, i int, path string) {
+	streams := l.those(m, i, func(e Effective) bool { return e.Known != nil && e.Known.Streams })
+	switch len(streams) {
+	case 0:
+	case 1:
+		l.add(SeverityError, "stream-not-unary", path, "is for unary methods, and %s is a stream", streams[0])
+	default:
+		l.add(SeverityError, "stream-not-unary", path, "is for unary methods, and %s are streams", shortened(streams))
+	}
+}
+
 // needs reports methods that are less idempotent than what is done with them needs.
 func (l *linter) needs(m *MethodConfig, i int, level Idempotency, rule, path, does string) {
 	wrong := l.those(m, i, func(e Effective) bool {
@@ -223,13 +223,6 @@ func isAre(list []string) string {
 		return "is"
 	}
 	return "are"
-}
-
-func are(list []string, one, many string) string {
-	if len(list) == 1 {
-		return list[0] + " is " + one
-	}
-	return shortened(list) + " are " + many
 }
 
 func shortened(list []string) string {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -31,6 +33,18 @@ func MethodsOf(files *protoregistry.Files) Methods {
 		}
 		return true
 	})
+	return found
+}
+
+// serviceOf returns "/service/" of "/service/method", and "" of neither.
+func serviceOf(method string) string { return method[:strings.LastIndexByte(method, '/')+1] }
+
+// services returns the services that have one of the methods, as "/service/".
+func (ms Methods) services() map[string]bool {
+	found := map[string]bool{}
+	for name := range ms {
+		found[serviceOf(name)] = true
+	}
 	return found
 }
 

@@ -14,6 +14,10 @@ type Place struct {
 	Column int `json:"column"` // from 1, in characters
 }
 
+func (p Place) compare(q Place) int {
+	return cmp.Or(cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
+}
+
 // Problem is one fault of a file, or one thing that Lint found.
 type Problem struct {
 	File string `json:"file"`
@@ -69,9 +73,7 @@ func (ps Problems) Error() string {
 
 // sorted returns ps in the order of the file.
 func (ps Problems) sorted() Problems {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
+	slices.SortStableFunc(ps, func(a, b Problem) int { return a.compare(b.Place) })
 	return ps
 }
 
