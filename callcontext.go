@@ -10,12 +10,13 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
 // callContext is one call on the server as long as anybody can know of it: its
 // context, and what the connection's table holds. It is a context of its own kind
-// because package context's would take six allocations and the lock of a common
+// because package context's would take six allocations, a timer and the lock of a common
 // parent for what every call has: a cancellation, perhaps a deadline, the peer, the
 // incoming metadata and the transport stream. All of package context works on it;
 // derived contexts cost no goroutine (AfterFunc).
@@ -30,14 +31,10 @@ type callContext struct {
 	stream atomic.Pointer[serverStream] // nil once the call is over
 	freed  bool                         // guarded by conn.mu: does not count as active
 
-	deadline time.Time // zero: none
-	timer    *time.Timer
+	lazyctx.Core // from start on, with the deadline
 
-	mu    sync.Mutex
-	done  chan struct{} // made when someone asks
-	err   error
-	funcs map[*func()]struct{}
-	md    metadata.MD // made when someone asks
+	mu sync.Mutex
+	md metadata.MD // made when someone asks
 }
 
 var _ context.Context = (*callContext)(nil)
@@ -67,84 +64,8 @@ var (
 
 // start sets the deadline, once; before that the context can only be canceled.
 func (c *callContext) start() {
-	timeout := c.call.Timeout
-	if timeout <= 0 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.deadline.IsZero() {
-		return
-	}
-	c.deadline = time.Now().Add(timeout)
-	if c.err == nil {
-		c.timer = time.AfterFunc(timeout, func() { c.cancel(context.DeadlineExceeded) })
-	}
-}
-
-// cancel ends the context. Only the first reason counts.
-func (c *callContext) cancel(err error) {
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return
-	}
-	c.err = err
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.done == nil {
-		c.done = closedChan
-	} else {
-		close(c.done)
-	}
-	funcs := c.funcs
-	c.funcs = nil
-	c.mu.Unlock()
-	for f := range funcs {
-		go (*f)()
-	}
-}
-
-func (c *callContext) Deadline() (time.Time, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.deadline, !c.deadline.IsZero()
-}
-
-func (c *callContext) Done() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.done == nil {
-		c.done = make(chan struct{})
-	}
-	return c.done
-}
-
-func (c *callContext) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// AfterFunc lets package context derive contexts without a goroutine for each.
-func (c *callContext) AfterFunc(f func()) (stop func() bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		go f()
-		return func() bool { return false }
-	}
-	if c.funcs == nil {
-		c.funcs = map[*func()]struct{}{}
-	}
-	c.funcs[&f] = struct{}{}
-	return func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		_, waiting := c.funcs[&f]
-		delete(c.funcs, &f)
-		return waiting
+	if timeout := c.call.Timeout; timeout > 0 {
+		c.Begin(nil, time.Now().Add(timeout))
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -34,7 +36,7 @@ import (
 func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	plain, own, explicit, onlyTwins := splitDialOptions(opts)
 	if off() {
-		return grpc.NewClient(target, plain...)
+		return grpc.NewClient(target, append(plain, own.obey(false)...)...)
 	}
 	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
@@ -47,7 +49,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 	plain, own, _, _ := splitDialOptions(opts)
 	if off() {
-		return plain
+		return append(plain, own.obey(false)...)
 	}
 	return append(plain, (&dialer{own: own}).options()...)
 }
@@ -73,9 +75,25 @@ type dialer struct {
 }
 
 func (d *dialer) options() []grpc.DialOption {
-	return []grpc.DialOption{
+	return append(d.own.obey(true),
 		grpc.WithChainUnaryInterceptor(d.unary),
 		grpc.WithChainStreamInterceptor(d.stream),
+	)
+}
+
+// obey returns the interceptors of the policy, if there is one. With reports, Stile's own
+// stand behind them.
+func (o *ownDialOptions) obey(reports bool) []grpc.DialOption {
+	if o.policy == nil {
+		return nil
+	}
+	unary := policy.UnaryClientInterceptor(o.policy)
+	if reports {
+		unary = policy.ReportingUnaryClientInterceptor(o.policy)
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(unary),
+		grpc.WithChainStreamInterceptor(policy.StreamClientInterceptor(o.policy)),
 	}
 }
 
@@ -117,7 +135,16 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 	} else if e.shut == "" && ctx.Err() != nil { // nothing is to be sent, whichever way
 		return e.prepare(ctx, new(clientStream), unaryDesc, method, opts)
 	}
-	return invoker(ctx, method, req, reply, cc, opts...)
+	a, ok := ctx.(*lazyctx.Attempt)
+	if !ok {
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	var seen lazyctx.Observed
+	err := invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
+	if err != nil {
+		a.Report = seen.Report()
+	}
+	return err
 }
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -146,7 +173,7 @@ var streamPool = sync.Pool{New: func() any { return new(clientStream) }}
 
 // recycle makes s ready for the pool.
 func (s *clientStream) recycle() {
-	s.mux, s.ctx, s.cancel, s.desc, s.stats = nil, nil, nil, nil, nil
+	s.mux, s.ctx, s.cancel, s.try, s.desc, s.stats = nil, nil, nil, nil, nil, nil
 	s.opened, s.sentLast, s.encodingSet, s.received, s.whole = false, false, false, false, false
 	s.headerSeen.Store(false)
 	s.in.clear()
@@ -269,6 +296,7 @@ func (s *clientStream) startError(err error) error {
 // it fails the call is over, and its options have been served.
 func (e *entrance) prepare(ctx context.Context, s *clientStream, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) error {
 	s.ctx, s.desc, s.method, s.stats = ctx, desc, method, e.set.stats
+	s.try, _ = ctx.(*lazyctx.Attempt)
 	s.begin = time.Time{}
 	err := e.fill(s, opts)
 	if err == nil {
@@ -319,12 +347,24 @@ func (e *entrance) fill(s *clientStream, opts []grpc.CallOption) error {
 	if s.call.MD, err = e.addCredentials(s, &s.call); err != nil {
 		return err
 	}
-	if d, ok := s.ctx.Deadline(); ok {
-		if s.call.Timeout = time.Until(d); s.call.Timeout <= 0 {
-			return rpcError(context.DeadlineExceeded)
-		}
+	s.call.Timeout, err = timeoutOf(s.ctx)
+	return err
+}
+
+// timeoutOf returns what is left to ctx; 0: it has no deadline.
+func timeoutOf(ctx context.Context) (time.Duration, error) {
+	if a, ok := ctx.(*lazyctx.Attempt); ok && a.Left > 0 {
+		return a.Left, nil
 	}
-	return nil
+	d, ok := ctx.Deadline()
+	if !ok {
+		return 0, nil
+	}
+	left := time.Until(d)
+	if left <= 0 {
+		return 0, rpcError(context.DeadlineExceeded)
+	}
+	return left, nil
 }
 
 // configure reads the call options and the method's service config into s.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -33,6 +34,7 @@ type clientStream struct {
 	out    outflow
 	ctx    context.Context
 	cancel context.CancelFunc // of ctx; nil when ctx is the caller's own
+	try    *lazyctx.Attempt   // the caller's context, if the policy's chain made it
 
 	desc             *grpc.StreamDesc
 	method           string
@@ -387,6 +389,9 @@ func (s *clientStream) after(err error) {
 			*p = *s.mux.peer
 		}
 	}
+	if err != nil {
+		s.report()
+	}
 	if errors.Is(err, errRefused) { // the call is made again, and ends there
 		s.endStats(errGoingAway, trailer)
 		return
@@ -394,5 +399,16 @@ func (s *clientStream) after(err error) {
 	s.endStats(err, trailer)
 	for _, f := range s.info.onFinish {
 		f(err)
+	}
+}
+
+// report tells the policy's chain what is to be known of an attempt that has failed.
+func (s *clientStream) report() {
+	if s.try == nil {
+		return
+	}
+	s.try.Report = lazyctx.Report{Known: true, Sent: s.out.sent.Load(), Answered: s.in.responseHeader() != nil}
+	if t := s.in.status(); t != nil {
+		s.try.Report.Trailer = t.MD
 	}
 }

@@ -20,8 +20,11 @@ transport/inproc          : transport transport/wire
 transport/sock            : transport transport/wire
 transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
-policy                    :
-.                         : transport transport/wire transport/shm transport/local
+internal/lazyctx          :
+policy/control            :
+policy/internal/near      :
+policy                    : internal/lazyctx policy/control policy/internal/near
+.                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
@@ -36,7 +39,7 @@ var fences = []struct {
 	only   []string
 	why    string
 }{
-	{"google.golang.org/grpc", []string{".", "policy", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
+	{"google.golang.org/grpc", []string{".", "policy", "internal/lazyctx", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
 	{"unsafe", []string{"transport/shm", "."}, "raw memory is transport/shm's; the root has opaque.go"},
 	{"reflect", []string{".", "policy", "transport/transporttest"}, "nothing on a path of bytes reflects"},
 	{"github.com/jhump", []string{"cmd/stile/internal/bench"}, "only who calls unknown methods asks what they are"},

@@ -6,7 +6,9 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
@@ -51,6 +53,7 @@ type inbox struct {
 	arrived atomic.Bool   // something changed since the receiving goroutine last looked
 	wake    chan struct{} // capacity 1, made by the first wait; signalled when waiting
 	begun   chan struct{} // made by waitHeader, closed when there is a header or an end
+	alarm   *time.Timer   // of the receiving goroutine
 }
 
 // chunk is a part of the message byte stream.
@@ -259,8 +262,8 @@ func (in *inbox) awaitLocked(ctx context.Context) {
 	}
 	in.waiting = true
 	in.mu.Unlock()
-	done := ctx.Done()
-	if done == nil { // half the price of a select
+	done, late := in.ends(ctx)
+	if done == nil && late == nil { // half the price of a select
 		<-in.wake
 		in.mu.Lock()
 		return
@@ -268,14 +271,41 @@ func (in *inbox) awaitLocked(ctx context.Context) {
 	select {
 	case <-in.wake:
 		in.mu.Lock()
+		in.calm(late)
 		return
 	case <-done:
+	case <-late:
 	}
 	in.mu.Lock()
+	in.calm(late)
 	if in.waiting {
 		in.waiting = false
 	} else {
 		<-in.wake // signalled between done and the lock
+	}
+}
+
+// ends returns what ends a wait in ctx. That of an attempt is its parent's end, and its
+// deadline as a value, for which the inbox keeps one timer over all its calls.
+func (in *inbox) ends(ctx context.Context) (done <-chan struct{}, late <-chan time.Time) {
+	a, ok := ctx.(*lazyctx.Attempt)
+	if !ok || a.Waited() {
+		return ctx.Done(), nil
+	}
+	if d, ok := a.Deadline(); ok {
+		if left := time.Until(d); in.alarm == nil {
+			in.alarm = time.NewTimer(left)
+		} else {
+			in.alarm.Reset(left)
+		}
+		late = in.alarm.C
+	}
+	return a.Parent().Done(), late
+}
+
+func (in *inbox) calm(late <-chan time.Time) {
+	if late != nil {
+		in.alarm.Stop()
 	}
 }
 

@@ -403,7 +403,7 @@ func (c *callContext) lost(err error) {
 		s.out.fail(c.key, err)
 		s.in.fail(c.key, statusCanceled, true)
 	}
-	c.cancel(context.Canceled)
+	c.Cancel(context.Canceled)
 }
 
 var statusCanceled = rpcError(context.Canceled)

@@ -355,7 +355,7 @@ func (c *callContext) canceled() {
 		s.out.fail(c.key, statusCanceled)
 		s.in.fail(c.key, statusCanceled, true)
 	}
-	c.cancel(context.Canceled)
+	c.Cancel(context.Canceled)
 }
 
 // close gives back what the call holds; the handler has returned.
@@ -367,7 +367,7 @@ func (s *serverStream) close() {
 	s.cc.conn.ending(s.cc)
 	c := s.cc
 	c.stream.Store(nil)
-	c.cancel(context.Canceled)
+	c.Cancel(context.Canceled)
 	s.out.fail(c.key, errStreamDone)
 	c.conn.forget(c.id)
 	if s.reusable && unused {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
+
+	"github.com/stile-ipc/stile/policy"
 )
 
 // A twin is a grpc-go option that Stile can also read without reflection. It
@@ -43,6 +45,7 @@ type ownDialOption struct {
 
 // ownServerOptions is what Stile's own server options ask for.
 type ownServerOptions struct {
+	policy         *policy.Policy // nil: none
 	nonBlocking    []string
 	dir            string // "": the default folder of rendezvous files
 	allowUIDs      []int  // besides the process's own
@@ -52,6 +55,7 @@ type ownServerOptions struct {
 
 // ownDialOptions is what Stile's own dial options ask for.
 type ownDialOptions struct {
+	policy         *policy.Policy // nil: none
 	dir            string
 	allowUIDs      []int // besides the process's own
 	logger         *slog.Logger
@@ -205,6 +209,18 @@ func WithAllowUIDs(uids ...int) grpc.DialOption {
 	return ownDialOption{set: func(o *ownDialOptions) { o.allowUIDs = append(o.allowUIDs, own...) }}
 }
 
+// Policy makes the server's calls obey p, at the listener and at the local door, before all
+// other interceptors but the one of [grpc.UnaryInterceptor] or [grpc.StreamInterceptor].
+func Policy(p *policy.Policy) grpc.ServerOption {
+	return ownServerOption{set: func(o *ownServerOptions) { o.policy = p }}
+}
+
+// WithPolicy makes the connection's calls obey p, whichever way they go, inside of all other
+// interceptors. Retries are then p's alone: those of a service config are disabled.
+func WithPolicy(p *policy.Policy) grpc.DialOption {
+	return ownDialOption{set: func(o *ownDialOptions) { o.policy = p }}
+}
+
 // WithLogger is [Logger] for clients.
 func WithLogger(l *slog.Logger) grpc.DialOption {
 	return ownDialOption{set: func(o *ownDialOptions) { o.logger = l }}
@@ -233,6 +249,11 @@ func splitServerOptions(opts []grpc.ServerOption) (plain []grpc.ServerOption, ow
 			onlyTwins = false
 		}
 	}
+	if p := own.policy; p != nil {
+		unary, stream := policy.UnaryServerInterceptor(p), policy.StreamServerInterceptor(p)
+		plain = append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(unary), grpc.ChainStreamInterceptor(stream)}, plain...)
+		explicit.unaryInt, explicit.streamInt = chainUnary(unary, explicit.unaryInt), chainStream(stream, explicit.streamInt)
+	}
 	return plain, own, explicit, onlyTwins
 }
 
@@ -254,6 +275,10 @@ func splitDialOptions(opts []grpc.DialOption) (plain []grpc.DialOption, own ownD
 	}
 	if !plainCreds(explicit.creds) {
 		explicit.shut = append(explicit.shut, shutCreds(explicit.creds, "the server"))
+	}
+	if own.policy != nil {
+		plain = append(plain, grpc.WithDisableRetry())
+		explicit.disableRetry = true
 	}
 	return plain, own, explicit, onlyTwins
 }

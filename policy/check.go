@@ -18,6 +18,9 @@ var (
 // check finds the faults that lie between fields.
 func (d *decoder) check(c *Config) {
 	d.checkBalancing(c.LoadBalancingConfig.Value)
+	if a := c.Stile.Admission; a != nil {
+		d.checkFloor(a.MinRequests, a.MaxRequests, "x-stile.admission")
+	}
 	for i := range c.MethodConfig {
 		m := &c.MethodConfig[i]
 		path := entryPath(i)
@@ -136,10 +139,16 @@ func (d *decoder) checkMostAttempts(n int, path string) {
 	}
 }
 
+func (d *decoder) checkFloor(floor, ceiling int, path string) {
+	if floor > ceiling && !d.broken(path) {
+		at := path + ".minRequests"
+		d.faultf(d.at(at), at, "is %d, more than maxRequests, %d", floor, ceiling)
+	}
+}
+
 func (d *decoder) checkExtension(x *MethodExtension, path string) {
-	if l := x.Limit; l != nil && !d.broken(path+".limit") && l.MinRequests > l.MaxRequests {
-		at := path + ".limit.minRequests"
-		d.faultf(d.at(at), at, "is %d, more than maxRequests, %d", l.MinRequests, l.MaxRequests)
+	if l := x.Limit; l != nil {
+		d.checkFloor(l.MinRequests, l.MaxRequests, path+".limit")
 	}
 	if x.Fallback != nil && x.Fallback.Cache && x.Cache == nil {
 		at := path + ".fallback.cache"

@@ -74,6 +74,16 @@ type FileExtension struct {
 	Owner          string      `json:"owner" doc:"who answers for the file"`
 	DefaultTimeout Duration    `json:"defaultTimeout" range:">0" default:"10s" doc:"of calls that have none"`
 	RetryBudget    RetryBudget `json:"retryBudget" doc:"what retries and hedges together may add to the load of a service"`
+	Admission      *Admission  `json:"admission" doc:"what a server takes at once, of all its methods together"`
+}
+
+// Admission bounds what a server works on. Who waits is served by criticality.
+type Admission struct {
+	MaxRequests        int      `json:"maxRequests" range:">=1" required:"true" doc:"calls at once; the ceiling, if adaptive"`
+	MinRequests        int      `json:"minRequests" range:">=1" default:"1" doc:"the floor, if adaptive"`
+	MaxPendingRequests int      `json:"maxPendingRequests" range:">=0" default:"100" doc:"calls that wait for their turn, the critical first"`
+	MaxQueueDelay      Duration `json:"maxQueueDelay" range:">0" default:"0.1s" doc:"longest wait of a call before it is shed"`
+	Adaptive           bool     `json:"adaptive" doc:"follow the queue's delay between floor and ceiling"`
 }
 
 // RetryBudget has Envoy's words.

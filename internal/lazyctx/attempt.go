@@ -1,0 +1,43 @@
+package lazyctx
+
+import (
+	"context"
+	"time"
+)
+
+// Attempt is the context of one attempt of a call, made by the policy's chain. Stile's
+// channel knows it and reads the deadline as a value; to all others it is a context.
+type Attempt struct {
+	Core
+	// Left is the time to the deadline when the attempt was made, which is now or a moment
+	// ago; 0: no deadline.
+	Left time.Duration
+	// Report is what the channel says of the attempt when it has failed, before the call
+	// returns.
+	Report Report
+}
+
+// Report tells what may be made of a failed attempt.
+type Report struct {
+	Known    bool // the channel has filled this in
+	Sent     bool // the server may have seen the attempt
+	Answered bool // a response header came, so that the attempt counts
+	Trailer  map[string][]string
+}
+
+// NewAttempt returns the context of an attempt that is made now.
+func NewAttempt(parent context.Context, deadline time.Time, left time.Duration) *Attempt {
+	a := new(Attempt)
+	a.Start(parent, deadline, left)
+	return a
+}
+
+// Start makes a, which is new, the context of an attempt that is made now.
+func (a *Attempt) Start(parent context.Context, deadline time.Time, left time.Duration) {
+	a.parent, a.deadline, a.Left = parent, deadline, left
+}
+
+// Value implements [context.Context].
+func (a *Attempt) Value(key any) any { return a.parent.Value(key) }
+
+var _ context.Context = (*Attempt)(nil)

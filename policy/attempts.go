@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
+)
+
+const (
+	// previousAttempts is gRPC's metadata that tells a server how often a call was tried
+	// before (gRFC A6).
+	previousAttempts = "grpc-previous-rpc-attempts"
+	// pushback is gRPC's trailer by which a server says when to try again, in
+	// milliseconds; negative: not at all (gRFC A6).
+	pushback = "grpc-retry-pushback-ms"
+	// notBegun is the trailer of calls that a server has refused before their handler began.
+	// Handlers that pass on an error of theirs do not pass on trailers.
+	notBegun = "x-stile-not-begun"
+)
+
+// try is one attempt. It belongs to the goroutine that makes it.
+type try struct {
+	lazyctx.Attempt
+	seen    lazyctx.Observed
+	n       int  // attempts made before it
+	bounded bool // it has less time than the call
+	reply   any
+	opts    []grpc.CallOption
+	err     error // the outcome
+}
+
+// attempts makes the call as often as policy and luck want.
+func (k *call) attempts() error {
+	r := k.r
+	if r.attempts == 1 || r.shadow {
+		t := k.next()
+		if k.make(t, false); t.err != nil && r.attempts > 1 {
+			k.wouldRetry(t)
+		}
+		return t.err
+	}
+	r.budget.budget.Begin()
+	defer r.budget.budget.End()
+	if r.hedge != nil {
+		return k.race()
+	}
+	for extra := false; ; extra = true {
+		t := k.next()
+		k.make(t, false)
+		if extra {
+			r.budget.budget.Give()
+		}
+		if t.err == nil {
+			r.budget.throttle.Succeeded()
+			return nil
+		}
+		v := k.decide(t)
+		if !v.again {
+			return k.giveUp(t.err, v.why)
+		}
+		if err := k.sleep(v.wait); err != nil {
+			r.budget.budget.Give()
+			return err
+		}
+		k.tell(Retried, t.err, "")
+	}
+}
+
+// next prepares the next attempt.
+func (k *call) next() *try {
+	t := &k.first
+	if k.tried > 0 {
+		t = new(try)
+	}
+	t.n, t.reply, t.opts = k.tried, k.reply, k.opts
+	k.tried++
+	return t
+}
+
+// make makes an attempt. With cancel, another goroutine may call t.Cancel meanwhile.
+func (k *call) make(t *try, cancel bool) {
+	ctx := k.begin(t)
+	if cancel {
+		t.Done() // see Core: only a context that somebody waits for ends at once
+	}
+	opts := t.opts
+	observe := k.r.attempts > 1 && !k.side.reports
+	if observe {
+		opts = t.seen.Options(opts)
+	}
+	t.err = k.invoke(ctx, k.r.Method, k.req, t.reply, k.cc, opts...)
+	if ctx != k.ctx {
+		t.Cancel(context.Canceled)
+	}
+	if l := k.r.latency; l != nil && t.n == 0 { // also if a hedge has ended it: that it took so long counts
+		l.Add(k.side.p.now(), time.Since(k.begun))
+	}
+	if t.err != nil && observe {
+		t.Report = t.seen.Report()
+	}
+}
+
+// begin returns the context of an attempt that is made now.
+func (k *call) begin(t *try) context.Context {
+	now := k.begun
+	if t.n > 0 {
+		now = time.Now()
+	}
+	left := k.deadline.Sub(now)
+	if per := k.perTry(t.n, left); per != 0 && per < left {
+		left, t.bounded = per, true
+	}
+	parent := k.ctx
+	switch d, ok := k.ctx.Deadline(); {
+	case t.n > 0:
+		parent = metadata.AppendToOutgoingContext(parent, previousAttempts, strconv.Itoa(t.n))
+	case ok && !t.bounded && !k.side.reports && k.r.hedge == nil && d.Equal(k.deadline):
+		return k.ctx // will do
+	}
+	t.Start(parent, now.Add(left), left)
+	return &t.Attempt
+}
+
+// perTry is how long attempt n may take of what is left to the call; 0: all.
+func (k *call) perTry(n int, left time.Duration) time.Duration {
+	if r := k.r; r.split && n < r.attempts-1 {
+		return left / time.Duration(r.attempts-n)
+	}
+	return k.r.perTry
+}
+
+// verdict is what is done after a failed attempt.
+type verdict struct {
+	again bool
+	wait  time.Duration
+	why   string // not again; empty: the error is not one to retry
+}
+
+// decide decides after a failed attempt, as gRFC A6 has it and the method's idempotency. If there
+// is to be another attempt, the budget has granted it.
+func (k *call) decide(t *try) verdict {
+	r := k.r
+	v := k.judge(t)
+	if !v.again {
+		return v
+	}
+	if k.tried >= r.attempts {
+		return verdict{why: "maxAttempts reached"}
+	}
+	if time.Until(k.deadline) <= v.wait {
+		return verdict{why: "the deadline would pass"}
+	}
+	if !r.budget.budget.Take() {
+		k.tell(BudgetEmpty, t.err, "retry budget")
+		return verdict{why: "retry budget empty"}
+	}
+	return v
+}
+
+// judge tells whether the error is one to retry, and after what wait.
+func (k *call) judge(t *try) verdict {
+	r, rep := k.r, &t.Report
+	if !r.retry || k.ctx.Err() != nil {
+		return verdict{}
+	}
+	st := status.Convert(t.err)
+	if rep.Answered {
+		return verdict{why: "the server had begun to answer"}
+	}
+	asked, wait, stop := pushed(rep.Trailer)
+	if stop {
+		r.budget.throttle.Failed()
+		return verdict{why: "the server asks for no retry"}
+	}
+	late := st.Code() == codes.DeadlineExceeded && t.bounded
+	if !r.retries(st.Code()) && !late {
+		return verdict{}
+	}
+	if !r.idempotent && (!rep.Known || rep.Sent && len(rep.Trailer[notBegun]) == 0) {
+		return verdict{why: "the method is not idempotent and may have run"}
+	}
+	if reasonOf(st) == ReasonRetriesExhausted {
+		return verdict{why: "the server has tried again already"}
+	}
+	if len(metadata.ValueFromIncomingContext(k.ctx, previousAttempts)) > 0 {
+		return verdict{why: "the call above is a retry already"}
+	}
+	if r.budget.throttle.Failed() {
+		k.tell(BudgetEmpty, t.err, "retry throttling")
+		return verdict{why: "retry throttling"}
+	}
+	if !asked {
+		if wait, asked = delayOf(st); !asked {
+			wait = r.backoff.Wait(t.n+1, rand.Float64())
+		}
+	}
+	return verdict{again: true, wait: wait}
+}
+
+// pushed reads a server's pushback: a wait, or the wish that nobody tries again.
+func pushed(trailer map[string][]string) (asked bool, wait time.Duration, stop bool) {
+	values := trailer[pushback]
+	if len(values) == 0 {
+		return false, 0, false
+	}
+	ms, err := strconv.Atoi(values[0])
+	if len(values) > 1 || err != nil || ms < 0 {
+		return true, 0, true
+	}
+	return true, time.Duration(ms) * time.Millisecond, false
+}
+
+// sleep waits before the next attempt, which the deadline allows.
+func (k *call) sleep(d time.Duration) error {
+	if d <= 0 {
+		return ended(k.ctx)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-k.ctx.Done():
+		return contextStatus(k.ctx.Err())
+	}
+}
+
+// giveUp is the end of a call that failed, told once.
+func (k *call) giveUp(err error, why string) error {
+	if why == "" {
+		return err
+	}
+	k.tell(RetryGivenUp, err, why)
+	if k.tried > 1 {
+		err = exhausted(err, k.tried)
+	}
+	return err
+}
+
+// wouldRetry tells of a retry that shadow mode leaves out.
+func (k *call) wouldRetry(t *try) {
+	if v := k.judge(t); v.again {
+		k.tell(Retried, t.err, "after "+v.wait.String())
+	}
+}

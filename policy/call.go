@@ -1,0 +1,241 @@
+package policy
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/policy/control"
+)
+
+// call is a unary call on its way through the chain:
+//
+//	deadline → cache → coalesce → fallback ( breaker → limit → attempts: retry, hedge ( perTryTimeout → the channel ) )
+//
+// ADR 9 says why in this order. A call belongs to its caller's goroutine, but for what race.go says.
+type call struct {
+	first try
+
+	side     *side
+	r        *route
+	id       uint64          // of the connection
+	ctx      context.Context // the caller's
+	deadline time.Time       // of the call with all it does; zero: none
+	begun    time.Time
+	tried    int // attempts made
+
+	req, reply any
+	cc         *grpc.ClientConn
+	invoke     grpc.UnaryInvoker
+	opts       []grpc.CallOption
+	onFinish   []func(error) // taken out of opts: told once
+}
+
+// unary is a [grpc.UnaryClientInterceptor].
+func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	conn := s.see(cc)
+	r := conn.t.route(method)
+	deadline, has := ctx.Deadline()
+	if has && r.bare && !r.own {
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	now := time.Now()
+	if !has || r.own && deadline.Sub(now) > r.timeout {
+		deadline, has = now.Add(r.timeout), false
+	}
+	if !r.bare {
+		k := &call{side: s, r: r, id: conn.id, ctx: ctx, deadline: deadline, begun: now, req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
+		return k.run()
+	}
+	if has {
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	a := lazyctx.NewAttempt(ctx, deadline, r.timeout)
+	defer a.Cancel(context.Canceled)
+	return invoker(a, method, req, reply, cc, opts...)
+}
+
+func (k *call) run() error {
+	if k.r.attempts > 1 {
+		k.takeFinish()
+	}
+	err := k.answer()
+	for _, f := range k.onFinish {
+		f(err)
+	}
+	return err
+}
+
+// takeFinish takes the callbacks that grpc-go would call after each attempt out of the options.
+func (k *call) takeFinish() {
+	for i, o := range k.opts {
+		f, ok := o.(grpc.OnFinishCallOption)
+		if !ok {
+			continue
+		}
+		if k.onFinish == nil {
+			k.opts = append([]grpc.CallOption(nil), k.opts...)
+		}
+		k.onFinish = append(k.onFinish, f.OnFinish)
+		k.opts[i] = grpc.EmptyCallOption{}
+	}
+}
+
+// guarded makes the call behind breaker and limit.
+func (k *call) guarded() error {
+	r := k.r
+	if r.breaker == nil && r.limit == nil {
+		return k.attempts()
+	}
+	p := k.side.p
+	began := p.since(k.begun)
+	permit, err := k.pass(began)
+	if err != nil {
+		return err
+	}
+	admitted, err := k.admit(began)
+	if err != nil {
+		if r.breaker != nil && permit.asked {
+			r.breaker.Forget(permit.Permit)
+		}
+		return err
+	}
+	done := false
+	defer func() { // also when a codec panics
+		if !done {
+			k.settle(permit, admitted, began, errPanicked)
+		}
+	}()
+	err = k.attempts()
+	done = true
+	k.settle(permit, admitted, began, err)
+	return err
+}
+
+// errPanicked says nothing of the server.
+var errPanicked = status.Error(codes.Canceled, "policy: panic during the call")
+
+// permit is a breaker's leave for a call, if it was asked.
+type permit struct {
+	control.Permit
+	asked bool
+}
+
+// pass asks the breaker.
+func (k *call) pass(now time.Duration) (permit, error) {
+	r := k.r
+	if r.breaker == nil {
+		return permit{}, nil
+	}
+	p, move, ok := r.breaker.Allow(now)
+	k.moved(move)
+	if ok {
+		return permit{p, true}, nil
+	}
+	err := r.breakerOpen(now)
+	k.tell(CallRefused, err, "breaker open")
+	if r.shadow {
+		err = nil
+	}
+	return permit{}, err
+}
+
+func (k *call) moved(m control.Move) {
+	if m.Happened() {
+		k.tell(BreakerMoved, nil, m.From.String()+" → "+m.To.String())
+	}
+}
+
+// admit takes a place among the calls under way, waiting for one if the file allows.
+func (k *call) admit(now time.Duration) (bool, error) {
+	r, p := k.r, k.side.p
+	if r.limit == nil {
+		return false, nil
+	}
+	verdict := waitFor(k.ctx, p, r.limit, now, k.deadline, r.rank(), r.shadow)
+	if verdict == control.Admitted {
+		return true, nil
+	}
+	if err := ended(k.ctx); err != nil {
+		return false, err
+	}
+	err := r.limitReached(verdict.String())
+	k.tell(CallRefused, err, "limit: "+verdict.String())
+	if r.shadow {
+		err = nil
+	}
+	return false, err
+}
+
+// settle tells breaker and limit of the outcome.
+func (k *call) settle(permit permit, admitted bool, began time.Duration, err error) {
+	r := k.r
+	now := k.side.p.now()
+	took, code := now-began, status.Code(err)
+	if err == nil {
+		code = codes.OK
+	}
+	if admitted {
+		r.limit.Done(now, took, code == codes.ResourceExhausted || code == codes.DeadlineExceeded)
+	}
+	if !permit.asked {
+		return
+	}
+	if code == codes.Canceled && (err == errPanicked || k.ctx.Err() != nil) || code == codes.ResourceExhausted {
+		r.breaker.Forget(permit.Permit)
+		return
+	}
+	k.moved(r.breaker.Done(permit.Permit, now, took, fails(code)))
+}
+
+func (k *call) tell(kind Kind, err error, detail string) {
+	k.side.p.news.tellRoute(k.ctx, k.r, &Event{Kind: kind, Err: err, Detail: detail, Attempt: k.tried})
+}
+
+// rank orders calls that wait.
+func (r *route) rank() int {
+	switch r.Config.Stile.Criticality {
+	case Critical:
+		return 2
+	case Sheddable:
+		return 0
+	}
+	return 1
+}
+
+// waitFor takes a place in l, or says why not. It waits until deadline or the end of ctx if it
+// may wait.
+func waitFor(ctx context.Context, p *Policy, l *control.Limit, now time.Duration, deadline time.Time, rank int, shadow bool) control.Verdict {
+	v := l.Admit(now, p.since(deadline), rank, nil)
+	if v != control.Refused || shadow {
+		return v
+	}
+	w := control.NewWaiter()
+	if v = l.Admit(now, p.since(deadline), rank, w); v != control.Queued {
+		return v
+	}
+	var late <-chan time.Time
+	if !deadline.IsZero() {
+		t := time.NewTimer(time.Until(deadline))
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case v = <-w.C:
+		return v
+	case <-ctx.Done():
+	case <-late:
+	}
+	if l.Leave(w) {
+		return control.Hopeless
+	}
+	if v = <-w.C; v == control.Admitted { // too late
+		l.Forget(p.now())
+		v = control.Hopeless
+	}
+	return v
+}

@@ -1,0 +1,125 @@
+package policy
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Policy is a policy file in force: the calls of the connections and servers that were given
+// it obey it, from one moment to the next when [Policy.Apply] brings another one. One Policy serves
+// any number of connections; breakers, limits and budgets are kept for each target
+// and service. It is safe for concurrent use and needs no Close: it has no goroutine
+// while nothing happens.
+type Policy struct {
+	epoch time.Time // times of state machines are since then
+	rules atomic.Pointer[rules]
+	news  *news
+
+	mu      sync.Mutex
+	targets map[string]*target // by the target of a connection; "": the server's side
+}
+
+// rules is a Config in force.
+type rules struct {
+	*Config
+	version string
+}
+
+// Option changes what [New] makes.
+type Option func(*Policy)
+
+// WithLogger sets where decisions are logged. The default is [slog.Default].
+func WithLogger(l *slog.Logger) Option { return func(p *Policy) { p.news.log = l } }
+
+// WithRecorder sets who is told of each decision.
+func WithRecorder(r Recorder) Option { return func(p *Policy) { p.news.recorder = r } }
+
+// WithTraceID sets how a call's trace is found, to be told with each decision. The default
+// takes it from traceparent in the call's metadata, outgoing or incoming.
+func WithTraceID(f func(context.Context) string) Option { return func(p *Policy) { p.news.trace = f } }
+
+// New puts c, which may be nil for [Default], in force.
+func New(c *Config, opts ...Option) *Policy {
+	if c == nil {
+		c = Default()
+	}
+	p := &Policy{epoch: time.Now(), news: newNews(), targets: map[string]*target{}}
+	for _, o := range opts {
+		o(p)
+	}
+	p.rules.Store(&rules{c, c.Stile.Version})
+	return p
+}
+
+// Config returns what is in force.
+func (p *Policy) Config() *Config { return p.rules.Load().Config }
+
+// Apply puts c in force for all calls that begin from now on; those under way end as they
+// began. State whose settings have not changed, such as an open breaker, stays.
+func (p *Policy) Apply(c *Config) {
+	p.rules.Store(&rules{c, c.Stile.Version})
+	p.news.tell(context.Background(), &Event{Kind: Applied, Version: c.Stile.Version, Detail: c.file})
+}
+
+// now is the time of state machines.
+func (p *Policy) now() time.Duration { return time.Since(p.epoch) }
+
+// since is t as state machines count; 0: t is zero.
+func (p *Policy) since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Sub(p.epoch)
+}
+
+// target returns the state for a target, made on first use.
+func (p *Policy) target(name string) *target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.targets[name]
+	if t == nil {
+		t = newTarget(p, name)
+		p.targets[name] = t
+	}
+	return t
+}
+
+// side is one interceptor's view of a policy. It remembers the connection that it saw last,
+// which is the only one it sees as a rule.
+type side struct {
+	p *Policy
+	// reports: what lies below tells by itself of each attempt in its lazyctx.Attempt.
+	reports bool
+	last    atomic.Pointer[seen]
+}
+
+type seen struct {
+	cc *grpc.ClientConn
+	id uint64 // of the connection, in this process
+	t  *target
+}
+
+// connections counts those that interceptors have seen.
+var connections atomic.Uint64
+
+func (s *side) see(cc *grpc.ClientConn) *seen {
+	last := s.last.Load()
+	if last == nil || last.cc != cc {
+		last = &seen{cc, connections.Add(1), s.p.target(targetOf(cc))}
+		s.last.Store(last)
+	}
+	return last
+}
+
+// targetOf names the connection's target; an interceptor may be called without one, in tests.
+func targetOf(cc *grpc.ClientConn) string {
+	if cc == nil {
+		return "none"
+	}
+	return cc.Target()
+}

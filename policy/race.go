@@ -1,0 +1,287 @@
+package policy
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// race is a call whose attempts overlap: the first on the caller's goroutine, each further
+// one on that of the timer that starts it. It is over when one went well or failed for good, or all
+// have failed; the others are then cancelled, and their replies are their own.
+type race struct {
+	k     *call
+	first *try
+
+	mu     sync.Mutex
+	timer  *time.Timer // starts the next attempt
+	live   map[*try]struct{}
+	winner *try          // went well or failed for good; nil: none yet
+	failed *try          // the last that failed otherwise
+	why    string        // there is no further attempt
+	over   bool          // nothing starts any more
+	ended  chan struct{} // closed when no attempt lives or there is a winner
+}
+
+// race makes the call with hedges.
+func (k *call) race() error {
+	h := &race{k: k, first: k.next(), live: map[*try]struct{}{}, ended: make(chan struct{})}
+	h.mu.Lock()
+	h.live[h.first] = struct{}{}
+	h.armLocked(k.hedgeDelay())
+	h.mu.Unlock()
+	k.make(h.first, true)
+	h.finish(h.first)
+	winner, err := h.wait()
+	if winner != nil && winner != h.first {
+		winner.handOver(k)
+	}
+	return err
+}
+
+// hedgeDelay is the wait before the next attempt; negative: there is none to be known.
+func (k *call) hedgeDelay() time.Duration {
+	d := k.r.hedge.HedgingDelay
+	if d.Percentile == 0 {
+		return time.Duration(d.Fixed)
+	}
+	if p, ok := k.r.latency.Estimate(); ok {
+		return p
+	}
+	return -1
+}
+
+// armLocked starts the next attempt after d, if there may be one.
+func (h *race) armLocked(d time.Duration) {
+	if d < 0 || h.over || h.why != "" || h.k.tried >= h.k.r.attempts {
+		return
+	}
+	if h.timer == nil {
+		h.timer = time.AfterFunc(d, h.start)
+	} else {
+		h.timer.Reset(d)
+	}
+}
+
+// start makes a further attempt, on the timer's goroutine.
+func (h *race) start() {
+	k := h.k
+	h.mu.Lock()
+	if h.over || k.tried >= k.r.attempts || !h.allowedLocked() {
+		h.endLocked()
+		h.mu.Unlock()
+		return
+	}
+	t := k.next()
+	t.reply, t.opts = like(k.reply), t.own(k.opts)
+	h.live[t] = struct{}{}
+	k.tell(Retried, nil, "hedge")
+	h.armLocked(max(k.hedgeDelay(), 0))
+	h.mu.Unlock()
+	k.make(t, true)
+	k.r.budget.budget.Give()
+	h.finish(t)
+}
+
+// allowedLocked asks throttle and budget for one more attempt.
+func (h *race) allowedLocked() bool {
+	b := h.k.r.budget
+	if len(metadata.ValueFromIncomingContext(h.k.ctx, previousAttempts)) > 0 {
+		h.why = "the call above is a retry already"
+		return false
+	}
+	if time.Until(h.k.deadline) <= 0 {
+		h.why = "the deadline would pass"
+		return false
+	}
+	if b.throttle.Throttled() || !b.budget.Take() {
+		h.why = "retry budget empty"
+		h.k.tell(BudgetEmpty, nil, "hedge")
+		return false
+	}
+	return true
+}
+
+// finish takes in the outcome of an attempt.
+func (h *race) finish(t *try) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.live, t)
+	if h.winner != nil {
+		return
+	}
+	if t.err == nil {
+		h.k.r.budget.throttle.Succeeded()
+		h.winLocked(t)
+		return
+	}
+	v := h.k.judgeHedge(t)
+	if !v.again {
+		h.winLocked(t)
+		return
+	}
+	h.failed = t
+	if v.why != "" {
+		h.why = v.why
+	}
+	if h.timer == nil || h.timer.Stop() { // the next one need not wait for its time
+		h.armLocked(v.wait)
+	}
+	h.endLocked()
+}
+
+// winLocked ends the race.
+func (h *race) winLocked(t *try) {
+	h.winner = t
+	h.stopLocked()
+	h.endLocked()
+}
+
+// endLocked tells the caller if nothing is left to wait for.
+func (h *race) endLocked() {
+	select {
+	case <-h.ended:
+		return
+	default:
+	}
+	if h.winner != nil || len(h.live) == 0 && (h.why != "" || h.k.tried >= h.k.r.attempts) {
+		h.over = true
+		close(h.ended)
+	}
+}
+
+// wait returns the call's outcome, and whose it is.
+func (h *race) wait() (*try, error) {
+	k := h.k
+	select {
+	case <-h.ended:
+	default:
+		t := time.NewTimer(time.Until(k.deadline))
+		defer t.Stop()
+		select {
+		case <-h.ended:
+		case <-k.ctx.Done():
+		case <-t.C:
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopLocked()
+	switch w := h.winner; {
+	case w != nil && w.err == nil:
+		if w != h.first {
+			k.tell(HedgeWon, nil, "")
+		}
+		return w, nil
+	case w != nil:
+		return w, w.err
+	case h.failed != nil && len(h.live) == 0 && k.ctx.Err() == nil:
+		why := h.why
+		if why == "" {
+			why = "maxAttempts reached"
+		}
+		return h.failed, k.giveUp(h.failed.err, why)
+	}
+	if err := ended(k.ctx); err != nil {
+		return nil, err
+	}
+	return nil, contextStatus(context.DeadlineExceeded)
+}
+
+// stopLocked ends all that goes on.
+func (h *race) stopLocked() {
+	h.over = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	for other := range h.live {
+		other.Cancel(context.Canceled)
+	}
+}
+
+// judgeHedge tells whether the others may still win after this one has failed.
+func (k *call) judgeHedge(t *try) verdict {
+	r := k.r
+	code := status.Code(t.err)
+	if t.Report.Answered || k.ctx.Err() != nil || !r.nonFatal(code) && !t.bounded {
+		return verdict{}
+	}
+	v := verdict{again: true}
+	_, wait, stop := pushed(t.Report.Trailer)
+	v.wait = wait
+	if r.budget.throttle.Failed() {
+		v.why = "retry throttling"
+	}
+	if stop {
+		v.why = "the server asks for no retry"
+	}
+	return v
+}
+
+// nonFatal tells whether an attempt that failed so leaves the others a chance.
+func (r *route) nonFatal(c codes.Code) bool {
+	if p := r.Config.HedgingPolicy; p != nil {
+		return slices.Contains(p.NonFatalStatusCodes, Code(c))
+	}
+	if r.retry {
+		return r.retries(c)
+	}
+	return ClassOf(c) == FallBack
+}
+
+// like returns an empty message of the same type.
+func like(reply any) any {
+	if m, ok := reply.(proto.Message); ok {
+		return m.ProtoReflect().New().Interface()
+	}
+	return reflect.New(reflect.TypeOf(reply).Elem()).Interface()
+}
+
+// own returns opts with the caller's variables replaced by ones of t's own.
+func (t *try) own(opts []grpc.CallOption) []grpc.CallOption {
+	mine := make([]grpc.CallOption, len(opts))
+	for i, o := range opts {
+		switch o.(type) {
+		case grpc.HeaderCallOption:
+			o = grpc.HeaderCallOption{HeaderAddr: new(metadata.MD)}
+		case grpc.TrailerCallOption:
+			o = grpc.TrailerCallOption{TrailerAddr: new(metadata.MD)}
+		case grpc.PeerCallOption:
+			o = grpc.PeerCallOption{PeerAddr: new(peer.Peer)}
+		}
+		mine[i] = o
+	}
+	return mine
+}
+
+// handOver gives the caller what the winner has. The caller's own attempt has returned.
+func (t *try) handOver(k *call) {
+	for i, o := range k.opts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = *t.opts[i].(grpc.HeaderCallOption).HeaderAddr
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = *t.opts[i].(grpc.TrailerCallOption).TrailerAddr
+		case grpc.PeerCallOption:
+			*o.PeerAddr = *t.opts[i].(grpc.PeerCallOption).PeerAddr
+		}
+	}
+	if t.err != nil {
+		return
+	}
+	if m, ok := k.reply.(proto.Message); ok {
+		proto.Reset(m)
+		proto.Merge(m, t.reply.(proto.Message))
+		return
+	}
+	reflect.ValueOf(k.reply).Elem().Set(reflect.ValueOf(t.reply).Elem())
+}

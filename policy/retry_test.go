@@ -1,0 +1,337 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/policy/control"
+)
+
+// step is what the scripted server does with an attempt.
+type step struct {
+	code    codes.Code
+	header  bool     // sent before the end
+	message bool     // too; of streams
+	push    []string // values of the pushback trailer
+}
+
+// scripted is a server that does as told, and writes down what it saw.
+type scripted struct {
+	steps []step
+	seen  []string
+}
+
+func (s *scripted) next(ctx context.Context) step {
+	s.seen = append(s.seen, attemptsOf(ctx))
+	if len(s.steps) == 0 {
+		return step{}
+	}
+	first := s.steps[0]
+	s.steps = s.steps[1:]
+	return first
+}
+
+func (s *scripted) end(ctx context.Context, st step) error {
+	if st.header {
+		_ = grpc.SendHeader(ctx, metadata.Pairs("x", "y"))
+	}
+	if len(st.push) > 0 {
+		_ = grpc.SetTrailer(ctx, metadata.MD{pushback: st.push})
+	}
+	return status.Error(st.code, "step")
+}
+
+func (s *scripted) server() *testServer {
+	return &testServer{
+		unary: func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			st := s.next(ctx)
+			if err := s.end(ctx, st); err != nil {
+				return nil, err
+			}
+			return &pb.SimpleResponse{Username: "ok"}, nil
+		},
+		duplex: func(ss pb.TestService_FullDuplexCallServer) error {
+			st := s.next(ss.Context())
+			n := 0
+			for { // the client's messages come all, whichever attempt
+				if _, err := ss.Recv(); err == io.EOF {
+					break
+				} else if err != nil {
+					return err
+				}
+				n++
+			}
+			s.seen = append(s.seen, fmt.Sprintf("%d messages", n))
+			if st.message {
+				if err := ss.Send(&pb.StreamingOutputCallResponse{}); err != nil {
+					return err
+				}
+			}
+			return s.end(ss.Context(), st)
+		},
+	}
+}
+
+// randomSteps are attempts that mostly fail.
+func randomSteps(r *rand.Rand, n int) []step {
+	choices := []codes.Code{codes.OK, codes.Unavailable, codes.Unavailable, codes.Aborted, codes.ResourceExhausted, codes.NotFound}
+	steps := make([]step, n)
+	for i := range steps {
+		st := &steps[i]
+		st.code = choices[r.IntN(len(choices))]
+		st.header = r.IntN(8) == 0
+		st.message = r.IntN(8) == 0
+		switch r.IntN(10) {
+		case 0:
+			st.push = []string{"15"}
+		case 1:
+			st.push = []string{"-1"}
+		case 2:
+			st.push = []string{"soon"}
+		case 3:
+			st.push = []string{"1", "2"}
+		}
+	}
+	return steps
+}
+
+// randomRetries is a random retryPolicy, and maybe throttling.
+func randomRetries(r *rand.Rand) string {
+	all := []string{"UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"}
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	text := fmt.Sprintf(`methodConfig: [{name: [{}], timeout: 100s, retryPolicy: {maxAttempts: %d, initialBackoff: 0.01s, maxBackoff: 0.1s, backoffMultiplier: 2, retryableStatusCodes: [%s]}, x-stile: {idempotency: IDEMPOTENT}}]`,
+		2+r.IntN(5), strings.Join(all[:1+r.IntN(3)], ", "))
+	if r.IntN(2) == 0 {
+		text += fmt.Sprintf("\nretryThrottling: {maxTokens: %d, tokenRatio: 0.%d}", 2+r.IntN(8), 1+r.IntN(9))
+	}
+	return text
+}
+
+// talk makes calls to a scripted server and returns what both sides saw.
+func talk(t *testing.T, steps []step, calls int, opts ...grpc.DialOption) []string {
+	s := &scripted{steps: steps}
+	client := dial(t, serve(t, s.server()), opts...)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for i := range calls {
+		var err error
+		var trailer metadata.MD
+		if i%2 == 0 {
+			_, err = client.UnaryCall(ctx, &pb.SimpleRequest{}, grpc.Trailer(&trailer))
+		} else {
+			var got string
+			if got, err = streamOnce(ctx, client, i); got != "" {
+				s.seen = append(s.seen, got)
+			}
+		}
+		s.seen = append(s.seen, fmt.Sprintf("call %d: %v %q %v", i, status.Code(err), status.Convert(err).Message(), trailer[pushback]))
+	}
+	return s.seen
+}
+
+func streamOnce(ctx context.Context, client pb.TestServiceClient, i int) (string, error) {
+	stream, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		return "", err
+	}
+	for range i % 5 {
+		if err := stream.Send(&pb.StreamingOutputCallRequest{}); err != nil && err != io.EOF {
+			return "", err
+		}
+	}
+	_ = stream.CloseSend()
+	got := ""
+	if i%3 == 0 {
+		md, _ := stream.Header()
+		got = fmt.Sprintf("header %v ", md["x"])
+	}
+	for n := 0; ; n++ {
+		if _, err = stream.Recv(); err != nil {
+			got += fmt.Sprintf("%d answers", n)
+			break
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return got, err
+}
+
+// unlimited gives a service a budget that forbids nothing, which is what grpc-go has.
+func unlimited(p *Policy, target string) {
+	c := p.Config()
+	b := &budget{budget: control.NewBudget(1e6, 1e6), of: c.Stile.RetryBudget, gRPC: c.RetryThrottling}
+	if th := c.RetryThrottling; th != nil {
+		b.throttle = control.NewThrottle(th.MaxTokens, th.TokenRatio)
+	}
+	p.target(target).budgets["/grpc.testing.TestService/"] = b
+}
+
+// TestRetriesLikeGRPC lets grpc-go and the chain meet the same server: it must see the same attempts, and
+// callers the same outcomes.
+func TestRetriesLikeGRPC(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	attempts := 0
+	for seed := range rounds {
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
+		text := randomRetries(r)
+		steps := randomSteps(r, 60)
+		const calls = 20
+		var theirs, ours []string
+		synctest.Test(t, func(t *testing.T) {
+			c, err := Parse("test.yaml", []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			vanilla, err := json.Marshal(json.RawMessage(c.ServiceConfig(true)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			theirs = talk(t, steps, calls, grpc.WithDefaultServiceConfig(string(vanilla)))
+		})
+		synctest.Test(t, func(t *testing.T) {
+			p := file(t, text, nil)
+			unlimited(p, "passthrough:///memory")
+			ours = talk(t, steps, calls, obeying(p)...)
+		})
+		attempts += len(theirs) - calls
+		for i := range max(len(theirs), len(ours)) {
+			if i >= len(theirs) || i >= len(ours) || theirs[i] != ours[i] {
+				t.Fatalf("seed %d, %s\nsteps %+v\ngrpc-go: %q\nours:    %q\nfirst difference at %d", seed, text, steps, theirs, ours, i)
+			}
+		}
+	}
+	t.Logf("%d rounds, %d lines of attempts compared", rounds, attempts)
+}
+
+// TestAmplification counts the attempts at a server that fails all.
+func TestAmplification(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &testServer{unary: failing(codes.Unavailable)}
+		rec := &tape{}
+		p := rule(t, "timeout: 10s, retryPolicy: {maxAttempts: 5, initialBackoff: 0.01s, maxBackoff: 0.1s, backoffMultiplier: 2, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT}", rec)
+		client := dial(t, serve(t, srv), obeying(p)...)
+		const callers, each = 50, 40
+		done := make(chan struct{})
+		for range callers {
+			go func() {
+				defer func() { done <- struct{}{} }()
+				for range each {
+					_, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{})
+					wantCode(t, err, codes.Unavailable)
+					time.Sleep(time.Millisecond)
+				}
+			}()
+		}
+		for range callers {
+			<-done
+		}
+		const calls = callers * each
+		if got := float64(srv.calls.Load()) / calls; got > 1.2+10.0/calls {
+			t.Errorf("the server saw %.3f attempts a call", got)
+		}
+		if want := uint64(srv.calls.Load()); p.Count(Retried)+calls != want {
+			t.Errorf("%d retries of %d calls told, the server saw %d", p.Count(Retried), calls, want)
+		}
+		if p.Count(BudgetEmpty) == 0 || len(rec.of(RetryGivenUp)) == 0 {
+			t.Error("nobody was told")
+		}
+	})
+}
+
+func TestRetryGivesWay(t *testing.T) {
+	retry := func(more string) string {
+		return "timeout: 10s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.01s, maxBackoff: 0.1s, backoffMultiplier: 2, retryableStatusCodes: [UNAVAILABLE, RESOURCE_EXHAUSTED]}, x-stile: {" + more + "}"
+	}
+	overloaded := func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(notBegun, "1", pushback, "20"))
+		return nil, refusal(codes.ResourceExhausted, ReasonOverloaded, "busy", time.Second)
+	}
+	again := metadata.NewIncomingContext(context.Background(), metadata.Pairs(previousAttempts, "1"))
+	for _, c := range []struct {
+		name  string
+		entry string
+		ctx   context.Context
+		unary func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error)
+		want  int64 // attempts
+	}{
+		{"idempotent", retry("idempotency: IDEMPOTENT"), context.Background(), failing(codes.Unavailable), 3},
+		{"not known to be idempotent", retry(""), context.Background(), failing(codes.Unavailable), 1},
+		{"not idempotent, but not begun", retry(""), context.Background(), overloaded, 3},
+		{"not listed", retry("idempotency: IDEMPOTENT"), context.Background(), failing(codes.NotFound), 1},
+		{"a retry above", retry("idempotency: IDEMPOTENT"), again, failing(codes.Unavailable), 1},
+		{"tried again below", retry("idempotency: IDEMPOTENT"), context.Background(), func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			return nil, exhausted(status.Error(codes.Unavailable, "below"), 3)
+		}, 1},
+		{"shadow", retry("idempotency: IDEMPOTENT, shadow: true"), context.Background(), failing(codes.Unavailable), 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := &testServer{unary: c.unary}
+				client := dial(t, serve(t, srv), obeying(rule(t, c.entry, nil))...)
+				finished := 0
+				_, err := client.UnaryCall(c.ctx, &pb.SimpleRequest{}, grpc.OnFinish(func(error) { finished++ }))
+				if err == nil || srv.calls.Load() != c.want || finished != 1 {
+					t.Errorf("%v after %d attempts, want %d; OnFinish %d times", err, srv.calls.Load(), c.want, finished)
+				}
+			})
+		})
+	}
+}
+
+// TestPerTryTimeout: an attempt that hangs leaves room for others.
+func TestPerTryTimeout(t *testing.T) {
+	for name, entry := range map[string]string{
+		"perTryTimeout": "timeout: 1s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 2, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT, perTryTimeout: 0.2s}",
+		"split":         "timeout: 0.6s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 2, retryableStatusCodes: [UNAVAILABLE, DEADLINE_EXCEEDED]}, x-stile: {idempotency: IDEMPOTENT}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := &testServer{}
+				srv.unary = func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+					if srv.calls.Load() < 3 {
+						<-ctx.Done()
+						return nil, contextStatus(ctx.Err())
+					}
+					return answer(ctx, req)
+				}
+				client := dial(t, serve(t, srv), obeying(rule(t, entry, nil))...)
+				begin := time.Now()
+				if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); err != nil {
+					t.Errorf("after %d attempts: %v", srv.calls.Load(), err)
+				}
+				if took := time.Since(begin); took < 395*time.Millisecond || took > 410*time.Millisecond {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestExhaustedSaysSo(t *testing.T) {
+	err := exhausted(status.Error(codes.Unavailable, "down"), 3)
+	st := status.Convert(err)
+	if st.Message() != "down" || reasonOf(st) != ReasonRetriesExhausted {
+		t.Errorf("got %v with %v", err, st.Details())
+	}
+	if info := st.Details()[0].(*errdetails.ErrorInfo); info.GetMetadata()["attempts"] != "3" {
+		t.Errorf("got %v", info)
+	}
+}

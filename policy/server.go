@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/policy/control"
+)
+
+// UnaryServerInterceptor makes a server's unary calls obey p: a call that nobody waits for any more
+// is not begun, one without a deadline gets the method's, and what exceeds x-stile.admission waits or is
+// shed, the critical last. Put it first.
+func UnaryServerInterceptor(p *Policy) grpc.UnaryServerInterceptor {
+	t := p.target("")
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		s, err := t.enter(ctx, info.FullMethod)
+		if err != nil {
+			return nil, err
+		}
+		defer s.leave(&err)
+		var reply any
+		reply, err = handler(s.ctx, req)
+		return reply, err
+	}
+}
+
+// StreamServerInterceptor is [UnaryServerInterceptor] for streams. A stream counts as one call
+// under way for as long as it lasts.
+func StreamServerInterceptor(p *Policy) grpc.StreamServerInterceptor {
+	t := p.target("")
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		s, err := t.enter(ss.Context(), info.FullMethod)
+		if err != nil {
+			return err
+		}
+		defer s.leave(&err)
+		if s.own != nil {
+			ss = &boundStream{ss, s.own}
+		}
+		err = handler(srv, ss)
+		return err
+	}
+}
+
+// boundStream is a server's stream with a context that has a deadline.
+type boundStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *boundStream) Context() context.Context { return s.ctx }
+
+// served is a call that a server works on.
+type served struct {
+	ctx      context.Context
+	own      *lazyctx.Attempt // ctx, if the caller gave no deadline
+	limit    *control.Limit   // that has a place for it; nil: none
+	p        *Policy
+	admitted time.Duration
+}
+
+// enter lets a call in, or says why not.
+func (t *target) enter(ctx context.Context, method string) (s served, err error) {
+	r := t.route(method)
+	s = served{ctx: ctx, p: t.p}
+	if err := ctx.Err(); err != nil {
+		t.p.news.tellRoute(ctx, r, &Event{Kind: CallLate, Err: err})
+		return s, contextStatus(err)
+	}
+	deadline, has := ctx.Deadline()
+	if !has {
+		deadline = time.Now().Add(r.timeout)
+		s.own = lazyctx.NewAttempt(ctx, deadline, 0)
+		s.ctx = s.own
+	}
+	if a := t.admission(r.rules); a != nil {
+		if err := s.admit(r, a, deadline); err != nil {
+			if s.own != nil {
+				s.own.Cancel(context.Canceled)
+			}
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// admission is a server's limit under one Admission.
+type admission struct {
+	*control.Limit
+	of Admission
+}
+
+// admission returns the limit over all methods, or nil.
+func (t *target) admission(rules *rules) *admission {
+	of := rules.Stile.Admission
+	if of == nil {
+		return nil
+	}
+	a := t.admit.Load()
+	if a != nil && a.of == *of {
+		return a
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a = t.admit.Load(); a == nil || a.of != *of {
+		c := control.LimitConfig{Max: of.MaxRequests, Min: of.MinRequests, Pending: of.MaxPendingRequests, Adaptive: of.Adaptive}
+		a = &admission{control.NewLimit(c, t.p.now()), *of}
+		t.admit.Store(a)
+	}
+	return a
+}
+
+// admit takes a place for a call, or sheds it.
+func (s *served) admit(r *route, a *admission, deadline time.Time) error {
+	p := s.p
+	now := p.now()
+	until := p.epoch.Add(now + time.Duration(a.of.MaxQueueDelay))
+	if deadline.Before(until) {
+		until = deadline
+	}
+	verdict := waitFor(s.ctx, p, a.Limit, now, until, r.rank(), r.shadow)
+	if verdict == control.Admitted {
+		s.limit, s.admitted = a.Limit, p.now()
+		return nil
+	}
+	if err := ended(s.ctx); err != nil {
+		p.news.tellRoute(s.ctx, r, &Event{Kind: CallLate, Err: err})
+		return err
+	}
+	after := time.Duration(a.of.MaxQueueDelay)
+	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do (%s)", verdict), after)
+	p.news.tellRoute(s.ctx, r, &Event{Kind: CallShed, Err: err, Detail: verdict.String()})
+	if r.shadow {
+		return nil
+	}
+	_ = grpc.SetTrailer(s.ctx, metadata.Pairs(pushback, strconv.FormatInt(after.Milliseconds(), 10), notBegun, "1")) // fails in tests without a server
+	return err
+}
+
+// leave follows the end of a call that was let in; err is its outcome. It is called also when the
+// handler panics.
+func (s *served) leave(err *error) {
+	if s.own != nil {
+		s.own.Cancel(context.Canceled)
+	}
+	if s.limit != nil {
+		now := s.p.now()
+		s.limit.Done(now, now-s.admitted, status.Code(*err) == codes.DeadlineExceeded)
+	}
+}
