@@ -1,0 +1,287 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+func traced() context.Context {
+	return metadata.AppendToOutgoingContext(context.Background(), "traceparent", traceparent)
+}
+
+func TestBreakerIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &tape{}
+		srv := &testServer{unary: failing(codes.Internal)}
+		p := file(t, "x-stile: {version: v7}\nmethodConfig: [{name: [{}], timeout: 1s, x-stile: {breaker: {minimumNumberOfCalls: 2, slidingWindowSize: 2, waitDurationInOpenState: 5s, permittedNumberOfCallsInHalfOpenState: 1}}}]", rec)
+		client := dial(t, serve(t, srv), obeying(p)...)
+		call := func() error { _, err := client.UnaryCall(traced(), &pb.SimpleRequest{}); return err }
+		for range 2 {
+			wantCode(t, call(), codes.Internal)
+		}
+		err := call()
+		wantCode(t, err, codes.Unavailable)
+		st := status.Convert(err)
+		if after, ok := delayOf(st); !ok || after != 5*time.Second || reasonOf(st) != ReasonBreakerOpen {
+			t.Errorf("details %v", st.Details())
+		}
+		time.Sleep(5 * time.Second)
+		srv.unary = answer
+		if err := call(); err != nil {
+			t.Error(err)
+		}
+		var moves []string
+		for _, e := range rec.of(BreakerMoved) {
+			moves = append(moves, e.Detail)
+			if e.Method != unaryMethod || e.Target != "passthrough:///memory" || e.Version != "v7" || e.TraceID != "0af7651916cd43dd8448eb211c80319c" {
+				t.Errorf("told %+v", e)
+			}
+		}
+		if got := strings.Join(moves, ", "); got != "closed → open, open → half-open, half-open → closed" {
+			t.Errorf("moves: %s", got)
+		}
+		if len(rec.of(CallRefused)) != 1 || p.Count(CallRefused) != 1 || srv.calls.Load() != 3 {
+			t.Errorf("refused %v, %d calls", rec.of(CallRefused), srv.calls.Load())
+		}
+	})
+}
+
+// TestShadow: everything is told, nothing is done.
+func TestShadow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &tape{}
+		srv := &testServer{unary: func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			time.Sleep(10 * time.Millisecond)
+			return nil, status.Error(codes.Unavailable, "down")
+		}}
+		p := rule(t, "timeout: 1s, "+partRetry+", x-stile: {shadow: true, "+pure+partBreaker+", "+partLimit+", "+partFallback+", "+partCoalesce+", "+partHedge+"}", rec)
+		client := dial(t, serve(t, srv), obeying(p)...)
+		done := make(chan error)
+		for range 8 {
+			go func() { _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); done <- err }()
+			time.Sleep(4 * time.Millisecond)
+		}
+		for range 8 {
+			if err := <-done; status.Code(err) != codes.Unavailable || reasonOf(status.Convert(err)) != "" {
+				t.Errorf("the caller saw %v", err)
+			}
+		}
+		if srv.calls.Load() != 8 {
+			t.Errorf("the server saw %d attempts of 8 calls", srv.calls.Load())
+		}
+		for _, k := range []Kind{Retried, CallRefused, BreakerMoved} {
+			if got := rec.of(k); len(got) == 0 || !got[0].Shadow {
+				t.Errorf("%v told: %v", k, got)
+			}
+		}
+	})
+}
+
+// TestApply: what is in force changes between calls, state whose settings stay does not.
+func TestApply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &testServer{unary: failing(codes.Internal)}
+		entry := func(version, timeout string) string {
+			return "x-stile: {version: " + version + "}\nmethodConfig: [{name: [{}], timeout: " + timeout + ", x-stile: {breaker: {minimumNumberOfCalls: 2, slidingWindowSize: 2}}}]"
+		}
+		rec := &tape{}
+		p := file(t, entry("v1", "1s"), rec)
+		client := dial(t, serve(t, srv), obeying(p)...)
+		call := func() error { _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); return err }
+		for range 2 {
+			wantCode(t, call(), codes.Internal)
+		}
+		wantCode(t, call(), codes.Unavailable)
+		next, err := Parse("b.yaml", []byte(entry("v2", "2s")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Apply(next)
+		wantCode(t, call(), codes.Unavailable) // still open
+		other, err := Parse("c.yaml", []byte("methodConfig: [{name: [{}], timeout: 2s}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Apply(other)
+		wantCode(t, call(), codes.Internal) // there is none
+		if got := rec.of(Applied); len(got) != 2 || got[0].Version != "v2" || got[0].Detail != "b.yaml" {
+			t.Errorf("told %+v", got)
+		}
+	})
+}
+
+func TestLogIsQuietAndStructured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		c, err := Parse("p.yaml", []byte("methodConfig: [{name: [{}], timeout: 1s, "+partRetry+", x-stile: {idempotency: IDEMPOTENT}}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := New(c, WithLogger(slog.New(slog.NewTextHandler(&out, nil))))
+		srv := &testServer{unary: answer}
+		client := dial(t, serve(t, srv), obeying(p)...)
+		for range 10 {
+			if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if out.Len() > 0 {
+			t.Errorf("the log of what went well:\n%s", &out)
+		}
+		srv.unary = failing(codes.Unavailable)
+		_, err = client.UnaryCall(traced(), &pb.SimpleRequest{})
+		wantCode(t, err, codes.Unavailable)
+		synctest.Wait()
+		if got := out.String(); strings.Count(got, "\n") != 1 {
+			t.Errorf("one line for a call that failed, not\n%s", got)
+		}
+		for _, want := range []string{"level=WARN", `msg="policy: retry given up"`, "method=" + unaryMethod, "trace_id=0af7651916cd43dd8448eb211c80319c", "attempts=3", `detail="maxAttempts reached"`, "as told"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %s in\n%s", want, &out)
+			}
+		}
+	})
+}
+
+// blocked is a Recorder that is slow.
+type blocked chan struct{}
+
+func (b blocked) Record(Event) { <-b }
+
+// TestSlowRecorder: calls do not wait for a recorder; what it misses is counted.
+func TestSlowRecorder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(blocked)
+		p := file(t, "{}", gate)
+		for range 3 * maxNews {
+			p.news.tell(context.Background(), &Event{Kind: CallShed})
+		}
+		if p.Lost() == 0 || p.Count(CallShed) != 3*maxNews {
+			t.Errorf("%d lost of %d", p.Lost(), p.Count(CallShed))
+		}
+		close(gate)
+		synctest.Wait()
+	})
+}
+
+func TestServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &tape{}
+		p := file(t, "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 2, maxQueueDelay: 0.2s}}\nmethodConfig:\n- {name: [{}], x-stile: {criticality: sheddable}}\n- {name: [{service: grpc.testing.TestService, method: UnaryCall}], timeout: 3s, x-stile: {criticality: critical}}", rec)
+		var given time.Duration
+		srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			d, _ := ctx.Deadline()
+			given = time.Until(d)
+			time.Sleep(50 * time.Millisecond)
+			return answer(ctx, req)
+		}}
+		srv.duplex = func(ss pb.TestService_FullDuplexCallServer) error {
+			if _, ok := ss.Context().Deadline(); !ok {
+				t.Error("a stream without a deadline")
+			}
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		}
+		client := dial(t, serve(t, srv, serving(p)...)) // obeys nothing itself
+		if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); err != nil || given != 3*time.Second {
+			t.Errorf("%v, the handler was given %v", err, given)
+		}
+		results := make(chan string, 8)
+		stream := func(name string) {
+			s, err := client.FullDuplexCall(context.Background())
+			if err == nil {
+				_, err = s.Recv()
+			}
+			results <- name + " " + status.Code(err).String()
+		}
+		unary := func(name string) {
+			var trailer metadata.MD
+			_, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}, grpc.Trailer(&trailer))
+			if err != nil && (len(trailer[notBegun]) != 1 || len(trailer[pushback]) != 1 || trailer[pushback][0] != "200") {
+				t.Errorf("%s: trailer %v", name, trailer)
+			}
+			results <- name + " " + status.Code(err).String()
+		}
+		// One works, two wait; the critical ones take the places of those that may be shed.
+		for _, f := range []func(){func() { stream("s1") }, func() { stream("s2") }, func() { stream("s3") }, func() { unary("u1") }, func() { unary("u2") }, func() { unary("u3") }} {
+			go f()
+			synctest.Wait()
+		}
+		got := map[string]bool{}
+		for range 6 {
+			got[<-results] = true
+		}
+		for _, want := range []string{"s1 Unknown", "s2 ResourceExhausted", "s3 ResourceExhausted", "u1 OK", "u2 OK", "u3 ResourceExhausted"} {
+			if !got[want] {
+				t.Errorf("no %s in %v", want, got)
+			}
+		}
+		shed := rec.of(CallShed)
+		if len(shed) != 3 || shed[0].Detail != "evicted" || shed[2].Detail != "refused" {
+			t.Errorf("told %+v", shed)
+		}
+		for _, e := range shed {
+			var info *errdetails.ErrorInfo
+			for _, d := range status.Convert(e.Err).Details() {
+				if i, ok := d.(*errdetails.ErrorInfo); ok {
+					info = i
+				}
+			}
+			if info.GetReason() != ReasonOverloaded || info.GetDomain() != Domain {
+				t.Errorf("details of %v", e.Err)
+			}
+		}
+	})
+}
+
+func TestServerRefusesWhatIsLate(t *testing.T) {
+	p := file(t, "{}", nil)
+	late, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+	defer cancel()
+	_, err := UnaryServerInterceptor(p)(late, nil, &grpc.UnaryServerInfo{FullMethod: unaryMethod}, func(context.Context, any) (any, error) {
+		t.Error("the handler ran")
+		return nil, nil
+	})
+	wantCode(t, err, codes.DeadlineExceeded)
+	if p.Count(CallLate) != 1 {
+		t.Error("nobody was told")
+	}
+}
+
+// TestPanicFreesPlaces: a panic in a handler or a codec loses no place.
+func TestPanicFreesPlaces(t *testing.T) {
+	p := file(t, "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 0}}\nmethodConfig: [{name: [{}], timeout: 1s, "+partRetry+", x-stile: {"+pure+partBreaker+", "+partLimit+", "+partCoalesce+"}}]", nil)
+	intercept, s := UnaryServerInterceptor(p), &side{p: p}
+	caught := func(f func()) {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		f()
+	}
+	for range 3 {
+		caught(func() {
+			_, _ = intercept(context.Background(), nil, &grpc.UnaryServerInfo{FullMethod: unaryMethod}, func(context.Context, any) (any, error) { panic("handler") })
+		})
+		caught(func() {
+			_ = s.unary(context.Background(), unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil,
+				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { panic("codec") })
+		})
+	}
+}
