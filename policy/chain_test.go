@@ -43,7 +43,7 @@ func (s *testServer) FullDuplexCall(ss pb.TestService_FullDuplexCallServer) erro
 }
 
 // serve starts impl on a listener in memory, which works in virtual time. It stops with the test.
-func serve(t testing.TB, impl *testServer, opts ...grpc.ServerOption) *bufconn.Listener {
+func serve(t testing.TB, impl pb.TestServiceServer, opts ...grpc.ServerOption) *bufconn.Listener {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(opts...)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -19,95 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/policy/control"
+	"github.com/stile-ipc/stile/policy/policytest"
 )
-
-// step is what the scripted server does with an attempt.
-type step struct {
-	code    codes.Code
-	header  bool     // sent before the end
-	message bool     // too; of streams
-	push    []string // values of the pushback trailer
-}
-
-// scripted is a server that does as told, and writes down what it saw.
-type scripted struct {
-	steps []step
-	seen  []string
-}
-
-func (s *scripted) next(ctx context.Context) step {
-	s.seen = append(s.seen, attemptsOf(ctx))
-	if len(s.steps) == 0 {
-		return step{}
-	}
-	first := s.steps[0]
-	s.steps = s.steps[1:]
-	return first
-}
-
-func (s *scripted) end(ctx context.Context, st step) error {
-	if st.header {
-		_ = grpc.SendHeader(ctx, metadata.Pairs("x", "y"))
-	}
-	if len(st.push) > 0 {
-		_ = grpc.SetTrailer(ctx, metadata.MD{pushback: st.push})
-	}
-	return status.Error(st.code, "step")
-}
-
-func (s *scripted) server() *testServer {
-	return &testServer{
-		unary: func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-			st := s.next(ctx)
-			if err := s.end(ctx, st); err != nil {
-				return nil, err
-			}
-			return &pb.SimpleResponse{Username: "ok"}, nil
-		},
-		duplex: func(ss pb.TestService_FullDuplexCallServer) error {
-			st := s.next(ss.Context())
-			n := 0
-			for { // the client's messages come all, whichever attempt
-				if _, err := ss.Recv(); err == io.EOF {
-					break
-				} else if err != nil {
-					return err
-				}
-				n++
-			}
-			s.seen = append(s.seen, fmt.Sprintf("%d messages", n))
-			if st.message {
-				if err := ss.Send(&pb.StreamingOutputCallResponse{}); err != nil {
-					return err
-				}
-			}
-			return s.end(ss.Context(), st)
-		},
-	}
-}
-
-// randomSteps are attempts that mostly fail.
-func randomSteps(r *rand.Rand, n int) []step {
-	choices := []codes.Code{codes.OK, codes.Unavailable, codes.Unavailable, codes.Aborted, codes.ResourceExhausted, codes.NotFound}
-	steps := make([]step, n)
-	for i := range steps {
-		st := &steps[i]
-		st.code = choices[r.IntN(len(choices))]
-		st.header = r.IntN(8) == 0
-		st.message = r.IntN(8) == 0
-		switch r.IntN(10) {
-		case 0:
-			st.push = []string{"15"}
-		case 1:
-			st.push = []string{"-1"}
-		case 2:
-			st.push = []string{"soon"}
-		case 3:
-			st.push = []string{"1", "2"}
-		}
-	}
-	return steps
-}
 
 // randomRetries is a random retryPolicy, and maybe throttling.
 func randomRetries(r *rand.Rand) string {
@@ -122,53 +34,12 @@ func randomRetries(r *rand.Rand) string {
 }
 
 // talk makes calls to a scripted server and returns what both sides saw.
-func talk(t *testing.T, steps []step, calls int, opts ...grpc.DialOption) []string {
-	s := &scripted{steps: steps}
-	client := dial(t, serve(t, s.server()), opts...)
+func talk(t *testing.T, steps []policytest.Step, calls int, opts ...grpc.DialOption) []string {
+	s := &policytest.Server{Steps: steps}
+	client := dial(t, serve(t, s), opts...)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for i := range calls {
-		var err error
-		var trailer metadata.MD
-		if i%2 == 0 {
-			_, err = client.UnaryCall(ctx, &pb.SimpleRequest{}, grpc.Trailer(&trailer))
-		} else {
-			var got string
-			if got, err = streamOnce(ctx, client, i); got != "" {
-				s.seen = append(s.seen, got)
-			}
-		}
-		s.seen = append(s.seen, fmt.Sprintf("call %d: %v %q %v", i, status.Code(err), status.Convert(err).Message(), trailer[pushback]))
-	}
-	return s.seen
-}
-
-func streamOnce(ctx context.Context, client pb.TestServiceClient, i int) (string, error) {
-	stream, err := client.FullDuplexCall(ctx)
-	if err != nil {
-		return "", err
-	}
-	for range i % 5 {
-		if err := stream.Send(&pb.StreamingOutputCallRequest{}); err != nil && err != io.EOF {
-			return "", err
-		}
-	}
-	_ = stream.CloseSend()
-	got := ""
-	if i%3 == 0 {
-		md, _ := stream.Header()
-		got = fmt.Sprintf("header %v ", md["x"])
-	}
-	for n := 0; ; n++ {
-		if _, err = stream.Recv(); err != nil {
-			got += fmt.Sprintf("%d answers", n)
-			break
-		}
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return got, err
+	return s.Talk(ctx, client, calls)
 }
 
 // unlimited gives a service a budget that forbids nothing, which is what grpc-go has.
@@ -192,7 +63,7 @@ func TestRetriesLikeGRPC(t *testing.T) {
 	for seed := range rounds {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
 		text := randomRetries(r)
-		steps := randomSteps(r, 60)
+		steps := policytest.RandomSteps(r, 60)
 		const calls = 20
 		var theirs, ours []string
 		synctest.Test(t, func(t *testing.T) {
