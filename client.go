@@ -126,11 +126,17 @@ func (d *dialer) forget(e *entrance) {
 
 func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	e := d.entrance(cc)
-	m := e.enter(ctx, method)
+	m, err := d.way(ctx, e.enter(ctx, method))
+	if err != nil {
+		return err
+	}
 	if m != nil {
 		err := e.invoke(ctx, m, method, req, reply, opts)
 		if !errors.Is(err, errRefused) {
 			return err
+		}
+		if !d.ways(ctx).Allow(lazyctx.GRPC) {
+			return errGoingAway
 		}
 	} else if e.shut == "" && ctx.Err() != nil { // nothing is to be sent, whichever way
 		return e.prepare(ctx, new(clientStream), unaryDesc, method, opts)
@@ -140,7 +146,7 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
 	var seen lazyctx.Observed
-	err := invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
+	err = invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
 	if err != nil {
 		a.Report = seen.Report()
 	}
@@ -149,7 +155,10 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	e := d.entrance(cc)
-	m := e.enter(ctx, method)
+	m, err := d.way(ctx, e.enter(ctx, method))
+	if err != nil {
+		return nil, err
+	}
 	if m != nil {
 		s, err := e.newStream(ctx, m, desc, method, opts)
 		if err == nil {
@@ -158,10 +167,43 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		if !errors.Is(err, errRefused) {
 			return nil, err
 		}
+		if !d.ways(ctx).Allow(lazyctx.GRPC) {
+			return nil, errGoingAway
+		}
 	} else if e.shut == "" && ctx.Err() != nil {
 		return nil, e.prepare(ctx, new(clientStream), desc, method, opts)
 	}
 	return streamer(ctx, desc, cc, method, opts...)
+}
+
+// way returns m, the local connection or nil, if the policy lets the call go that way, and nil if
+// it lets it go over gRPC.
+func (d *dialer) way(ctx context.Context, m *clientMux) (*clientMux, error) {
+	ways := d.ways(ctx)
+	if ways == 0 {
+		return m, nil
+	}
+	if m != nil {
+		local := lazyctx.SHM
+		if m.conn.Info().Transport != "shm" {
+			local = lazyctx.Unix
+		}
+		if ways.Allow(local) {
+			return m, nil
+		}
+	}
+	if !ways.Allow(lazyctx.GRPC) {
+		return nil, status.Error(codes.Unavailable, "stile: none of the ways that the policy prefers leads to the server; add tcp to transport.prefer to let calls go over gRPC")
+	}
+	return nil, nil
+}
+
+// ways returns which ways the policy lets a call take; 0: all.
+func (d *dialer) ways(ctx context.Context) lazyctx.Ways {
+	if d.own.policy == nil {
+		return 0
+	}
+	return lazyctx.WaysOf(ctx)
 }
 
 var unaryDesc = &grpc.StreamDesc{}

@@ -219,3 +219,51 @@ func TestPolicyServerEachWay(t *testing.T) {
 		})
 	}
 }
+
+// TestPolicyTransport: a method goes only the ways that the policy prefers.
+func TestPolicyTransport(t *testing.T) {
+	dial := policyServer(t, &echo{})
+	for _, c := range []struct{ connection, prefer, want string }{
+		{"shm", "shm, unix, tcp", "shm"}, {"shm", "tcp", "grpc"}, {"shm", "tcp, shm", "grpc"}, {"shm", "unix, tcp", "grpc"},
+		{"unix", "unix", "unix"}, {"unix", "shm, tcp", "grpc"}, {"unix", "shm", "Unavailable"}, {"shm", "unix", "Unavailable"},
+	} {
+		client := dial(c.connection, testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, x-stile: {transport: {prefer: ["+c.prefer+"]}}}]"))
+		var p peer.Peer
+		_, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}, grpc.Peer(&p))
+		if got := wayOf(&p, err); got != c.want {
+			t.Errorf("prefer %s on a connection over %s: %s, want %s (%v)", c.prefer, c.connection, got, c.want, err)
+		}
+		stream, err := client.FullDuplexCall(testContext(t))
+		if err == nil {
+			_ = stream.CloseSend()
+			_, err = stream.Header()
+		}
+		got := "grpc"
+		if s, ok := peer.FromContext(contextOf(stream)); ok {
+			got = wayOf(s, err)
+		}
+		if err != nil {
+			got = status.Code(err).String()
+		}
+		if got != c.want {
+			t.Errorf("prefer %s on a connection over %s: a stream went %s, want %s (%v)", c.prefer, c.connection, got, c.want, err)
+		}
+	}
+}
+
+func contextOf(s pb.TestService_FullDuplexCallClient) context.Context {
+	if s == nil {
+		return context.Background()
+	}
+	return s.Context()
+}
+
+func wayOf(p *peer.Peer, err error) string {
+	if err != nil {
+		return status.Code(err).String()
+	}
+	if info, ok := p.AuthInfo.(AuthInfo); ok {
+		return info.Transport
+	}
+	return "grpc"
+}

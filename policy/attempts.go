@@ -126,6 +126,7 @@ func (k *call) begin(t *try) context.Context {
 		return k.ctx // will do
 	}
 	t.Start(parent, now.Add(left), left)
+	t.Ways = k.r.ways
 	return &t.Attempt
 }
 

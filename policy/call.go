@@ -39,6 +39,7 @@ type call struct {
 func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	conn := s.see(cc)
 	r := conn.t.route(method)
+	opts = r.options(opts)
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {
 		return invoker(ctx, method, req, reply, cc, opts...)

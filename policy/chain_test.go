@@ -265,3 +265,54 @@ func attemptsOf(ctx context.Context) string {
 	}
 	return v[0]
 }
+
+// TestOptionsLikeGRPC: what a service config says of sizes and waiting, the chain says too.
+func TestOptionsLikeGRPC(t *testing.T) {
+	big := &pb.Payload{Body: make([]byte, 2000)}
+	const text = "methodConfig: [{name: [{}], timeout: 1s, waitForReady: true, maxRequestMessageBytes: 1000, maxResponseMessageBytes: 1500}]"
+	c, err := Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []struct {
+		req  *pb.SimpleRequest
+		opts []grpc.CallOption
+	}{
+		{&pb.SimpleRequest{}, nil},
+		{&pb.SimpleRequest{Payload: big}, nil},
+		{&pb.SimpleRequest{Payload: big}, []grpc.CallOption{grpc.MaxCallSendMsgSize(1 << 20)}},
+		{&pb.SimpleRequest{Payload: &pb.Payload{Body: make([]byte, 500)}}, []grpc.CallOption{grpc.MaxCallSendMsgSize(100)}},
+		{&pb.SimpleRequest{ResponseSize: 2000}, nil},
+		{&pb.SimpleRequest{ResponseSize: 1000}, []grpc.CallOption{grpc.MaxCallRecvMsgSize(1 << 20)}},
+		{&pb.SimpleRequest{ResponseSize: 1000}, []grpc.CallOption{grpc.MaxCallRecvMsgSize(100)}},
+	} {
+		var got [2]string
+		for i, opts := range [][]grpc.DialOption{{grpc.WithDefaultServiceConfig(string(c.ServiceConfig(true)))}, obeying(New(c))} {
+			synctest.Test(t, func(t *testing.T) {
+				srv := &testServer{unary: func(_ context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+					return &pb.SimpleResponse{Payload: &pb.Payload{Body: make([]byte, req.GetResponseSize())}}, nil
+				}}
+				lis := serve(t, srv)
+				_, err := dial(t, lis, opts...).UnaryCall(context.Background(), call.req, call.opts...)
+				got[i] = status.Convert(err).String()
+			})
+		}
+		if got[0] != got[1] {
+			t.Errorf("grpc-go: %s\nours:    %s", got[0], got[1])
+		}
+	}
+	for i, opts := range [][]grpc.DialOption{{grpc.WithDefaultServiceConfig(string(c.ServiceConfig(true)))}, obeying(New(c))} {
+		synctest.Test(t, func(t *testing.T) {
+			lis := bufconn.Listen(1)
+			lis.Close() // nobody is there
+			_, err := dial(t, lis, opts...).UnaryCall(context.Background(), &pb.SimpleRequest{})
+			if status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("%d waits for nobody: %v", i, err)
+			}
+			_, err = dial(t, lis, opts...).UnaryCall(context.Background(), &pb.SimpleRequest{}, grpc.WaitForReady(false))
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("%d does not wait: %v", i, err)
+			}
+		})
+	}
+}

@@ -1,6 +1,10 @@
 package policy
 
-import "google.golang.org/grpc"
+import (
+	"math"
+
+	"google.golang.org/grpc"
+)
 
 // UnaryClientInterceptor makes the unary calls of a connection obey p. Put it last, so that
 // the interceptors before it see each call once, however often it is tried. One interceptor may serve
@@ -17,4 +21,33 @@ func StreamClientInterceptor(p *Policy) grpc.StreamClientInterceptor { return (&
 // attempts itself, which Stile's do.
 func ReportingUnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor {
 	return (&side{p: p, reports: true}).unary
+}
+
+// options returns opts with what the file says of readiness and sizes, as gRPC combines them: the
+// caller's word on waiting holds, and of sizes the smaller.
+func (r *route) options(opts []grpc.CallOption) []grpc.CallOption {
+	if !r.ready && r.maxSend == nil && r.maxRecv == nil {
+		return opts
+	}
+	all := make([]grpc.CallOption, 0, len(opts)+3)
+	if r.ready {
+		all = append(all, grpc.WaitForReady(true))
+	}
+	all = append(all, opts...)
+	send, recv := math.MaxInt, math.MaxInt
+	for _, o := range opts {
+		switch o := o.(type) {
+		case grpc.MaxSendMsgSizeCallOption:
+			send = o.MaxSendMsgSize
+		case grpc.MaxRecvMsgSizeCallOption:
+			recv = o.MaxRecvMsgSize
+		}
+	}
+	if r.maxSend != nil && *r.maxSend < int64(send) {
+		all = append(all, grpc.MaxCallSendMsgSize(int(*r.maxSend)))
+	}
+	if r.maxRecv != nil && *r.maxRecv < int64(recv) {
+		all = append(all, grpc.MaxCallRecvMsgSize(int(*r.maxRecv)))
+	}
+	return all
 }

@@ -13,12 +13,15 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
 )
 
 // stream is a [grpc.StreamClientInterceptor].
 func (s *side) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	conn := s.see(cc)
 	r := conn.t.route(method)
+	opts = r.options(opts)
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {
 		return streamer(ctx, desc, cc, method, opts...)
@@ -80,6 +83,9 @@ func (g *guardedStream) open() (err error) {
 		return g.told(err)
 	}
 	g.ctx, g.cancel = context.WithDeadline(k.ctx, k.deadline)
+	if k.r.ways != 0 {
+		g.ctx = lazyctx.WithWays(g.ctx, k.r.ways)
+	}
 	g.committed = k.r.attempts == 1 || k.r.shadow || !k.r.retry
 	if !g.committed {
 		k.r.budget.budget.Begin()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
 	"github.com/stile-ipc/stile/policy/internal/near"
 )
@@ -69,6 +70,10 @@ type route struct {
 	breaker  *control.Breaker
 	limit    *control.Limit
 	shadow   bool
+	ways     lazyctx.Ways
+	ready    bool // wait for a connection, if the caller says nothing
+	maxSend  *int64
+	maxRecv  *int64
 	coalesce *near.Flights
 	cache    *near.Cache
 	keyer    *near.Keyer
@@ -125,6 +130,10 @@ func (t *target) resolveLocked(rules *rules, method string, before *route) *rout
 	r := &route{
 		Effective: e, target: t, rules: rules, timeout: time.Duration(e.Timeout), own: e.Config.Timeout != 0,
 		idempotent: e.Idempotency != IdempotencyUnknown, attempts: 1, shadow: x.Shadow,
+		ready: e.Config.WaitForReady, maxSend: e.Config.MaxRequestMessageBytes, maxRecv: e.Config.MaxResponseMessageBytes,
+	}
+	if x.Transport != nil {
+		r.ways = x.Transport.ways()
 	}
 	r.setAttempts(t.budgetLocked(rules, serviceOf(method)))
 	if before == nil {
@@ -149,7 +158,7 @@ func (t *target) resolveLocked(rules *rules, method string, before *route) *rout
 		}
 	}
 	r.setAnswers(known, before)
-	r.bare = r.attempts == 1 && r.breaker == nil && r.limit == nil && r.cache == nil && r.coalesce == nil && r.perTry == 0
+	r.bare = r.ways == 0 && r.attempts == 1 && r.breaker == nil && r.limit == nil && r.cache == nil && r.coalesce == nil && r.perTry == 0
 	return r
 }
 
@@ -233,6 +242,22 @@ func linked(method string) *Method {
 		return methodOf(m)
 	}
 	return nil
+}
+
+// ways returns what is preferred to gRPC, and gRPC itself if it is named.
+func (t *TransportUse) ways() lazyctx.Ways {
+	var w lazyctx.Ways
+	for _, name := range t.Prefer {
+		switch {
+		case name == TCP:
+			return w | lazyctx.GRPC
+		case name == SHM:
+			w |= lazyctx.SHM
+		case name == Unix:
+			w |= lazyctx.Unix
+		}
+	}
+	return w
 }
 
 func (b *Breaker) machine() control.BreakerConfig {

@@ -12,6 +12,8 @@ type Attempt struct {
 	// Left is the time to the deadline when the attempt was made, which is now or a moment
 	// ago; 0: no deadline.
 	Left time.Duration
+	// Ways are those that the attempt may take.
+	Ways Ways
 	// Report is what the channel says of the attempt when it has failed, before the call
 	// returns.
 	Report Report
