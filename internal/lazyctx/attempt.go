@@ -27,7 +27,8 @@ type Report struct {
 	Trailer  map[string][]string
 }
 
-// NewAttempt returns the context of an attempt that is made now.
+// NewAttempt returns the context of an attempt that is made now. deadline is not after the
+// parent's.
 func NewAttempt(parent context.Context, deadline time.Time, left time.Duration) *Attempt {
 	a := new(Attempt)
 	a.Start(parent, deadline, left)

@@ -74,7 +74,8 @@ func (c *Core) Done() <-chan struct{} {
 	return done
 }
 
-// Err implements [context.Context].
+// Err implements [context.Context]. Where both the parent has ended and the deadline passed before
+// anybody looked, the parent's reason is told, whichever came first.
 func (c *Core) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

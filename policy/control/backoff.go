@@ -19,7 +19,10 @@ func (b Backoff) Bound(n int) time.Duration {
 		}
 		bound *= b.Multiplier
 	}
-	return time.Duration(min(bound, float64(b.Max)))
+	if bound >= float64(b.Max) {
+		return b.Max
+	}
+	return time.Duration(bound)
 }
 
 // Wait is the wait before retry n, from 1. random is from 0 to 1, without 1.
