@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,5 +248,33 @@ func one(client pb.TestServiceClient, key string) (string, error) {
 			return "", err
 		}
 		text = string(got.GetPayload().GetBody())
+	}
+}
+
+// TestPairsAreDocumented holds the table of docs/POLICY.md to the cases.
+func TestPairsAreDocumented(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| policies | together |\n|---|---|\n")
+	for _, c := range pairs {
+		fmt.Fprintf(&b, "| %s | %s |\n", strings.Replace(c.names, "+", ", ", 1), c.rule)
+	}
+	const path, head = "../docs/POLICY.md", "| policies | together |\n"
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(doc), head)
+	if at < 0 {
+		t.Fatalf("%s has no table of pairs", path)
+	}
+	want := string(doc[:at]) + b.String()
+	if want == string(doc) {
+		return
+	}
+	if !*update {
+		t.Fatalf("the table of %s is not what the cases say: go test -update writes it", path)
+	}
+	if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
