@@ -17,7 +17,7 @@ import (
 // answer makes the call unless an answer is near, or on its way for an equal call.
 func (k *call) answer() error {
 	r := k.r
-	if r.keyer == nil || r.shadow {
+	if r.keyer == nil {
 		return k.guarded()
 	}
 	room := keys.Get().(*[]byte)

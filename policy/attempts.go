@@ -40,11 +40,9 @@ type try struct {
 // attempts makes the call as often as policy and luck want.
 func (k *call) attempts() error {
 	r := k.r
-	if r.attempts == 1 || r.shadow {
+	if r.attempts == 1 {
 		t := k.next()
-		if k.make(t, false); t.err != nil && r.attempts > 1 {
-			k.wouldRetry(t)
-		}
+		k.make(t, false)
 		return t.err
 	}
 	r.budget.budget.Begin()
@@ -178,7 +176,7 @@ func (k *call) judge(t *try) verdict {
 	}
 	asked, wait, stop := pushed(rep.Trailer)
 	if stop {
-		r.budget.throttle.Failed()
+		r.failed()
 		return verdict{why: "the server asks for no retry"}
 	}
 	late := st.Code() == codes.DeadlineExceeded && t.bounded
@@ -194,7 +192,7 @@ func (k *call) judge(t *try) verdict {
 	if len(metadata.ValueFromIncomingContext(k.ctx, previousAttempts)) > 0 {
 		return verdict{why: "the call above is a retry already"}
 	}
-	if r.budget.throttle.Failed() {
+	if r.failed() {
 		k.tell(BudgetEmpty, t.err, "retry throttling")
 		return verdict{why: "retry throttling"}
 	}
@@ -204,6 +202,15 @@ func (k *call) judge(t *try) verdict {
 		}
 	}
 	return verdict{again: true, wait: wait}
+}
+
+// failed counts a failure for gRPC's throttling and reports whether there must be no retry. What is in shadow
+// must not throttle others.
+func (r *route) failed() bool {
+	if r.shadow {
+		return r.budget.throttle.Throttled()
+	}
+	return r.budget.throttle.Failed()
 }
 
 // pushed reads a server's pushback: a wait, or the wish that nobody tries again.
@@ -244,11 +251,4 @@ func (k *call) giveUp(err error, why string) error {
 		err = exhausted(err, k.tried)
 	}
 	return err
-}
-
-// wouldRetry tells of a retry that shadow mode leaves out.
-func (k *call) wouldRetry(t *try) {
-	if v := k.judge(t); v.again {
-		k.tell(Retried, t.err, "after "+v.wait.String())
-	}
 }

@@ -39,6 +39,10 @@ type call struct {
 func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	conn := s.see(cc)
 	r := conn.t.route(method)
+	if r.shadow {
+		k := &call{side: s, r: r, ctx: ctx, begun: time.Now(), req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
+		return k.observe()
+	}
 	opts = r.options(opts)
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {

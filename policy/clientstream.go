@@ -21,7 +21,9 @@ import (
 func (s *side) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	conn := s.see(cc)
 	r := conn.t.route(method)
-	opts = r.options(opts)
+	if !r.shadow {
+		opts = r.options(opts)
+	}
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {
 		return streamer(ctx, desc, cc, method, opts...)
@@ -82,8 +84,12 @@ func (g *guardedStream) open() (err error) {
 		}
 		return g.told(err)
 	}
-	g.ctx, g.cancel = context.WithDeadline(k.ctx, k.deadline)
-	if k.r.ways != 0 {
+	if k.r.shadow {
+		g.ctx, g.cancel = context.WithCancel(k.ctx)
+	} else {
+		g.ctx, g.cancel = context.WithDeadline(k.ctx, k.deadline)
+	}
+	if k.r.ways != 0 && !k.r.shadow {
 		g.ctx = lazyctx.WithWays(g.ctx, k.r.ways)
 	}
 	g.committed = k.r.attempts == 1 || k.r.shadow || !k.r.retry
@@ -366,6 +372,7 @@ func (g *guardedStream) finish(err error) {
 		if g.permit.asked {
 			g.judge(now, first, err)
 		}
+		k.late(err)
 		g.told(err)
 		g.cancel()
 	})

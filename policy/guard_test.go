@@ -68,7 +68,7 @@ func TestShadow(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 			return nil, status.Error(codes.Unavailable, "down")
 		}}
-		p := rule(t, "timeout: 1s, "+partRetry+", x-stile: {shadow: true, "+pure+partBreaker+", "+partLimit+", "+partFallback+", "+partCoalesce+", "+partHedge+"}", rec)
+		p := rule(t, "timeout: 0.001s, "+partRetry+", x-stile: {shadow: true, "+pure+partBreaker+", "+partLimit+", "+partFallback+", "+partCoalesce+", "+partHedge+"}", rec)
 		client := dial(t, serve(t, srv), obeying(p)...)
 		done := make(chan error)
 		for range 8 {
@@ -83,7 +83,7 @@ func TestShadow(t *testing.T) {
 		if srv.calls.Load() != 8 {
 			t.Errorf("the server saw %d attempts of 8 calls", srv.calls.Load())
 		}
-		for _, k := range []Kind{Retried, CallRefused, BreakerMoved} {
+		for _, k := range []Kind{Retried, CallRefused, BreakerMoved, CallLate} {
 			if got := rec.of(k); len(got) == 0 || !got[0].Shadow {
 				t.Errorf("%v told: %v", k, got)
 			}

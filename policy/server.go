@@ -76,7 +76,7 @@ func (t *target) enter(ctx context.Context, method string) (s served, err error)
 		return s, contextStatus(err)
 	}
 	deadline, has := ctx.Deadline()
-	if !has {
+	if !has && !r.shadow {
 		deadline = time.Now().Add(r.timeout)
 		s.own = lazyctx.NewAttempt(ctx, deadline, 0)
 		s.ctx = s.own
@@ -123,7 +123,7 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 	p := s.p
 	now := p.now()
 	until := p.epoch.Add(now + time.Duration(a.of.MaxQueueDelay))
-	if deadline.Before(until) {
+	if !deadline.IsZero() && deadline.Before(until) {
 		until = deadline
 	}
 	verdict := waitFor(s.ctx, p, a.Limit, now, until, r.rank(), r.shadow)

@@ -1,0 +1,35 @@
+package policy
+
+import "time"
+
+// observe makes a call as if there were no policy, and tells what the policy would have done.
+// Caches and hedges are left out: what they would have answered is not known.
+func (k *call) observe() error {
+	r, p := k.r, k.side.p
+	began := p.since(k.begun)
+	permit, _ := k.pass(began)
+	admitted, _ := k.admit(began)
+	t := k.next()
+	opts := t.opts
+	if r.retry {
+		opts = t.seen.Options(opts)
+	}
+	err := errPanicked
+	defer func() { k.settle(permit, admitted, began, err) }()
+	err = k.invoke(k.ctx, r.Method, k.req, k.reply, k.cc, opts...)
+	k.late(err)
+	if err != nil && r.retry {
+		t.err, t.Report = err, t.seen.Report()
+		if v := k.judge(t); v.again {
+			k.tell(Retried, err, "after "+v.wait.String())
+		}
+	}
+	return err
+}
+
+// late tells of a call that the file's timeout would have ended.
+func (k *call) late(err error) {
+	if took := time.Since(k.begun); k.r.shadow && took > k.r.timeout {
+		k.tell(CallLate, err, "took "+took.Round(time.Millisecond).String())
+	}
+}
