@@ -14,7 +14,29 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// answer makes the call unless an answer is near, or on its way for an equal call.
+// near answers from the cache, if there is a fresh answer. It is asked before there is a call, so
+// that a hit costs little.
+func (s *side) near(ctx context.Context, r *route, id uint64, req, reply any, opts []grpc.CallOption) bool {
+	room := keys.Get().(*[]byte)
+	defer keys.Put(room)
+	key, ok := r.key((*room)[:0], ctx, id, req, reply, opts)
+	if !ok {
+		return false
+	}
+	*room = key
+	value, fresh, ok := r.cache.Get(key, s.p.now())
+	if !ok || !fresh || take(value, reply) != nil {
+		return false
+	}
+	for _, o := range opts {
+		if f, ok := o.(grpc.OnFinishCallOption); ok {
+			f.OnFinish(nil)
+		}
+	}
+	return true
+}
+
+// answer makes the call unless one that is equal is under way, and falls back to an old answer.
 func (k *call) answer() error {
 	r := k.r
 	if r.keyer == nil {
@@ -22,27 +44,21 @@ func (k *call) answer() error {
 	}
 	room := keys.Get().(*[]byte)
 	defer keys.Put(room)
-	key, ok := k.key((*room)[:0])
+	key, ok := r.key((*room)[:0], k.ctx, k.id, k.req, k.reply, k.opts)
 	if !ok {
 		return k.guarded()
 	}
 	*room = key
-	var stale []byte
-	if r.cache != nil {
-		value, fresh, ok := r.cache.Get(key, k.side.p.since(k.begun))
-		if ok && fresh && k.take(value) == nil {
-			return nil
-		}
-		if ok && r.Config.Stile.Fallback != nil && r.Config.Stile.Fallback.Cache {
-			stale = value
-		}
-	}
 	err := k.shared(key)
-	if err != nil && stale != nil && ClassOf(status.Code(err)) == FallBack && k.ctx.Err() == nil && k.take(stale) == nil {
-		k.tell(StaleServed, err, "")
-		return nil
+	if err == nil || !r.fallback || ClassOf(status.Code(err)) != FallBack || k.ctx.Err() != nil {
+		return err
 	}
-	return err
+	value, _, ok := r.cache.Get(key, k.side.p.since(k.begun))
+	if !ok || take(value, k.reply) != nil {
+		return err
+	}
+	k.tell(StaleServed, err, "")
+	return nil
 }
 
 // shared makes the call, or waits for an equal one under way.
@@ -64,7 +80,7 @@ func (k *call) shared(key []byte) error {
 		case err != nil:
 			return err
 		default:
-			return k.take(value.([]byte))
+			return take(value.([]byte), k.reply)
 		}
 	}
 	var value []byte
@@ -97,8 +113,8 @@ func (k *call) fetch(key []byte) ([]byte, error) {
 }
 
 // take fills the reply with an answer.
-func (k *call) take(value []byte) error {
-	return proto.Unmarshal(value, k.reply.(proto.Message))
+func take(value []byte, reply any) error {
+	return proto.Unmarshal(value, reply.(proto.Message))
 }
 
 // keys is room for keys.
@@ -106,21 +122,21 @@ var keys = sync.Pool{New: func() any { return new(make([]byte, 0, 256)) }}
 
 // key appends what an answer depends on: the connection, the metadata, for it may tell who asks,
 // and the request. A call with credentials of its own has no key.
-func (k *call) key(b []byte) ([]byte, bool) {
-	req, ok := k.req.(proto.Message)
-	if _, isProto := k.reply.(proto.Message); !ok || !isProto {
+func (r *route) key(b []byte, ctx context.Context, id uint64, req, reply any, opts []grpc.CallOption) ([]byte, bool) {
+	m, ok := req.(proto.Message)
+	if _, isProto := reply.(proto.Message); !ok || !isProto {
 		return nil, false
 	}
-	for _, o := range k.opts {
+	for _, o := range opts {
 		if _, own := o.(grpc.PerRPCCredsCallOption); own {
 			return nil, false
 		}
 	}
-	b = binary.BigEndian.AppendUint64(b, k.id)
-	if md, any := metadata.FromOutgoingContext(k.ctx); any {
+	b = binary.BigEndian.AppendUint64(b, id)
+	if md, any := metadata.FromOutgoingContext(ctx); any {
 		b = appendMetadata(b, md)
 	}
-	b, err := k.r.keyer.Append(append(b, 0), req)
+	b, err := r.keyer.Append(append(b, 0), m)
 	return b, err == nil
 }
 

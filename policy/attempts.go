@@ -29,9 +29,9 @@ const (
 // try is one attempt. It belongs to the goroutine that makes it.
 type try struct {
 	lazyctx.Attempt
-	seen    lazyctx.Observed
-	n       int  // attempts made before it
-	bounded bool // it has less time than the call
+	seen    *lazyctx.Observed // nil: the channel reports by itself
+	n       int               // attempts made before it
+	bounded bool              // it has less time than the call
 	reply   any
 	opts    []grpc.CallOption
 	err     error // the outcome
@@ -90,8 +90,8 @@ func (k *call) make(t *try, cancel bool) {
 		t.Done() // see Core: only a context that somebody waits for ends at once
 	}
 	opts := t.opts
-	observe := k.r.attempts > 1 && !k.side.reports
-	if observe {
+	if k.r.attempts > 1 && !k.side.reports {
+		t.seen = new(lazyctx.Observed)
 		opts = t.seen.Options(opts)
 	}
 	t.err = k.invoke(ctx, k.r.Method, k.req, t.reply, k.cc, opts...)
@@ -101,7 +101,7 @@ func (k *call) make(t *try, cancel bool) {
 	if l := k.r.latency; l != nil && t.n == 0 { // also if a hedge has ended it: that it took so long counts
 		l.Add(k.side.p.now(), time.Since(k.begun))
 	}
-	if t.err != nil && observe {
+	if t.err != nil && t.seen != nil {
 		t.Report = t.seen.Report()
 	}
 }

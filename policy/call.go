@@ -43,6 +43,9 @@ func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grp
 		k := &call{side: s, r: r, ctx: ctx, begun: time.Now(), req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
 		return k.observe()
 	}
+	if r.cache != nil && s.near(ctx, r, conn.id, req, reply, opts) {
+		return nil
+	}
 	opts = r.options(opts)
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {

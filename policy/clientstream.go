@@ -143,6 +143,7 @@ func (g *guardedStream) attemptLocked() (grpc.ClientStream, error) {
 	if t.n > 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, previousAttempts, strconv.Itoa(t.n))
 	}
+	t.seen = new(lazyctx.Observed)
 	cur, err := g.streamer(ctx, g.desc, k.cc, k.r.Method, t.seen.Options(k.opts)...)
 	if err != nil {
 		return nil, err

@@ -76,6 +76,7 @@ type route struct {
 	maxRecv  *int64
 	coalesce *near.Flights
 	cache    *near.Cache
+	fallback bool // an old answer of cache may stand in
 	keyer    *near.Keyer
 }
 
@@ -202,6 +203,7 @@ func (r *route) setAnswers(known *Method, before *route) {
 	if x.Coalesce {
 		r.coalesce = new(near.Flights)
 	}
+	r.fallback = x.Fallback != nil && x.Fallback.Cache
 	switch {
 	case x.Cache == nil:
 	case before.cache != nil && unchanged(x.Cache, before.Config.Stile.Cache):

@@ -1,6 +1,10 @@
 package policy
 
-import "time"
+import (
+	"time"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
+)
 
 // observe makes a call as if there were no policy, and tells what the policy would have done.
 // Caches and hedges are left out: what they would have answered is not known.
@@ -12,6 +16,7 @@ func (k *call) observe() error {
 	t := k.next()
 	opts := t.opts
 	if r.retry {
+		t.seen = new(lazyctx.Observed)
 		opts = t.seen.Options(opts)
 	}
 	err := errPanicked
