@@ -15,7 +15,7 @@ say = @printf '\n== %s\n'
 each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench fuzz soak
+.PHONY: help build demo test check bench bench-policy fuzz soak
 .PHONY: test-format test-vet test-cross test-race test-settings test-deaths test-examples test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
@@ -89,6 +89,16 @@ check-static: ## staticcheck in each module
 
 bench: ## compare with other ways of calling, about 12 minutes; let nothing else run
 	cd bench && go run . $(ARGS)
+
+bench-policy: ## what a policy costs a call, and what it saves, about 4 minutes; let nothing else run
+	$(say) "the chain alone, before a channel that does nothing"
+	go test -run '^$$' -bench Chain -count 5 ./policy
+	$(say) "state machines and the near cache"
+	go test -run '^$$' -bench . ./policy/control ./policy/internal/near
+	$(say) "calls in turns: none, a deadline by package context, and policies"
+	go test -run '^$$' -bench BenchmarkPolicy -benchtime 300x -count 3 .
+	$(say) "under load, in virtual time"
+	go test -count=1 -run 'Load|Amplification|FourHops' -v ./policy
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \

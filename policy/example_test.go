@@ -2,6 +2,10 @@ package policy_test
 
 import (
 	"fmt"
+	"log"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stile-ipc/stile/policy"
 )
@@ -55,4 +59,37 @@ func ExampleDiff() {
 	// one attempt none → 0.2s
 	// retried after nothing → UNAVAILABLE, 3 attempts
 	// backoff none → 0.1s to 0.1s, ×1
+}
+
+func ExampleUnaryClientInterceptor() {
+	c, err := policy.Parse("policy.yaml", []byte(`methodConfig: [{name: [{}], timeout: 0.25s, x-stile: {breaker: {}}}]`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	p := policy.New(c)
+	conn, err := grpc.NewClient("dns:///pricing:50051",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDisableRetry(), // the policy retries
+		grpc.WithChainUnaryInterceptor(policy.UnaryClientInterceptor(p)),
+		grpc.WithChainStreamInterceptor(policy.StreamClientInterceptor(p)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Println(p.Config().Effective("/shop.pricing.v1.Pricing/Quote", nil).Timeout)
+	// Output: 0.25s
+}
+
+func ExampleUnaryServerInterceptor() {
+	c, err := policy.Parse("policy.yaml", []byte(`x-stile: {admission: {maxRequests: 200, adaptive: true}}`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	p := policy.New(c)
+	server := grpc.NewServer(
+		grpc.ChainUnaryInterceptor(policy.UnaryServerInterceptor(p)),
+		grpc.ChainStreamInterceptor(policy.StreamServerInterceptor(p)))
+	defer server.Stop()
+	fmt.Println(p.Count(policy.CallShed))
+	// Output: 0
 }
