@@ -70,10 +70,19 @@ func (c *Config) traits() []trait {
 	if t := c.RetryThrottling; t != nil {
 		throttling = fmt.Sprintf("below %v of %v tokens, %v back a success", t.MaxTokens/2, t.MaxTokens, t.TokenRatio)
 	}
-	budget := c.Stile.RetryBudget
+	budget, takes, waits := c.Stile.RetryBudget, "all calls at once", "nothing"
+	if a := c.Stile.Admission; a != nil {
+		takes = fmt.Sprint(a.MaxRequests)
+		if a.Adaptive {
+			takes = fmt.Sprintf("%d to %d, adaptive", a.MinRequests, a.MaxRequests)
+		}
+		waits = fmt.Sprintf("%d calls, %s at most", a.MaxPendingRequests, a.MaxQueueDelay)
+	}
 	return []trait{
 		{"retries stop", throttling, ""},
 		{"retries and hedges add at most", fmt.Sprintf("%v %%, and %d at once", budget.BudgetPercent, budget.MinRetryConcurrency), ""},
+		{"a server takes at once", takes, ""},
+		{"at a server waits", waits, ""},
 		{"load balancing", c.balancing(), ""},
 		{"health checks", c.health(), ""},
 	}
@@ -207,10 +216,17 @@ func (e *Effective) retried() string {
 }
 
 func (e *Effective) nonFatal() string {
-	if h := e.Config.HedgingPolicy; h != nil && len(h.NonFatalStatusCodes) > 0 {
-		return codeList(h.NonFatalStatusCodes)
+	var codes []Code
+	switch m := &e.Config; {
+	case e.Hedge() == nil:
+	case m.HedgingPolicy != nil:
+		codes = m.HedgingPolicy.NonFatalStatusCodes
+	case m.RetryPolicy != nil:
+		codes = m.RetryPolicy.RetryableStatusCodes
+	default:
+		codes = outages()
 	}
-	return "nothing"
+	return cmp.Or(codeList(codes), "nothing")
 }
 
 // codeList names each code once, in the order of the alphabet.

@@ -42,6 +42,17 @@ func ClassOf(c codes.Code) Class {
 	return Never
 }
 
+// outages are the codes of class FallBack.
+func outages() []Code {
+	var list []Code
+	for c := range codes.Unauthenticated + 1 {
+		if ClassOf(c) == FallBack {
+			list = append(list, Code(c))
+		}
+	}
+	return list
+}
+
 // fails tells whether an outcome speaks against the server: what a breaker counts. A server that sheds
 // load works.
 func fails(c codes.Code) bool { return ClassOf(c) == FallBack && c != codes.ResourceExhausted }

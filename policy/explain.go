@@ -37,6 +37,9 @@ func (c *Config) Explain(e Effective) []Setting {
 	}
 	budget := c.Stile.RetryBudget
 	x.walk(reflect.ValueOf(&budget).Elem(), "x-stile.retryBudget")
+	if a := c.Stile.Admission; a != nil {
+		x.walk(reflect.ValueOf(a).Elem(), "x-stile.admission")
+	}
 	return x.list
 }
 

@@ -70,7 +70,7 @@ methodConfig:
 `
 	const after = `
 # the same in other words, and some changes
-x-stile: {defaultTimeout: 5s}
+x-stile: {defaultTimeout: 5s, admission: {maxRequests: 50, adaptive: true}}
 methodConfig:
 - name: [{service: shop.Pricing}]
   timeout: 1.0s
