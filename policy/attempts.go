@@ -52,9 +52,10 @@ func (k *call) attempts() error {
 	}
 	for extra := false; ; extra = true {
 		t := k.next()
-		k.make(t, false)
 		if extra {
-			r.budget.budget.Give()
+			k.makePaid(t, false)
+		} else {
+			k.make(t, false)
 		}
 		if t.err == nil {
 			r.budget.throttle.Succeeded()
@@ -104,6 +105,12 @@ func (k *call) make(t *try, cancel bool) {
 	if t.err != nil && t.seen != nil {
 		t.Report = t.seen.Report()
 	}
+}
+
+// makePaid is make for an attempt that the budget has granted.
+func (k *call) makePaid(t *try, cancel bool) {
+	defer k.r.budget.budget.Give()
+	k.make(t, cancel)
 }
 
 // begin returns the context of an attempt that is made now.

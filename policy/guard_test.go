@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -283,5 +285,69 @@ func TestPanicFreesPlaces(t *testing.T) {
 			_ = s.unary(context.Background(), unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil,
 				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { panic("codec") })
 		})
+	}
+}
+
+// TestConnectionsAreForgotten: what is known of a connection goes with it, and two connections of one
+// interceptor are told apart for as long as they live.
+func TestConnectionsAreForgotten(t *testing.T) {
+	p := file(t, "{}", nil)
+	s := &side{p: p}
+	open := func(target string) *grpc.ClientConn {
+		cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cc.Close() })
+		return cc
+	}
+	a, b := open("passthrough:///a"), open("passthrough:///a")
+	first, second := s.see(a), s.see(b)
+	if first == second || first.t != second.t || s.see(a) != first || s.see(b) != second {
+		t.Error("two connections to one target are not told apart, or do not share its state")
+	}
+	func() {
+		cc, err := grpc.NewClient("passthrough:///c", grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.see(cc)
+		cc.Close()
+	}()
+	s.see(a) // the last that was seen is held
+	known := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.targets["passthrough:///c"] != nil
+	}
+	for range 1000 { // cleanups run some time after a collection
+		if runtime.GC(); !known() {
+			return
+		}
+		runtime.Gosched()
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("the state of a connection that is gone is still there")
+}
+
+// TestStateOutlivesReloads also of methods that are not called between two of them.
+func TestStateOutlivesReloads(t *testing.T) {
+	config := func() *Config {
+		c, err := Parse("a.yaml", []byte("methodConfig: [{name: [{}], timeout: 1s, x-stile: {breaker: {}, limit: {maxRequests: 1}}}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	p := New(config(), WithLogger(slog.New(slog.DiscardHandler)))
+	target := p.attach("x")
+	a, b := target.route("/s/a"), target.route("/s/b")
+	p.Apply(config())
+	if next := target.route("/s/a"); next == a || next.breaker != a.breaker || next.limit != a.limit {
+		t.Error("state did not go on over a reload")
+	}
+	p.Apply(config())
+	if next := target.route("/s/b"); next == b || next.breaker != b.breaker || next.limit != b.limit {
+		t.Error("state did not go on over two reloads")
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // Policy is a policy file in force: the calls of the connections and servers that were given
@@ -77,8 +75,8 @@ func (p *Policy) since(t time.Time) time.Duration {
 	return t.Sub(p.epoch)
 }
 
-// target returns the state for a target, made on first use.
-func (p *Policy) target(name string) *target {
+// attach returns the state for a target, made for the first of those that use it; detach is due.
+func (p *Policy) attach(name string) *target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.targets[name]
@@ -86,40 +84,15 @@ func (p *Policy) target(name string) *target {
 		t = newTarget(p, name)
 		p.targets[name] = t
 	}
+	t.users++
 	return t
 }
 
-// side is one interceptor's view of a policy. It remembers the connection that it saw last,
-// which is the only one it sees as a rule.
-type side struct {
-	p *Policy
-	// reports: what lies below tells by itself of each attempt in its lazyctx.Attempt.
-	reports bool
-	last    atomic.Pointer[seen]
-}
-
-type seen struct {
-	cc *grpc.ClientConn
-	id uint64 // of the connection, in this process
-	t  *target
-}
-
-// connections counts those that interceptors have seen.
-var connections atomic.Uint64
-
-func (s *side) see(cc *grpc.ClientConn) *seen {
-	last := s.last.Load()
-	if last == nil || last.cc != cc {
-		last = &seen{cc, connections.Add(1), s.p.target(targetOf(cc))}
-		s.last.Store(last)
+// detach drops the state when nobody uses it any more.
+func (p *Policy) detach(t *target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.users--; t.users == 0 {
+		delete(p.targets, t.name)
 	}
-	return last
-}
-
-// targetOf names the connection's target; an interceptor may be called without one, in tests.
-func targetOf(cc *grpc.ClientConn) string {
-	if cc == nil {
-		return "none"
-	}
-	return cc.Target()
 }

@@ -39,6 +39,7 @@ func (k *call) race() error {
 	h.live[h.first] = struct{}{}
 	h.armLocked(k.hedgeDelay())
 	h.mu.Unlock()
+	defer h.stop() // also when a codec panics
 	k.make(h.first, true)
 	h.finish(h.first)
 	winner, err := h.wait()
@@ -87,8 +88,7 @@ func (h *race) start() {
 	k.tell(Retried, nil, "hedge")
 	h.armLocked(max(k.hedgeDelay(), 0))
 	h.mu.Unlock()
-	k.make(t, true)
-	k.r.budget.budget.Give()
+	k.makePaid(t, true)
 	h.finish(t)
 }
 
@@ -195,6 +195,12 @@ func (h *race) wait() (*try, error) {
 		return nil, err
 	}
 	return nil, contextStatus(context.DeadlineExceeded)
+}
+
+func (h *race) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopLocked()
 }
 
 // stopLocked ends all that goes on.

@@ -49,7 +49,7 @@ func unlimited(p *Policy, target string) {
 	if th := c.RetryThrottling; th != nil {
 		b.throttle = control.NewThrottle(th.MaxTokens, th.TokenRatio)
 	}
-	p.target(target).budgets["/grpc.testing.TestService/"] = b
+	p.attach(target).budgets["/grpc.testing.TestService/"] = b
 }
 
 // TestRetriesLikeGRPC lets grpc-go and the chain meet the same server: it must see the same attempts, and

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type target struct {
 	table atomic.Pointer[table]
 	admit atomic.Pointer[admission] // of the server's side
 
+	users   int        // guarded by p.mu
 	mu      sync.Mutex // for all that follows, and for replacing table
 	budgets map[string]*budget
 }
@@ -43,7 +45,7 @@ type budget struct {
 }
 
 // maxRoutes bounds what unknown method names can make us remember.
-const maxRoutes = 10_000
+const maxRoutes = 4096
 
 // route is what holds for the calls of a method to a target. It does not change; what it points
 // to counts.
@@ -109,11 +111,13 @@ func (t *target) find(rules *rules, method string) *route {
 	}
 	next := &table{rules: rules, routes: map[string]*route{}, before: tab.before}
 	if tab.rules == rules {
-		for k, r := range tab.routes {
-			next.routes[k] = r
-		}
+		maps.Copy(next.routes, tab.routes)
 	} else {
-		next.before = tab.routes
+		next.before = maps.Clone(tab.before) // of methods that were not called under tab.rules
+		if next.before == nil {
+			next.before = map[string]*route{}
+		}
+		maps.Copy(next.before, tab.routes)
 	}
 	r := t.resolveLocked(rules, method, next.before[method])
 	if len(next.routes) < maxRoutes {

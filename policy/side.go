@@ -1,0 +1,67 @@
+package policy
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"weak"
+
+	"google.golang.org/grpc"
+)
+
+// side is one interceptor's view of a policy. It remembers the connection that it saw last,
+// which is the only one it sees as a rule.
+type side struct {
+	p *Policy
+	// reports: what lies below tells by itself of each attempt in its lazyctx.Attempt.
+	reports bool
+	last    atomic.Pointer[current]
+	known   sync.Map // weak.Pointer[grpc.ClientConn] → *connection
+}
+
+// connection is what an interceptor knows of a connection, for as long as that lives.
+type connection struct {
+	id uint64 // in this process
+	t  *target
+}
+
+type current struct {
+	cc *grpc.ClientConn
+	*connection
+}
+
+// connections counts those that interceptors have seen.
+var connections atomic.Uint64
+
+func (s *side) see(cc *grpc.ClientConn) *connection {
+	if last := s.last.Load(); last != nil && last.cc == cc {
+		return last.connection
+	}
+	c := s.find(cc)
+	s.last.Store(&current{cc, c})
+	return c
+}
+
+func (s *side) find(cc *grpc.ClientConn) *connection {
+	key := weak.Make(cc)
+	if c, ok := s.known.Load(key); ok {
+		return c.(*connection)
+	}
+	name := "none" // an interceptor may be called without a connection, in tests
+	if cc != nil {
+		name = cc.Target()
+	}
+	fresh := &connection{connections.Add(1), s.p.attach(name)}
+	c, raced := s.known.LoadOrStore(key, fresh)
+	if raced {
+		s.p.detach(fresh.t)
+		return c.(*connection)
+	}
+	if cc != nil {
+		runtime.AddCleanup(cc, func(t *target) {
+			s.known.Delete(key)
+			s.p.detach(t)
+		}, fresh.t)
+	}
+	return fresh
+}
