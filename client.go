@@ -36,7 +36,7 @@ import (
 func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	plain, own, explicit, onlyTwins := splitDialOptions(opts)
 	if off() {
-		return grpc.NewClient(target, append(plain, own.obey(false)...)...)
+		return grpc.NewClient(target, append(plain, own.obey()...)...)
 	}
 	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
@@ -49,7 +49,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 	plain, own, _, _ := splitDialOptions(opts)
 	if off() {
-		return append(plain, own.obey(false)...)
+		return append(plain, own.obey()...)
 	}
 	return append(plain, (&dialer{own: own}).options()...)
 }
@@ -66,8 +66,9 @@ func off() bool {
 // dialer is what the connections made with one set of options share.
 type dialer struct {
 	own       ownDialOptions
-	explicit  clientSettings // what the twins say
-	onlyTwins bool           // they say it all
+	explicit  clientSettings              // what the twins say
+	onlyTwins bool                        // they say it all
+	lastUnary grpc.UnaryClientInterceptor // of the connection's chain
 	last      atomic.Pointer[entrance]
 
 	mu        sync.Mutex
@@ -75,24 +76,26 @@ type dialer struct {
 }
 
 func (d *dialer) options() []grpc.DialOption {
-	return append(d.own.obey(true),
-		grpc.WithChainUnaryInterceptor(d.unary),
-		grpc.WithChainStreamInterceptor(d.stream),
-	)
+	d.lastUnary = d.unary
+	var stream []grpc.StreamClientInterceptor
+	if p := d.own.policy; p != nil {
+		d.lastUnary = policy.UnaryClientInterceptorOver(p, d.unary)
+		stream = append(stream, policy.StreamClientInterceptor(p))
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(d.lastUnary),
+		grpc.WithChainStreamInterceptor(append(stream, d.stream)...),
+	}
 }
 
-// obey returns the interceptors of the policy, if there is one. With reports, Stile's own
-// stand behind them.
-func (o *ownDialOptions) obey(reports bool) []grpc.DialOption {
+// obey returns the interceptors of the policy, if there is one, for a connection that is grpc-go's
+// alone.
+func (o *ownDialOptions) obey() []grpc.DialOption {
 	if o.policy == nil {
 		return nil
 	}
-	unary := policy.UnaryClientInterceptor(o.policy)
-	if reports {
-		unary = policy.ReportingUnaryClientInterceptor(o.policy)
-	}
 	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(unary),
+		grpc.WithChainUnaryInterceptor(policy.UnaryClientInterceptor(o.policy)),
 		grpc.WithChainStreamInterceptor(policy.StreamClientInterceptor(o.policy)),
 	}
 }

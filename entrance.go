@@ -74,7 +74,7 @@ func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
 	if e.log == nil {
 		e.log = slog.Default()
 	}
-	if !e.set.layoutUnknown && (!sameFunc(e.set.lastUnary, d.unary) || !sameFunc(e.set.lastStream, d.stream)) {
+	if !e.set.layoutUnknown && (!sameFunc(e.set.lastUnary, d.lastUnary) || !sameFunc(e.set.lastStream, d.stream)) {
 		e.set.shut = append(e.set.shut, "an interceptor stands behind Stile's and would be skipped: put stile.DialOptions last")
 	}
 	if len(e.set.shut) > 0 {

@@ -91,11 +91,11 @@ func (k *call) make(t *try, cancel bool) {
 		t.Done() // see Core: only a context that somebody waits for ends at once
 	}
 	opts := t.opts
-	if k.r.attempts > 1 && !k.side.reports {
+	if k.r.attempts > 1 && k.side.below == nil {
 		t.seen = new(lazyctx.Observed)
 		opts = t.seen.Options(opts)
 	}
-	t.err = k.invoke(ctx, k.r.Method, k.req, t.reply, k.cc, opts...)
+	t.err = k.side.send(ctx, k.r.Method, k.req, t.reply, k.cc, k.invoke, opts)
 	if ctx != k.ctx {
 		t.Cancel(context.Canceled)
 	}
@@ -127,7 +127,7 @@ func (k *call) begin(t *try) context.Context {
 	switch d, ok := k.ctx.Deadline(); {
 	case t.n > 0:
 		parent = metadata.AppendToOutgoingContext(parent, previousAttempts, strconv.Itoa(t.n))
-	case ok && !t.bounded && !k.side.reports && k.r.hedge == nil && d.Equal(k.deadline):
+	case ok && !t.bounded && k.side.below == nil && k.r.hedge == nil && d.Equal(k.deadline):
 		return k.ctx // will do
 	}
 	t.Start(parent, now.Add(left), left)

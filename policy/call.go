@@ -49,7 +49,7 @@ func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grp
 	opts = r.options(opts)
 	deadline, has := ctx.Deadline()
 	if has && r.bare && !r.own {
-		return invoker(ctx, method, req, reply, cc, opts...)
+		return s.send(ctx, method, req, reply, cc, invoker, opts)
 	}
 	now := time.Now()
 	if !has || r.own && deadline.Sub(now) > r.timeout {
@@ -60,11 +60,11 @@ func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grp
 		return k.run()
 	}
 	if has {
-		return invoker(ctx, method, req, reply, cc, opts...)
+		return s.send(ctx, method, req, reply, cc, invoker, opts)
 	}
 	a := lazyctx.NewAttempt(ctx, deadline, r.timeout)
 	defer a.Cancel(context.Canceled)
-	return invoker(a, method, req, reply, cc, opts...)
+	return s.send(a, method, req, reply, cc, invoker, opts)
 }
 
 func (k *call) run() error {

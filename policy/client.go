@@ -17,10 +17,10 @@ func UnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor { return (&si
 // hedged, and nothing of them is cached.
 func StreamClientInterceptor(p *Policy) grpc.StreamClientInterceptor { return (&side{p: p}).stream }
 
-// ReportingUnaryClientInterceptor is [UnaryClientInterceptor] for a connection that tells of its
-// attempts itself, which Stile's do.
-func ReportingUnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor {
-	return (&side{p: p, reports: true}).unary
+// UnaryClientInterceptorOver is [UnaryClientInterceptor] followed by another interceptor, at the cost of
+// one. It is for Stile's, which tells the chain of attempts by itself.
+func UnaryClientInterceptorOver(p *Policy, below grpc.UnaryClientInterceptor) grpc.UnaryClientInterceptor {
+	return (&side{p: p, below: below}).unary
 }
 
 // options returns opts with what the file says of readiness and sizes, as gRPC combines them: the

@@ -21,7 +21,7 @@ func (k *call) observe() error {
 	}
 	err := errPanicked
 	defer func() { k.settle(permit, admitted, began, err) }()
-	err = k.invoke(k.ctx, r.Method, k.req, k.reply, k.cc, opts...)
+	err = k.side.send(k.ctx, r.Method, k.req, k.reply, k.cc, k.invoke, opts)
 	k.late(err)
 	if err != nil && r.retry {
 		t.err, t.Report = err, t.seen.Report()

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -13,10 +14,19 @@ import (
 // which is the only one it sees as a rule.
 type side struct {
 	p *Policy
-	// reports: what lies below tells by itself of each attempt in its lazyctx.Attempt.
-	reports bool
-	last    atomic.Pointer[current]
-	known   sync.Map // weak.Pointer[grpc.ClientConn] → *connection
+	// below is Stile's own interceptor, which makes attempts and tells of each in its lazyctx.Attempt; nil:
+	// attempts are grpc-go's.
+	below grpc.UnaryClientInterceptor
+	last  atomic.Pointer[current]
+	known sync.Map // weak.Pointer[grpc.ClientConn] → *connection
+}
+
+// send makes an attempt.
+func (s *side) send(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) error {
+	if s.below != nil {
+		return s.below(ctx, method, req, reply, cc, invoker, opts...)
+	}
+	return invoker(ctx, method, req, reply, cc, opts...)
 }
 
 // connection is what an interceptor knows of a connection, for as long as that lives.
