@@ -65,7 +65,7 @@ var (
 // start sets the deadline, once; before that the context can only be canceled.
 func (c *callContext) start() {
 	if timeout := c.call.Timeout; timeout > 0 {
-		c.Begin(nil, time.Now().Add(timeout))
+		c.SetDeadline(time.Now().Add(timeout))
 	}
 }
 

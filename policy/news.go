@@ -81,7 +81,7 @@ type news struct {
 
 func newNews() *news { return &news{trace: traceOf} }
 
-// tellRoute is tell for a call of r. ctx may be nil.
+// tellRoute is tell for a call of r.
 func (n *news) tellRoute(ctx context.Context, r *route, e *Event) {
 	e.Method, e.Target, e.Version, e.Shadow = r.Method, r.target.name, r.rules.version, r.shadow
 	n.tell(ctx, e)
@@ -90,9 +90,7 @@ func (n *news) tellRoute(ctx context.Context, r *route, e *Event) {
 func (n *news) tell(ctx context.Context, e *Event) {
 	n.counts[e.Kind].Add(1)
 	e.Time = time.Now()
-	if ctx != nil {
-		e.TraceID = n.trace(ctx)
-	}
+	e.TraceID = n.trace(ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.queue) >= maxNews {

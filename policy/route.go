@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"maps"
 	"reflect"
 	"strings"
@@ -200,7 +201,7 @@ func (r *route) setAnswers(known *Method, before *route) {
 	}
 	keyer, err := near.NewKeyer(known.Request, fields)
 	if err != nil {
-		r.target.p.news.tellRoute(nil, r, &Event{Kind: Faulty, Detail: err.Error()})
+		r.target.p.news.tellRoute(context.Background(), r, &Event{Kind: Faulty, Detail: err.Error()})
 		return
 	}
 	r.keyer = keyer

@@ -11,7 +11,7 @@ import (
 )
 
 // Core is a context's deadline and end, without values: a type that embeds it adds Value.
-// Begin must be called first. Its methods are safe for concurrent use.
+// Its methods are safe for concurrent use.
 type Core struct {
 	parent context.Context // nil: none
 
@@ -29,14 +29,10 @@ type Core struct {
 // closed is the channel of contexts that had ended before anyone asked.
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// Begin sets the parent, which may be nil, and the deadline, which may be zero. A deadline
-// that was set stays.
-func (c *Core) Begin(parent context.Context, deadline time.Time) {
+// SetDeadline sets the deadline, unless there is one.
+func (c *Core) SetDeadline(deadline time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parent == nil {
-		c.parent = parent
-	}
 	if c.deadline.IsZero() {
 		c.deadline = deadline
 		if c.waited && c.err == nil {
@@ -45,7 +41,7 @@ func (c *Core) Begin(parent context.Context, deadline time.Time) {
 	}
 }
 
-// Parent returns what Begin was given.
+// Parent returns the context that this one ends with, or nil.
 func (c *Core) Parent() context.Context { return c.parent }
 
 // Waited reports whether somebody waits for the end already, so that its channel is there.

@@ -138,8 +138,8 @@ func TestLateDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Core
 		done := c.Done()
-		c.Begin(nil, time.Now().Add(time.Second))
-		c.Begin(nil, time.Now().Add(time.Minute)) // the first stays
+		c.SetDeadline(time.Now().Add(time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute)) // the first stays
 		begin := time.Now()
 		<-done
 		if took := time.Since(begin); took != time.Second || c.Err() != context.DeadlineExceeded {
