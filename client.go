@@ -249,8 +249,14 @@ func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req,
 		}
 	}()
 	err = s.roundTrip(m, req, reply)
+	if s.try != nil {
+		s.try.Private = e.set.private() && s.info.creds == nil && s.ctx == context.Context(s.try) && !errors.Is(err, errRefused)
+	}
 	return err
 }
+
+// private reports whether nobody is shown the contexts of calls.
+func (s *clientSettings) private() bool { return len(s.stats) == 0 && len(s.perRPC) == 0 }
 
 // settle is finish for a call whose whole response was read: nothing is left of it
 // on the connection but its place in the table.

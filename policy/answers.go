@@ -53,7 +53,7 @@ func (k *call) answer() error {
 	if err == nil || !r.fallback || ClassOf(status.Code(err)) != FallBack || k.ctx.Err() != nil {
 		return err
 	}
-	value, _, ok := r.cache.Get(key, k.side.p.since(k.begun))
+	value, _, ok := r.cache.Get(key, k.begun)
 	if !ok || take(value, k.reply) != nil {
 		return err
 	}

@@ -96,11 +96,12 @@ func (k *call) make(t *try, cancel bool) {
 		opts = t.seen.Options(opts)
 	}
 	t.err = k.side.send(ctx, k.r.Method, k.req, t.reply, k.cc, k.invoke, opts)
-	if ctx != k.ctx {
+	if t.Private = t.Private && !t.Waited(); ctx != k.ctx && !t.Private {
 		t.Cancel(context.Canceled)
 	}
 	if l := k.r.latency; l != nil && t.n == 0 { // also if a hedge has ended it: that it took so long counts
-		l.Add(k.side.p.now(), time.Since(k.begun))
+		now := k.side.p.now()
+		l.Add(now, now-k.begun)
 	}
 	if t.err != nil && t.seen != nil {
 		t.Report = t.seen.Report()
@@ -115,13 +116,14 @@ func (k *call) makePaid(t *try, cancel bool) {
 
 // begin returns the context of an attempt that is made now.
 func (k *call) begin(t *try) context.Context {
-	now := k.begun
+	p := k.side.p
+	now, deadline := k.begun, k.deadline
 	if t.n > 0 {
-		now = time.Now()
+		now = p.now()
 	}
-	left := k.deadline.Sub(now)
+	left := p.since(deadline) - now
 	if per := k.perTry(t.n, left); per != 0 && per < left {
-		left, t.bounded = per, true
+		left, deadline, t.bounded = per, p.at(now+per), true
 	}
 	parent := k.ctx
 	switch d, ok := k.ctx.Deadline(); {
@@ -130,7 +132,7 @@ func (k *call) begin(t *try) context.Context {
 	case ok && !t.bounded && k.side.below == nil && k.r.hedge == nil && d.Equal(k.deadline):
 		return k.ctx // will do
 	}
-	t.Start(parent, now.Add(left), left)
+	t.Start(parent, deadline, left)
 	t.Ways = k.r.ways
 	return &t.Attempt
 }

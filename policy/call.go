@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,8 +26,8 @@ type call struct {
 	id       uint64          // of the connection
 	ctx      context.Context // the caller's
 	deadline time.Time       // of the call with all it does; zero: none
-	begun    time.Time
-	tried    int // attempts made
+	begun    time.Duration   // as state machines count
+	tried    int             // attempts made
 
 	req, reply any
 	cc         *grpc.ClientConn
@@ -40,7 +41,7 @@ func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grp
 	conn := s.see(cc)
 	r := conn.t.route(method)
 	if r.shadow {
-		k := &call{side: s, r: r, ctx: ctx, begun: time.Now(), req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
+		k := &call{side: s, r: r, ctx: ctx, begun: s.p.now(), req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
 		return k.observe()
 	}
 	if r.cache != nil && s.near(ctx, r, conn.id, req, reply, opts) {
@@ -51,23 +52,44 @@ func (s *side) unary(ctx context.Context, method string, req, reply any, cc *grp
 	if has && r.bare && !r.own {
 		return s.send(ctx, method, req, reply, cc, invoker, opts)
 	}
-	now := time.Now()
-	if !has || r.own && deadline.Sub(now) > r.timeout {
-		deadline, has = now.Add(r.timeout), false
+	now := s.p.now()
+	if !has || r.own && s.p.since(deadline)-now > r.timeout {
+		deadline, has = s.p.at(now+r.timeout), false
 	}
-	if !r.bare {
-		k := &call{side: s, r: r, id: conn.id, ctx: ctx, deadline: deadline, begun: now, req: req, reply: reply, cc: cc, invoke: invoker, opts: opts}
-		return k.run()
-	}
-	if has {
+	if r.bare && has {
 		return s.send(ctx, method, req, reply, cc, invoker, opts)
 	}
-	a := lazyctx.NewAttempt(ctx, deadline, r.timeout)
-	defer a.Cancel(context.Canceled)
-	return s.send(a, method, req, reply, cc, invoker, opts)
+	if r.bare && s.below == nil {
+		a := lazyctx.NewAttempt(ctx, deadline, r.timeout)
+		defer a.Cancel(context.Canceled)
+		return invoker(a, method, req, reply, cc, opts...)
+	}
+	k := calls.Get().(*call)
+	k.side, k.r, k.id, k.ctx, k.deadline, k.begun = s, r, conn.id, ctx, deadline, now
+	k.req, k.reply, k.cc, k.invoke, k.opts = req, reply, cc, invoker, opts
+	err := k.run()
+	k.recycle()
+	return err
+}
+
+// calls holds calls of which nobody knows any more.
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+// recycle makes k ready for the pool, if its only attempt's context was seen by Stile's channel
+// alone: others may keep a context for ever.
+func (k *call) recycle() {
+	if k.first.Private && k.tried == 1 && k.r.hedge == nil {
+		*k = call{}
+		calls.Put(k)
+	}
 }
 
 func (k *call) run() error {
+	if k.r.bare {
+		t := k.next()
+		k.make(t, false)
+		return t.err
+	}
 	if k.r.attempts > 1 {
 		k.takeFinish()
 	}
@@ -99,8 +121,7 @@ func (k *call) guarded() error {
 	if r.breaker == nil && r.limit == nil {
 		return k.attempts()
 	}
-	p := k.side.p
-	began := p.since(k.begun)
+	began := k.begun
 	permit, err := k.pass(began)
 	if err != nil {
 		return err

@@ -28,15 +28,15 @@ func (s *side) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clien
 	if has && r.bare && !r.own {
 		return streamer(ctx, desc, cc, method, opts...)
 	}
-	now := time.Now()
-	if !has || r.own && deadline.Sub(now) > r.timeout {
-		deadline = now.Add(r.timeout)
+	now := s.p.now()
+	if !has || r.own && s.p.since(deadline)-now > r.timeout {
+		deadline = s.p.at(now + r.timeout)
 	}
 	k := &call{side: s, r: r, id: conn.id, ctx: ctx, deadline: deadline, begun: now, cc: cc, opts: opts}
 	if r.attempts > 1 {
 		k.takeFinish()
 	}
-	g := &guardedStream{k: k, desc: desc, streamer: streamer, began: s.p.since(now)}
+	g := &guardedStream{k: k, desc: desc, streamer: streamer, began: now}
 	return g, g.open()
 }
 

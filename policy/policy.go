@@ -67,6 +67,9 @@ func (p *Policy) Apply(c *Config) {
 // now is the time of state machines.
 func (p *Policy) now() time.Duration { return time.Since(p.epoch) }
 
+// at is a time of state machines as a time of day.
+func (p *Policy) at(d time.Duration) time.Time { return p.epoch.Add(d) }
+
 // since is t as state machines count; 0: t is zero.
 func (p *Policy) since(t time.Time) time.Duration {
 	if t.IsZero() {

@@ -9,8 +9,8 @@ import (
 // observe makes a call as if there were no policy, and tells what the policy would have done.
 // Caches and hedges are left out: what they would have answered is not known.
 func (k *call) observe() error {
-	r, p := k.r, k.side.p
-	began := p.since(k.begun)
+	r := k.r
+	began := k.begun
 	permit, _ := k.pass(began)
 	admitted, _ := k.admit(began)
 	t := k.next()
@@ -34,7 +34,7 @@ func (k *call) observe() error {
 
 // late tells of a call that the file's timeout would have ended.
 func (k *call) late(err error) {
-	if took := time.Since(k.begun); k.r.shadow && took > k.r.timeout {
+	if took := k.side.p.now() - k.begun; k.r.shadow && took > k.r.timeout {
 		k.tell(CallLate, err, "took "+took.Round(time.Millisecond).String())
 	}
 }
