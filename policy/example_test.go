@@ -3,6 +3,8 @@ package policy_test
 import (
 	"fmt"
 	"log"
+	"os"
+	"path/filepath"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -92,4 +94,23 @@ func ExampleUnaryServerInterceptor() {
 	defer server.Stop()
 	fmt.Println(p.Count(policy.CallShed))
 	// Output: 0
+}
+
+func ExampleOpen() {
+	dir, err := os.MkdirTemp("", "policy")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(path, []byte("x-stile: {version: v1}"), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	p, err := policy.Open(path, policy.WithLastGoodDir(filepath.Join(dir, "copies")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close()
+	fmt.Println(p.Status().Version, p.Status().Source)
+	// Output: v1 file
 }

@@ -11,12 +11,13 @@ import (
 // Policy is a policy file in force: the calls of the connections and servers that were given
 // it obey it, from one moment to the next when [Policy.Apply] brings another one. One Policy serves
 // any number of connections; breakers, limits and budgets are kept for each target
-// and service. It is safe for concurrent use and needs no Close: it has no goroutine
+// and service. It is safe for concurrent use. One made by [New] needs no Close: it has no goroutine
 // while nothing happens.
 type Policy struct {
 	epoch time.Time // times of state machines are since then
 	rules atomic.Pointer[rules]
 	news  *news
+	watch watch
 
 	mu      sync.Mutex
 	targets map[string]*target // by the target of a connection; "": the server's side
@@ -51,6 +52,7 @@ func New(c *Config, opts ...Option) *Policy {
 		o(p)
 	}
 	p.rules.Store(&rules{c, c.Stile.Version})
+	p.watch.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: SourceAPI}
 	return p
 }
 
@@ -59,8 +61,14 @@ func (p *Policy) Config() *Config { return p.rules.Load().Config }
 
 // Apply puts c in force for all calls that begin from now on; those under way end as they
 // began. State whose settings have not changed, such as an open breaker, stays.
-func (p *Policy) Apply(c *Config) {
+func (p *Policy) Apply(c *Config) { p.put(c, SourceAPI) }
+
+func (p *Policy) put(c *Config, from Source) {
+	w := &p.watch
+	w.mu.Lock()
 	p.rules.Store(&rules{c, c.Stile.Version})
+	w.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: from}
+	w.mu.Unlock()
 	p.news.tell(context.Background(), &Event{Kind: Applied, Version: c.Stile.Version, Detail: c.file})
 }
 

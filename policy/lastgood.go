@@ -1,0 +1,133 @@
+package policy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// copies keeps the last good version of files, each under its own name. The first line of a copy
+// has its checksum and the file's path: a copy that a power cut has damaged is none.
+type copies struct {
+	dir string // empty: the default
+	off bool
+}
+
+// copyMark begins a copy.
+const copyMark = "# stile policy copy "
+
+func (c copies) folder() (string, error) {
+	if c.dir != "" {
+		return c.dir, nil
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) { // as the XDG specification has it
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "stile", "policy"), nil
+}
+
+// path is where the copy of the file at path is.
+func (c copies) path(path string) (string, error) {
+	dir, err := c.folder()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(path))
+	return filepath.Join(dir, filepath.Base(path)+"."+hex.EncodeToString(sum[:8])), nil
+}
+
+func copyHead(path, data string) string {
+	sum := sha256.Sum256([]byte(data))
+	return fmt.Sprintf("%s%s %q\n", copyMark, hex.EncodeToString(sum[:]), path)
+}
+
+// save keeps data as the last good version of the file at path. After a crash there is the old copy or
+// the new one.
+func (c copies) save(path, data string) error {
+	if c.off {
+		return nil
+	}
+	at, err := c.path(path)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	whole := copyHead(path, data) + data
+	if old, err := os.ReadFile(at); err == nil && string(old) == whole {
+		return nil
+	}
+	dir := filepath.Dir(at)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".new-*") // 0600
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	_, err = f.WriteString(whole)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), at)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("policy: %w", err), os.Remove(f.Name()))
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename outlive a power cut, where folders can be synced.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrInvalid) {
+		return fmt.Errorf("policy: %w", err)
+	}
+	return nil
+}
+
+// errNoCopy is why there is no last good version.
+var errNoCopy = errors.New("policy: there is no last good copy")
+
+// load returns the last good version of the file at path.
+func (c copies) load(path string) ([]byte, error) {
+	if c.off {
+		return nil, errNoCopy
+	}
+	at, err := c.path(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	info, err := os.Lstat(at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errNoCopy
+	case err != nil:
+		return nil, fmt.Errorf("policy: %w", err)
+	case !info.Mode().IsRegular() || info.Size() > 2*maxFileSize:
+		return nil, fmt.Errorf("policy: the last good copy %s is not a file of ours", at)
+	}
+	if err := ownFile(info); err != nil {
+		return nil, fmt.Errorf("policy: the last good copy %s is not used: %w", at, err)
+	}
+	whole, err := os.ReadFile(at)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	head, data, _ := bytes.Cut(whole, []byte("\n"))
+	if string(head)+"\n" != copyHead(path, string(data)) {
+		return nil, fmt.Errorf("policy: the last good copy %s is damaged", at)
+	}
+	return data, nil
+}
