@@ -193,13 +193,13 @@ func (k *call) judge(t *try) verdict {
 		return verdict{}
 	}
 	if !r.idempotent && (!rep.Known || rep.Sent && len(rep.Trailer[notBegun]) == 0) {
-		return verdict{why: "the method is not idempotent and may have run"}
+		return verdict{why: notAgain}
 	}
 	if reasonOf(st) == ReasonRetriesExhausted {
 		return verdict{why: "the server has tried again already"}
 	}
 	if len(metadata.ValueFromIncomingContext(k.ctx, previousAttempts)) > 0 {
-		return verdict{why: "the call above is a retry already"}
+		return verdict{why: aboveRetries}
 	}
 	if r.failed() {
 		k.tell(BudgetEmpty, t.err, "retry throttling")
@@ -250,14 +250,21 @@ func (k *call) sleep(d time.Duration) error {
 	}
 }
 
-// giveUp is the end of a call that failed, told once.
+// giveUp is the end of a call that failed, told once. An error that was retried in vain here, or for which there was
+// no budget, must not be retried above: that is what multiplies.
 func (k *call) giveUp(err error, why string) error {
 	if why == "" {
 		return err
 	}
 	k.tell(RetryGivenUp, err, why)
-	if k.tried > 1 {
-		err = exhausted(err, k.tried)
+	if why == notAgain || why == aboveRetries {
+		return err
 	}
-	return err
+	return exhausted(err, k.tried)
 }
+
+// Why an error is not retried here, which is no reason not to try again above.
+const (
+	notAgain     = "the method is not idempotent and may have run"
+	aboveRetries = "the call above is a retry already"
+)

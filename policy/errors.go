@@ -20,7 +20,7 @@ const (
 	ReasonBreakerOpen      = "BREAKER_OPEN"      // not sent
 	ReasonLimitReached     = "LIMIT_REACHED"     // not sent
 	ReasonOverloaded       = "OVERLOADED"        // sent, and not begun by the server
-	ReasonRetriesExhausted = "RETRIES_EXHAUSTED" // tried again in vain; callers above must not
+	ReasonRetriesExhausted = "RETRIES_EXHAUSTED" // tried again in vain, or beyond the budget; callers above must not
 )
 
 // Class is what may be done about an error.

@@ -96,7 +96,7 @@ func (h *race) start() {
 func (h *race) allowedLocked() bool {
 	b := h.k.r.budget
 	if len(metadata.ValueFromIncomingContext(h.k.ctx, previousAttempts)) > 0 {
-		h.why = "the call above is a retry already"
+		h.why = aboveRetries
 		return false
 	}
 	if time.Until(h.k.deadline) <= 0 {
