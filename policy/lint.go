@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Severity of what Lint finds.
@@ -113,6 +115,16 @@ func (l *linter) time(m *MethodConfig, path string) {
 	if per > m.Timeout {
 		l.add(SeverityError, "attempts-do-not-fit", path+".x-stile.perTryTimeout", "is %s, longer than the timeout of the call, %s", per, m.Timeout)
 		return
+	}
+	attempt := m.Timeout
+	if per != 0 {
+		attempt = per
+	} else if r := m.RetryPolicy; r != nil && slices.Contains(r.RetryableStatusCodes, Code(codes.DeadlineExceeded)) {
+		attempt /= Duration(e.Attempts()) // see route.split
+	}
+	if a := l.config.Stile.Admission; a != nil && a.MaxQueueDelay >= attempt {
+		l.add(SeverityWarning, "queue-outlasts-attempts", "x-stile.admission.maxQueueDelay",
+			"is %s, but an attempt of %s has %s: a server would work on what nobody waits for any more", a.MaxQueueDelay, m.Name[0], attempt)
 	}
 	if worst, ok := e.WorstTime(); ok && worst > m.Timeout {
 		l.add(SeverityError, "attempts-do-not-fit", path+".timeout",

@@ -24,6 +24,7 @@ type workers struct {
 	free chan struct{}
 	took func() time.Duration // of the next call
 	busy atomic.Int64         // calls that wait for a worker or have one
+	most int64                // of these; 0: as many as come
 }
 
 // drain waits until nothing is left to do: time stops with the test.
@@ -41,17 +42,19 @@ func newWorkers(n int, took func() time.Duration) *workers {
 	return w
 }
 
-func (w *workers) work() {
-	w.busy.Add(1)
+func (w *workers) work() error {
 	defer w.busy.Add(-1)
+	if n := w.busy.Add(1); w.most != 0 && n > w.most {
+		return status.Error(codes.Unavailable, "the queue is full")
+	}
 	<-w.free
 	time.Sleep(w.took())
 	w.free <- struct{}{}
+	return nil
 }
 
 func (w *workers) UnaryCall(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-	w.work()
-	return &pb.SimpleResponse{}, nil
+	return &pb.SimpleResponse{}, w.work()
 }
 
 func (w *workers) CacheableUnaryCall(ctx context.Context, r *pb.SimpleRequest) (*pb.SimpleResponse, error) {
@@ -59,8 +62,7 @@ func (w *workers) CacheableUnaryCall(ctx context.Context, r *pb.SimpleRequest) (
 }
 
 func (w *workers) EmptyCall(context.Context, *pb.Empty) (*pb.Empty, error) {
-	w.work()
-	return &pb.Empty{}, nil
+	return &pb.Empty{}, w.work()
 }
 
 // kinds of calls, by their criticality.
