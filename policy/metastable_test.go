@@ -103,7 +103,9 @@ methodConfig:
 		}
 		r := rand.New(rand.NewPCG(3, 3))
 		begin := time.Now().Add(metaWarm)
-		at := func(second int, do func()) { time.AfterFunc(time.Until(begin.Add(time.Duration(second)*time.Second)), do) }
+		at := func(second int, do func()) {
+			time.AfterFunc(time.Until(begin.Add(time.Duration(second)*time.Second)), do)
+		}
 		at(metaTrigger, func() { f.lose(); mu.Lock(); took *= 5; mu.Unlock() })
 		at(metaEnd, func() { mu.Lock(); took /= 5; mu.Unlock() })
 		var wg sync.WaitGroup

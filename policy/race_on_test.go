@@ -1,0 +1,6 @@
+//go:build race
+
+package policy
+
+// raceDetector makes the longest tests smaller.
+const raceDetector = true
