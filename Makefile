@@ -16,7 +16,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check bench bench-policy fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-settings test-deaths test-examples test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -31,7 +31,7 @@ build: ## build bin/stile and the shop's six programs, bin/shop
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
 
-test: test-format test-vet test-cross test-race test-settings test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+test: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
 	$(say) "all tests passed"
 
 test-format: ## see that all files are formatted
@@ -59,6 +59,10 @@ test-settings: ## test with one and with many threads, with the collector always
 test-deaths: compiler ## kill a process before and after each of its stores to shared memory
 	$(say) "deaths at each store"
 	CGO_ENABLED=1 STILE_ROUNDS=200 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
+
+test-load: ## policies under load and faults, in virtual time, without -race
+	$(say) "policies under load"
+	go test -count=1 -timeout 10m -run 'Load|NotTwice|RetriesLikeGRPC|Adapt' ./policy ./policy/control
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"

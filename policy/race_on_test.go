@@ -2,5 +2,5 @@
 
 package policy
 
-// raceDetector makes the longest tests smaller.
+// raceDetector makes the longest tests smaller: make test runs them whole without it.
 const raceDetector = true

@@ -56,7 +56,7 @@ func unlimited(p *Policy, target string) {
 // callers the same outcomes.
 func TestRetriesLikeGRPC(t *testing.T) {
 	rounds := 300
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		rounds = 30
 	}
 	attempts := 0
