@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // copies keeps the last good version of files, each under its own name. The first line of a copy
@@ -18,8 +19,10 @@ type copies struct {
 	off bool
 }
 
-// copyMark begins a copy.
-const copyMark = "# stile policy copy "
+const (
+	copyMark    = "# stile policy copy " // begins a copy
+	maxCopyBase = 100                    // bytes of the file's name in that of its copy; systems allow 255 in all
+)
 
 func (c copies) folder() (string, error) {
 	if c.dir != "" {
@@ -43,7 +46,8 @@ func (c copies) path(path string) (string, error) {
 		return "", err
 	}
 	sum := sha256.Sum256([]byte(path))
-	return filepath.Join(dir, filepath.Base(path)+"."+hex.EncodeToString(sum[:8])), nil
+	base := filepath.Base(path)
+	return filepath.Join(dir, base[:min(len(base), maxCopyBase)]+"."+hex.EncodeToString(sum[:8])), nil
 }
 
 func copyHead(path, data string) string {
@@ -61,8 +65,7 @@ func (c copies) save(path, data string) error {
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	whole := copyHead(path, data) + data
-	if old, err := os.ReadFile(at); err == nil && string(old) == whole {
+	if old, err := c.load(path); err == nil && string(old) == data {
 		return nil
 	}
 	dir := filepath.Dir(at)
@@ -73,7 +76,7 @@ func (c copies) save(path, data string) error {
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	_, err = f.WriteString(whole)
+	_, err = f.WriteString(copyHead(path, data) + data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), at)
@@ -91,7 +94,7 @@ func syncDir(dir string) error {
 		return fmt.Errorf("policy: %w", err)
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrInvalid) {
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
 		return fmt.Errorf("policy: %w", err)
 	}
 	return nil

@@ -67,7 +67,10 @@ func (p *Policy) put(c *Config, from Source) {
 	w := &p.watch
 	w.mu.Lock()
 	p.rules.Store(&rules{c, c.Stile.Version})
-	w.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: from}
+	w.status.Version, w.status.Since, w.status.Source = c.Stile.Version, time.Now(), from
+	if from == SourceFile {
+		w.status.Error = ""
+	}
 	w.mu.Unlock()
 	p.news.tell(context.Background(), &Event{Kind: Applied, Version: c.Stile.Version, Detail: c.file})
 }

@@ -99,6 +99,7 @@ type watch struct {
 
 	handled look  // the last that was put in force or told; of the following goroutine
 	pending *look // what the last look found, if it was new
+	unkept  bool  // handled is in force, and there is no copy of it yet
 
 	mu     sync.Mutex
 	status Status
@@ -108,16 +109,29 @@ type watch struct {
 type look struct{ data, fault string }
 
 func (w *watch) look() (look, error) {
-	f, err := os.Open(w.path)
-	if err != nil {
-		return look{fault: err.Error()}, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	data, err := readRegular(w.path)
 	if err != nil {
 		return look{fault: err.Error()}, err
 	}
 	return look{data: string(data)}, nil
+}
+
+// readRegular reads no more than Parse takes and one byte. It opens nothing but files: opening a pipe
+// waits for its writer, and Close would too.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
 }
 
 // start puts the file or the copy in force.
@@ -132,7 +146,7 @@ func (w *watch) start(p *Policy) error {
 	}
 	if err == nil {
 		p.put(c, SourceFile)
-		w.keep(p, found.data)
+		w.unkept = true // until another look has found the same: it may be half of a file
 		return nil
 	}
 	copied, cerr := w.copies.load(w.path)
@@ -169,14 +183,17 @@ func (w *watch) run(p *Policy) {
 func (w *watch) poll(p *Policy) {
 	found, err := w.look()
 	if found == w.handled {
-		w.pending = nil
+		if w.pending = nil; w.unkept {
+			w.unkept = false
+			w.keep(p, found.data)
+		}
 		return
 	}
 	if w.pending == nil || *w.pending != found {
 		w.pending = &found
 		return
 	}
-	w.handled, w.pending = found, nil
+	w.handled, w.pending, w.unkept = found, nil, false
 	if err != nil {
 		w.refuse(p, fmt.Errorf("policy: %w", err))
 		return

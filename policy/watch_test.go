@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -37,20 +38,21 @@ func write(t testing.TB, path, text string) {
 }
 
 // follow opens a file with this text; empty: there is none.
-func follow(t *testing.T, dir, text string) (*follower, error) {
+func follow(t *testing.T, dir, text string, opts ...Option) (*follower, error) {
 	t.Helper()
 	f := &follower{t: t, path: filepath.Join(dir, "policy.yaml"), copies: filepath.Join(dir, "copies"), rec: &tape{}}
 	if text != "" {
 		write(t, f.path, text)
 	}
 	var err error
-	f.Policy, err = Open(f.path, WithLogger(slog.New(slog.DiscardHandler)), WithRecorder(f.rec), WithLastGoodDir(f.copies))
+	all := []Option{WithLogger(slog.New(slog.DiscardHandler)), WithRecorder(f.rec), WithLastGoodDir(f.copies)}
+	f.Policy, err = Open(f.path, append(all, opts...)...)
 	return f, err
 }
 
-func mustFollow(t *testing.T, dir, text string) *follower {
+func mustFollow(t *testing.T, dir, text string, opts ...Option) *follower {
 	t.Helper()
-	f, err := follow(t, dir, text)
+	f, err := follow(t, dir, text, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +182,7 @@ func TestLastGood(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				first := mustFollow(t, dir, version("v1"))
+				time.Sleep(1500 * time.Millisecond) // the copy comes with the second look
 				first.Close()
 				entries, err := os.ReadDir(first.copies)
 				if err != nil || len(entries) != 1 {
@@ -226,16 +229,20 @@ func truncate(t *testing.T, path string) {
 
 // TestCopyIsOfOnePath: the copy of one file never stands in for another.
 func TestCopyIsOfOnePath(t *testing.T) {
-	copies := WithLastGoodDir(t.TempDir())
-	a, b := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "policy.yaml")
-	write(t, a, version("v1"))
-	p, err := Open(a, copies)
-	if err != nil {
+	c := copies{dir: t.TempDir()}
+	if err := c.save("/a/policy.yaml", version("v1")); err != nil {
 		t.Fatal(err)
 	}
-	p.Close()
-	if _, err := Open(b, copies); err == nil {
-		t.Error("another file's copy was put in force")
+	if _, err := c.load("/b/policy.yaml"); err == nil {
+		t.Error("another file's copy is used")
+	}
+	a, err := c.path("/a/policy.yaml")
+	b, berr := c.path("/b/policy.yaml")
+	if err := errors.Join(err, berr, os.Rename(a, b)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.load("/b/policy.yaml"); err == nil {
+		t.Error("another file's copy is used after a rename")
 	}
 }
 
@@ -245,82 +252,173 @@ func TestNoFolderForCopies(t *testing.T) {
 	write(t, filepath.Join(dir, "file"), "")
 	path := filepath.Join(dir, "policy.yaml")
 	write(t, path, version("v1"))
-	p, err := Open(path, WithLastGoodDir(filepath.Join(dir, "file", "x")), WithLogger(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		p, err := Open(path, WithLastGoodDir(filepath.Join(dir, "file", "x")), WithLogger(slog.New(slog.DiscardHandler)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		time.Sleep(5 * time.Second)
+		if p.Count(Faulty) != 1 || p.Config().Stile.Version != "v1" {
+			t.Errorf("told %d times", p.Count(Faulty))
+		}
+	})
+}
+
+// TestCopyIsMadeAgain: a copy that would not be used does not count as one.
+func TestCopyIsMadeAgain(t *testing.T) {
+	spoils := map[string]func(at string) error{
+		"others may write it": func(at string) error { return os.Chmod(at, 0o666) },
+		"a link":              func(at string) error { return errors.Join(os.Rename(at, at+"x"), os.Symlink(at+"x", at)) },
+		"damaged":             func(at string) error { return os.Truncate(at, 70) },
+		"gone":                os.Remove,
 	}
-	defer p.Close()
-	if p.Count(Faulty) != 1 || p.Config().Stile.Version != "v1" {
-		t.Errorf("told %d times", p.Count(Faulty))
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			c, path := copies{dir: filepath.Join(dir, "copies")}, filepath.Join(dir, "policy.yaml")
+			at, err := c.path(path)
+			if err := errors.Join(err, c.save(path, version("v1")), spoil(at)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.load(path); err == nil {
+				t.Error("the spoiled copy is used")
+			}
+			if err := c.save(path, version("v1")); err != nil {
+				t.Fatal(err)
+			}
+			if data, err := c.load(path); err != nil || string(data) != version("v1") {
+				t.Errorf("kept %q, %v", data, err)
+			}
+		})
 	}
 }
 
-// TestCallsDuringReloads: while files good and bad come in turns, no call fails, and each sees one whole
-// version.
+func TestCopyOfLongName(t *testing.T) {
+	dir := t.TempDir()
+	c, path := copies{dir: filepath.Join(dir, "copies")}, filepath.Join(dir, strings.Repeat("p", 255))
+	if err := c.save(path, version("v1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.load(path); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWithoutLastGood(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := mustFollow(t, dir, version("v1"), WithoutLastGood())
+		f.Close()
+		if _, err := os.Stat(f.copies); !errors.Is(err, os.ErrNotExist) || f.Count(Faulty) > 0 {
+			t.Errorf("the folder of copies: %v; told %d times", err, f.Count(Faulty))
+		}
+		if _, err := follow(t, dir, "methodConfig: 7\n", WithoutLastGood()); err == nil {
+			t.Error("a file with a fault was opened")
+		}
+	})
+}
+
+func TestFolderOfCopies(t *testing.T) {
+	home, state := t.TempDir(), t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("USERPROFILE", home) // HOME of Windows
+	for _, c := range []struct{ dir, xdg, want string }{
+		{"", state, filepath.Join(state, "stile", "policy")},
+		{"", "", filepath.Join(home, ".local", "state", "stile", "policy")},
+		{"", "relative", filepath.Join(home, ".local", "state", "stile", "policy")},
+		{"given", state, "given"},
+	} {
+		t.Setenv("XDG_STATE_HOME", c.xdg)
+		if got, err := (copies{dir: c.dir}).folder(); err != nil || got != c.want {
+			t.Errorf("%+v: %s, %v", c, got, err)
+		}
+	}
+}
+
+// reloadText is version n of a file that is rewritten: a timeout of 10+n s where n is even, and faults
+// beside a timeout that fails every call where n is odd.
+func reloadText(n int) string {
+	switch n % 4 {
+	case 1:
+		return fmt.Sprintf("x-stile: {version: v%d, colour: blue}\nmethodConfig: [{name: [{}], timeout: 0.001s}]\n", n)
+	case 3:
+		return "methodConfig: [{name: [{}], timeout: 0.001s}"
+	}
+	const entry = "x-stile: {version: v%d}\nmethodConfig: [{name: [{}], timeout: %ds, x-stile: {breaker: {slidingWindowSize: %d}, limit: {maxRequests: %d}}}]\n"
+	return fmt.Sprintf(entry, n, 10+n, 10+n, 10+n)
+}
+
+func (f *follower) number() (n int) {
+	if _, err := fmt.Sscanf(f.Config().Stile.Version, "v%d", &n); err != nil {
+		f.t.Error(err)
+	}
+	return n
+}
+
+// TestCallsDuringReloads: while files good and bad come in turns, no call fails, and each has the deadline
+// of a good version that was in force since it began.
 func TestCallsDuringReloads(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		text := func(n int) string {
-			return fmt.Sprintf("x-stile: {version: v%d}\nmethodConfig: [{name: [{}], timeout: %ds, x-stile: {breaker: {slidingWindowSize: %d}, limit: {maxRequests: %d}}}]\n", n, 10+n, 10+n, 10+n)
-		}
-		f := mustFollow(t, dir, text(0))
+		const every = 100 * time.Millisecond
+		f := mustFollow(t, dir, reloadText(0), WithPollInterval(every))
 		defer f.Close()
-		var odd atomic.Int64
 		srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-			d, _ := ctx.Deadline()
-			if left := time.Until(d).Round(time.Second); left < 10*time.Second || left > 210*time.Second {
-				odd.Add(1)
+			deadline, _ := ctx.Deadline()
+			left := time.Until(deadline)
+			n := int((left - 10*time.Second) / time.Second)
+			if first := int(req.GetResponseSize()); left%time.Second != 0 || n%2 != 0 || n < first || n > f.number() {
+				t.Errorf("a call that began with v%d had %v", first, left)
 			}
 			time.Sleep(5 * time.Millisecond)
 			return answer(ctx, req)
 		}}
 		client := dial(t, serve(t, srv), obeying(f.Policy)...)
-		stop := make(chan struct{})
-		done := make(chan error, 8)
-		for range cap(done) {
-			go func() {
-				for {
-					select {
-					case <-stop:
-						done <- nil
-						return
-					default:
+		var stop atomic.Bool
+		var callers sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				for !stop.Load() {
+					if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{ResponseSize: int32(f.number())}); err != nil {
+						t.Error(err)
 					}
-					if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); err != nil {
-						done <- err
-						return
-					}
-					time.Sleep(50 * time.Millisecond)
+					time.Sleep(20 * time.Millisecond)
 				}
-			}()
+			})
 		}
-		versions := 60
-		if testing.Short() {
-			versions = 20
-		}
+		const versions = 200
 		for n := 1; n <= versions; n++ {
-			if n%3 == 0 {
-				write(t, f.path, "methodConfig: [")
-			} else {
-				write(t, f.path, text(n))
-			}
-			time.Sleep(2100 * time.Millisecond)
-			want := n
-			if n%3 == 0 {
-				want--
-			}
-			if got := f.Status().Version; got != fmt.Sprintf("v%d", want) {
-				t.Fatalf("%s is in force after version %d", got, n)
+			write(t, f.path, reloadText(n))
+			time.Sleep(2*every + every/10)
+			if got := f.number(); got != n-n%2 || (n%2 == 1) != (f.Status().Error != "") {
+				t.Errorf("after version %d, v%d is in force: %+v", n, got, f.Status())
 			}
 		}
-		close(stop)
-		for range cap(done) {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+		stop.Store(true)
+		callers.Wait()
+		if f.Count(Refused) != versions/2 || f.Count(Applied) != versions/2+1 {
+			t.Errorf("refused %d, applied %d", f.Count(Refused), f.Count(Applied))
 		}
-		if odd.Load() > 0 {
-			t.Errorf("%d calls had a deadline of no version", odd.Load())
+	})
+}
+
+// TestHalfAtStart: half a file that can be read at the start does not take the place of the copy.
+func TestHalfAtStart(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := mustFollow(t, dir, "x-stile: {version: half}\n")
+		defer f.Close()
+		time.Sleep(500 * time.Millisecond)
+		write(t, f.path, version("whole"))
+		time.Sleep(5 * time.Second)
+		f.wants("whole", "")
+		data, err := f.watch.copies.load(f.path)
+		if err != nil || string(data) != version("whole") {
+			t.Errorf("kept %q, %v", data, err)
+		}
+		if n := f.Count(Applied); n != 2 {
+			t.Errorf("%d versions were put in force", n)
 		}
 	})
 }
