@@ -24,19 +24,20 @@ type race struct {
 
 	mu     sync.Mutex
 	timer  *time.Timer // starts the next attempt
-	live   map[*try]struct{}
+	live   []*try      // attempts under way
+	room   [2]*try
 	winner *try          // went well or failed for good; nil: none yet
 	failed *try          // the last that failed otherwise
 	why    string        // there is no further attempt
 	over   bool          // nothing starts any more
-	ended  chan struct{} // closed when no attempt lives or there is a winner
+	ended  chan struct{} // made by who waits; closed at the end
 }
 
 // race makes the call with hedges.
 func (k *call) race() error {
-	h := &race{k: k, first: k.next(), live: map[*try]struct{}{}, ended: make(chan struct{})}
+	h := &race{k: k, first: k.next()}
 	h.mu.Lock()
-	h.live[h.first] = struct{}{}
+	h.live = append(h.room[:0], h.first)
 	h.armLocked(k.hedgeDelay())
 	h.mu.Unlock()
 	defer h.stop() // also when a codec panics
@@ -84,7 +85,7 @@ func (h *race) start() {
 	}
 	t := k.next()
 	t.reply, t.opts = like(k.reply), t.own(k.opts)
-	h.live[t] = struct{}{}
+	h.live = append(h.live, t)
 	k.tell(Retried, nil, "hedge")
 	h.armLocked(max(k.hedgeDelay(), 0))
 	h.mu.Unlock()
@@ -115,7 +116,7 @@ func (h *race) allowedLocked() bool {
 func (h *race) finish(t *try) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.live, t)
+	h.live = slices.DeleteFunc(h.live, func(other *try) bool { return other == t })
 	if h.winner != nil {
 		return
 	}
@@ -148,33 +149,36 @@ func (h *race) winLocked(t *try) {
 
 // endLocked tells the caller if nothing is left to wait for.
 func (h *race) endLocked() {
-	select {
-	case <-h.ended:
-		return
-	default:
-	}
-	if h.winner != nil || len(h.live) == 0 && (h.why != "" || h.k.tried >= h.k.r.attempts) {
+	if h.ended != nil && h.decidedLocked() {
 		h.over = true
 		close(h.ended)
+		h.ended = nil
 	}
+}
+
+// decidedLocked reports whether there is a winner, or no attempt that might become one.
+func (h *race) decidedLocked() bool {
+	return h.winner != nil || len(h.live) == 0 && (h.why != "" || h.k.tried >= h.k.r.attempts)
 }
 
 // wait returns the call's outcome, and whose it is.
 func (h *race) wait() (*try, error) {
 	k := h.k
-	select {
-	case <-h.ended:
-	default:
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.decidedLocked() {
+		ended := make(chan struct{})
+		h.ended = ended
+		h.mu.Unlock()
 		t := time.NewTimer(time.Until(k.deadline))
 		defer t.Stop()
 		select {
-		case <-h.ended:
+		case <-ended:
 		case <-k.ctx.Done():
 		case <-t.C:
 		}
+		h.mu.Lock()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.stopLocked()
 	switch w := h.winner; {
 	case w != nil && w.err == nil:
@@ -209,7 +213,7 @@ func (h *race) stopLocked() {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	for other := range h.live {
+	for _, other := range h.live {
 		other.Cancel(context.Canceled)
 	}
 }
