@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,20 +19,24 @@ import (
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
+	"github.com/stile-ipc/stile/policy"
 )
 
 // errFailedRequests is the failure of a demo in which requests failed.
 var errFailedRequests = errors.New("requests failed")
 
-// shortestDemo is about what it takes to have a few requests in each window.
-const shortestDemo = time.Second
+// errNoHelp is the failure of a demo of faults in which the policy was of no use.
+var errNoHelp = errors.New("goodput was not better with the policy")
+
+// What it takes about to have a few requests in each window, or in each phase.
+const (
+	shortestDemo  = time.Second
+	shortestChaos = 6 * time.Second
+)
 
 func newDemo() *cobra.Command {
-	cfg := demo.Config{Duration: 40 * time.Second}
-	if os.Getenv("CI") == "true" {
-		cfg.Duration = 20 * time.Second
-	}
-	var asJSON bool
+	cfg := demo.Config{}
+	var asJSON, chaos bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a shop of six services over grpc-go, move it to Stile under load, and compare",
@@ -39,42 +45,65 @@ their gateway; starts them a second time, over Stile; moves the load to and fro
 between both while it runs; and at last stops the first six. It prints requests/s,
 response times, CPU time and context switches of all six programs, side by side.
 
+With --chaos it runs the shop over Stile twice, first without a policy file, then
+with one, and has the same things go wrong at the same moments: pricing is slowed,
+inventory fails 3 calls in 10, catalog is killed and started again. It prints what
+was answered well within a second (goodput), what failed, and response times for each
+phase, side by side, and how soon goodput was back.
+
 Requests are sent at fixed times, however slow the answers are, and each is timed
 from when it was due. The result goes to standard output, all else to standard
 error. On Linux the services end with this program, whatever ends it.
 
 Exit codes: 0 no request failed, 2 a mistake in the command line, 3 a request
-failed, or the demo did.`,
+failed, or the demo did. With --chaos: 0 the policy bettered goodput under each fault, 2
+a mistake in the command line, 3 it did not, or the demo failed.`,
 		Example: `  stile demo
   stile demo --duration 2m --rate 200
-  stile demo --json >result.json`,
+  stile demo --json >result.json
+  stile demo --chaos
+  stile demo --chaos --policy my.yaml --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Progress = cmd.ErrOrStderr()
+			if !cmd.Flags().Changed("duration") {
+				cfg.Duration = usualDuration(chaos)
+			}
+			if err := checkDemo(&cfg, chaos); err != nil {
+				return err
+			}
+			if chaos {
+				return runChaos(cmd.Context(), cmd.OutOrStdout(), cfg, asJSON)
+			}
 			return runDemo(cmd.Context(), cmd.OutOrStdout(), cfg, asJSON)
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&cfg.Duration, "duration", cfg.Duration, "how long the load runs; 20s if CI is true and it is not given")
-	flags.Float64Var(&cfg.Rate, "rate", 0, "`requests`/s; if not given, a third or so of what the services over grpc-go can answer here, 1000 at most")
+	flags.BoolVar(&chaos, "chaos", false, "have services fail, without a policy and with one")
+	flags.StringVar(&cfg.Policy, "policy", "", "with --chaos, the policy `file`; the shop's own if not given")
+	flags.DurationVar(&cfg.Duration, "duration", 0, "how long the load runs; 40s if not given, 1m with --chaos, and half of that if CI is true")
+	flags.Float64Var(&cfg.Rate, "rate", 0, "`requests`/s; if not given, a third or so of what the services can answer here without Stile, 1000 at most; with --chaos, without a policy, 200 at most")
 	flags.StringVar(&cfg.Shop, "shop", "", "`folder` with the six programs; shop beside this one if not given")
 	flags.StringVar(&cfg.Network, "network", demo.DefaultNetwork(), "how the services listen: unix or tcp")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
 
+// usualDuration is how long the load runs if nobody says.
+func usualDuration(chaos bool) time.Duration {
+	d := 40 * time.Second
+	if chaos {
+		d = time.Minute
+	}
+	if os.Getenv("CI") == "true" {
+		d /= 2
+	}
+	return d
+}
+
 func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) error {
-	if err := checkDemo(&cfg); err != nil {
+	if err := prepareDemo(&cfg); err != nil {
 		return err
-	}
-	// Of the two sets one has Stile on, whatever the environment of this process.
-	if err := os.Unsetenv("STILE"); err != nil {
-		return err
-	}
-	cfg.Live = terminal.For(cfg.Progress).On()
-	cfg.Way = func(ctx context.Context, target, dir string) (string, string, error) {
-		d, err := stile.Diagnose(ctx, target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithDir(dir))
-		return d.Way, d.Reason, err
 	}
 	result, err := demo.Run(ctx, cfg)
 	if err != nil {
@@ -91,10 +120,48 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 	return err
 }
 
-func checkDemo(cfg *demo.Config) error {
+func runChaos(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) error {
+	if err := prepareDemo(&cfg); err != nil {
+		return err
+	}
+	result, err := demo.Chaos(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = printJSON(w, result)
+	} else {
+		_, err = io.WriteString(w, "\n"+result.Table(terminal.For(w)))
+	}
+	if err == nil && !result.Helped {
+		err = fmt.Errorf("%w while: %s", errNoHelp, strings.Join(result.Unhelped(), ", "))
+	}
+	return err
+}
+
+func prepareDemo(cfg *demo.Config) error {
+	// Which sets have Stile on is said here, whatever the environment of this process.
+	if err := os.Unsetenv("STILE"); err != nil {
+		return err
+	}
+	cfg.Live = terminal.For(cfg.Progress).On()
+	cfg.Way = func(ctx context.Context, target, dir string) (string, string, error) {
+		d, err := stile.Diagnose(ctx, target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithDir(dir))
+		return d.Way, d.Reason, err
+	}
+	return nil
+}
+
+func checkDemo(cfg *demo.Config, chaos bool) error {
+	shortest := shortestDemo
+	if chaos {
+		shortest = shortestChaos
+	}
 	switch {
-	case cfg.Duration < shortestDemo:
-		return usageError{fmt.Errorf("--duration is %v; it must be %v or more", cfg.Duration, shortestDemo)}
+	case cfg.Duration < shortest:
+		return usageError{fmt.Errorf("--duration is %v; it must be %v or more", cfg.Duration, shortest)}
+	case cfg.Policy != "" && !chaos:
+		return usageError{errors.New("--policy is of use with --chaos only")}
 	case cfg.Rate < 0 || math.IsNaN(cfg.Rate) || cfg.Rate > 1e6:
 		return usageError{fmt.Errorf("--rate is %v; it must be from 0 to 1000000", cfg.Rate)}
 	case cfg.Network != "unix" && cfg.Network != "tcp":
@@ -110,5 +177,29 @@ func checkDemo(cfg *demo.Config) error {
 	if err := demo.FindShop(cfg.Shop); err != nil {
 		return fmt.Errorf("%w\nRun \"make demo\" in a copy of the repository, which builds them, or tell where they are with --shop", err)
 	}
-	return nil
+	if !chaos {
+		return nil
+	}
+	return findPolicy(cfg)
+}
+
+// findPolicy makes cfg.Policy the shop's policy file if there is none: beside the programs, or
+// in the repository in whose bin they are.
+func findPolicy(cfg *demo.Config) error {
+	files := []string{cfg.Policy}
+	if cfg.Policy == "" {
+		files = []string{filepath.Join(cfg.Shop, "policy.yaml"), filepath.Join(cfg.Shop, "..", "..", "examples", "shop", "policy.yaml")}
+	}
+	for _, file := range files {
+		_, err := policy.Load(file)
+		if errors.Is(err, fs.ErrNotExist) && cfg.Policy == "" {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("the policy cannot be used: %w", err)
+		}
+		cfg.Policy, err = filepath.Abs(file)
+		return err
+	}
+	return fmt.Errorf("no policy file in %s: tell where it is with --policy", cfg.Shop)
 }

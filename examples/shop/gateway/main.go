@@ -27,22 +27,22 @@ func main() {
 	orders := flag.String("orders", rpc.Env("SHOP_ORDERS", "127.0.0.1:7104"), "`target` of orders (SHOP_ORDERS)")
 	timeout := flag.Duration("timeout", 5*time.Second, "how long a request may take")
 	rpc.Main("gateway", cfg, func(ctx context.Context) error {
-		catalogConn, err := rpc.Dial(*catalog)
+		catalogConn, err := rpc.Dial(cfg, *catalog)
 		if err != nil {
 			return fmt.Errorf("dial catalog: %w", err)
 		}
 		defer catalogConn.Close()
-		inventoryConn, err := rpc.Dial(*inventory)
+		inventoryConn, err := rpc.Dial(cfg, *inventory)
 		if err != nil {
 			return fmt.Errorf("dial inventory: %w", err)
 		}
 		defer inventoryConn.Close()
-		pricingConn, err := rpc.Dial(*pricing)
+		pricingConn, err := rpc.Dial(cfg, *pricing)
 		if err != nil {
 			return fmt.Errorf("dial pricing: %w", err)
 		}
 		defer pricingConn.Close()
-		ordersConn, err := rpc.Dial(*orders)
+		ordersConn, err := rpc.Dial(cfg, *orders)
 		if err != nil {
 			return fmt.Errorf("dial orders: %w", err)
 		}

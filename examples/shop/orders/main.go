@@ -22,17 +22,17 @@ func main() {
 	mailer := flag.String("mailer", rpc.Env("SHOP_MAILER", "127.0.0.1:7105"), "`target` of mailer (SHOP_MAILER)")
 	keep := flag.Int("keep", 10_000, "how many orders to keep at hand")
 	rpc.Main("orders", cfg, func(ctx context.Context) error {
-		inventoryConn, err := rpc.Dial(*inventory)
+		inventoryConn, err := rpc.Dial(cfg, *inventory)
 		if err != nil {
 			return fmt.Errorf("dial inventory: %w", err)
 		}
 		defer inventoryConn.Close()
-		pricingConn, err := rpc.Dial(*pricing)
+		pricingConn, err := rpc.Dial(cfg, *pricing)
 		if err != nil {
 			return fmt.Errorf("dial pricing: %w", err)
 		}
 		defer pricingConn.Close()
-		mailerConn, err := rpc.Dial(*mailer)
+		mailerConn, err := rpc.Dial(cfg, *mailer)
 		if err != nil {
 			return fmt.Errorf("dial mailer: %w", err)
 		}

@@ -72,22 +72,28 @@ func TestShop(t *testing.T) {
 	for _, unix := range []bool{false, true} {
 		for _, stile := range []string{"on", "off"} {
 			t.Run(fmt.Sprintf("unix=%v,stile=%s", unix, stile), func(t *testing.T) {
-				outbox := t.TempDir()
-				shop := shoptest.Start(t, shoptest.Config{
-					Bin: bin, Data: t.TempDir(), Unix: unix, Env: []string{"STILE=" + stile},
-					Args: map[string][]string{"mailer": {"--outbox", outbox}, "inventory": {"--stock", "100"}},
-				})
-				list, page := checkProducts(t, shop)
-				checkOrder(t, shop, list, page)
-				checkMail(t, outbox, page)
-				var health struct{ Status string }
-				if code := ask(t, shop, "GET", "/healthz", "", &health); code != 200 || health.Status != "ok" {
-					t.Errorf("healthz: %d %+v", code, health)
-				}
-				shop.Stop(t)
+				testShop(t, shoptest.Config{Unix: unix, Env: []string{"STILE=" + stile}})
 			})
 		}
 	}
+}
+
+// testShop looks at products, places an order and reads its e-mail, in a shop that
+// cfg says how to start.
+func testShop(t *testing.T, cfg shoptest.Config) {
+	t.Helper()
+	outbox := t.TempDir()
+	cfg.Bin, cfg.Data = bin, t.TempDir()
+	cfg.Args = map[string][]string{"mailer": {"--outbox", outbox}, "inventory": {"--stock", "100"}}
+	shop := shoptest.Start(t, cfg)
+	list, page := checkProducts(t, shop)
+	checkOrder(t, shop, list, page)
+	checkMail(t, outbox, page)
+	var health struct{ Status string }
+	if code := ask(t, shop, "GET", "/healthz", "", &health); code != 200 || health.Status != "ok" {
+		t.Errorf("healthz: %d %+v", code, health)
+	}
+	shop.Stop(t)
 }
 
 func checkProducts(t *testing.T, shop *shoptest.Shop) ([]product, product) {

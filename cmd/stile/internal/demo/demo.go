@@ -43,6 +43,7 @@ type Config struct {
 	Network  string        // "unix" or "tcp": how the programs listen
 	Progress io.Writer     // what happens is told here
 	Live     bool          // Progress is a terminal: redraw a table on it
+	Policy   string        // of [Chaos]: the policy file
 
 	// Way tells which way calls to target go when a server publishes in dir:
 	// "shm", "unix" or "grpc", and why.
@@ -55,6 +56,7 @@ type demo struct {
 	temp   string
 	screen *screen
 	fail   context.CancelCauseFunc
+	sets   []*set // all that were started
 	load   *load
 	now    *stretch // where the load is
 	plain  side
@@ -83,27 +85,37 @@ type stretch struct {
 
 // Run runs the demo. All processes that it starts have ended when it returns. The
 // result tells of failed requests, which are no error.
-func Run(ctx context.Context, cfg Config) (_ Result, err error) {
+func Run(ctx context.Context, cfg Config) (r Result, err error) {
+	err = within(ctx, cfg, func(ctx context.Context, d *demo) error {
+		d.plain.name, d.stile.name = "grpc-go", "Stile"
+		r, err = d.run(ctx)
+		return err
+	})
+	return r, err
+}
+
+// within has do run a demo in a temporary folder, and leaves neither that nor a process.
+// The context that do gets ends also when a program does that should not.
+func within(ctx context.Context, cfg Config, do func(context.Context, *demo) error) (err error) {
 	if err := FindShop(cfg.Shop); err != nil {
-		return Result{}, err
+		return err
 	}
 	if cfg.Shop, err = filepath.Abs(cfg.Shop); err != nil {
-		return Result{}, err
+		return err
 	}
 	temp, err := os.MkdirTemp("", "stile-demo-")
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	if n := len(temp + "/grpc-go/inventory"); cfg.Network == "unix" && n > longestSocketPath {
-		return Result{}, fmt.Errorf("the temporary folder's name is too long for unix sockets: set TMPDIR to a shorter one than %s, or use --network tcp", filepath.Dir(temp))
+		return fmt.Errorf("the temporary folder's name is too long for unix sockets: set TMPDIR to a shorter one than %s, or use --network tcp", filepath.Dir(temp))
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	d := &demo{cfg: cfg, temp: temp, fail: fail, screen: &screen{w: cfg.Progress, live: cfg.Live}}
-	d.plain.name, d.stile.name = "grpc-go", "Stile"
 	defer d.killAll()
-	return d.run(ctx)
+	return do(ctx, d)
 }
 
 func (d *demo) run(ctx context.Context) (Result, error) {
@@ -159,15 +171,29 @@ func (d *demo) start(ctx context.Context, s *side, stile string) error {
 	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		return err
 	}
-	set, err := startSet(ctx, setConfig{
-		name: s.name, bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets,
+	set, err := d.startSet(ctx, setConfig{
+		bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets,
 		stile: stile, dir: d.doors(), inFlight: mostInFlight,
-	}, d.fail)
+	})
 	if err != nil {
 		return err
 	}
 	s.set = set
-	_, err = capacity(ctx, set.send, 2, min(d.cfg.Duration/40, time.Second))
+	return d.warm(ctx, set)
+}
+
+// startSet starts a set that ends with the demo.
+func (d *demo) startSet(ctx context.Context, cfg setConfig) (*set, error) {
+	s, err := startSet(ctx, cfg, d.fail)
+	if err == nil {
+		d.sets = append(d.sets, s)
+	}
+	return s, err
+}
+
+// warm has a set answer some requests.
+func (d *demo) warm(ctx context.Context, s *set) error {
+	_, err := capacity(ctx, s.send, 2, min(d.cfg.Duration/40, time.Second))
 	return err
 }
 
@@ -198,7 +224,7 @@ func (d *demo) compare(ctx context.Context, p plan) (way Way, err error) {
 	if err := d.start(ctx, &d.stile, "on"); err != nil {
 		return way, err
 	}
-	if way, err = d.findWay(ctx); err != nil {
+	if way, err = d.findWay(ctx, d.stile.set); err != nil {
 		return way, err
 	}
 	for n := range 2 * p.pairs {
@@ -340,55 +366,10 @@ func (d *demo) show() {
 	d.screen.tick(s.side.name, d.plain.latest, d.stile.latest)
 }
 
-// findWay asks which way the calls of the set over Stile go. A local door opens
-// just after its program listens, so it asks again for a while.
-func (d *demo) findWay(ctx context.Context) (Way, error) {
-	if d.cfg.Way == nil {
-		return Way{}, nil
-	}
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
-	for until := time.Now().Add(min(d.cfg.Duration/10, 2*time.Second)); ; {
-		w, err := d.askWay(ctx)
-		if err != nil {
-			return w, err
-		}
-		if w.local() || time.Now().After(until) {
-			d.screen.say("%s", w)
-			return w, nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return w, context.Cause(ctx)
-		}
-	}
-}
-
-func (d *demo) askWay(ctx context.Context) (Way, error) {
-	w := Way{Services: map[string]string{}}
-	for _, name := range programs {
-		if name == "gateway" {
-			continue // it speaks HTTP
-		}
-		way, reason, err := d.cfg.Way(ctx, d.stile.set.process(name).address, d.doors())
-		if err != nil {
-			return w, err
-		}
-		w.Services[name] = way
-		if way != "shm" && w.Reason == "" {
-			w.Reason = reason
-		}
-	}
-	return w, nil
-}
-
 func (d *demo) killAll() {
 	d.screen.close()
-	for _, s := range []*side{&d.plain, &d.stile} {
-		if s.set != nil {
-			s.set.kill()
-		}
+	for _, s := range d.sets {
+		s.kill()
 	}
 }
 

@@ -49,19 +49,21 @@ func executable(folder, name string) string {
 
 // setConfig says how to start a set of the six programs.
 type setConfig struct {
-	name     string
 	bin      string // folder with the programs
 	data     string // folder for databases, the same for all sets
 	network  string // "unix" or "tcp"
 	sockets  string // folder for unix sockets
 	stile    string // value of STILE: "on" or "off"
 	dir      string // value of STILE_DIR
+	policy   string // value of SHOP_POLICY; empty: none
+	faults   string // folder for control files of faults, named as the programs; empty: none
 	inFlight int    // requests at most
 }
 
 // set is six running programs.
 type set struct {
-	name      string
+	cfg       setConfig
+	fail      func(error) // called when a program ends that should not
 	send      request
 	processes []*process // in the order of programs
 	transport *http.Transport
@@ -74,39 +76,79 @@ type set struct {
 // startSet starts the programs, and returns when all listen. fail is called when
 // one of them ends before it should.
 func startSet(ctx context.Context, cfg setConfig, fail func(error)) (*set, error) {
-	s := &set{name: cfg.name}
+	s := &set{cfg: cfg, fail: fail}
 	for _, name := range programs {
-		p, err := startProcess(ctx, executable(cfg.bin, name), cfg.environment(), s.args(cfg, name)...)
+		p, err := s.startProgram(ctx, name)
 		if err != nil {
 			s.kill()
 			return nil, err
 		}
 		s.processes = append(s.processes, p)
-		s.watchers.Go(func() {
-			<-p.done
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if !s.stopping {
-				fail(p.ended())
-			}
-		})
 	}
 	s.send, s.transport = requester(s.process("gateway").address, cfg.inFlight)
 	return s, nil
 }
 
-// environment is this process's, but for what would have the sets do otherwise
-// than cfg says.
-func (c setConfig) environment() []string {
+// startProgram starts a program whose end is watched.
+func (s *set) startProgram(ctx context.Context, name string) (*process, error) {
+	p, err := startProcess(ctx, executable(s.cfg.bin, name), s.cfg.environment(name), s.args(name)...)
+	if err != nil {
+		return nil, err
+	}
+	s.watchers.Go(func() {
+		<-p.done
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.stopping && !p.toEnd {
+			s.fail(p.ended())
+		}
+	})
+	return p, nil
+}
+
+// killProgram ends one program without warning. It must not be called beside other methods.
+func (s *set) killProgram(name string) {
+	p := s.process(name)
+	s.mu.Lock()
+	p.toEnd = true
+	s.mu.Unlock()
+	p.kill()
+}
+
+// restart starts a program that was killed, and returns when it listens where it did.
+// It must not be called beside other methods.
+func (s *set) restart(ctx context.Context, name string) error {
+	p, err := s.startProgram(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.processes[slices.Index(programs, name)] = p
+	return nil
+}
+
+// environment is this process's, but for what would have the program do otherwise
+// than c says.
+func (c setConfig) environment(name string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "STILE=") || strings.HasPrefix(v, "STILE_DIR=") || strings.HasPrefix(v, "SHOP_")
 	})
-	return append(env, "STILE="+c.stile, "STILE_DIR="+c.dir)
+	env = append(env, "STILE="+c.stile, "STILE_DIR="+c.dir)
+	if c.policy != "" {
+		env = append(env, "SHOP_POLICY="+c.policy, "XDG_STATE_HOME="+filepath.Join(c.data, "state"))
+	}
+	if c.faults != "" {
+		env = append(env, "SHOP_FAULTS="+filepath.Join(c.faults, name))
+	}
+	return env
 }
 
-func (s *set) args(cfg setConfig, name string) []string {
+// args are the flags of a program, for the address it had if it has run before.
+func (s *set) args(name string) []string {
+	cfg := s.cfg
 	listen := "127.0.0.1:0"
-	if cfg.network == "unix" {
+	if i := slices.Index(programs, name); i < len(s.processes) {
+		listen = s.processes[i].address
+	} else if cfg.network == "unix" {
 		listen = "unix://" + filepath.Join(cfg.sockets, name)
 	}
 	args := []string{"--listen", listen}

@@ -26,7 +26,7 @@ func fakeSet(t *testing.T, network string) setConfig {
 		t.Fatal(err)
 	}
 	return setConfig{
-		name: "test", bin: bin, data: t.TempDir(), network: network, sockets: folder,
+		bin: bin, data: t.TempDir(), network: network, sockets: folder,
 		stile: "on", dir: filepath.Join(folder, "doors"), inFlight: 10,
 	}
 }

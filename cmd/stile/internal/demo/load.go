@@ -32,7 +32,8 @@ type load struct {
 // load.enter.
 type window struct {
 	send         request
-	begun, ended time.Time // valid once the window is idle
+	each         func(answer) // nil, or told of each request, one at a time
+	begun, ended time.Time    // valid once the window is idle
 
 	mu       sync.Mutex
 	times    measure.Histogram // of the requests answered well
@@ -43,6 +44,13 @@ type window struct {
 	flying   int
 	closed   bool          // nothing more is sent
 	idle     chan struct{} // closed when closed and nothing is in flight
+}
+
+// answer is the outcome of a request.
+type answer struct {
+	due  time.Time
+	took time.Duration // from when it was due
+	err  error
 }
 
 func newWindow(send request) *window {
@@ -76,11 +84,11 @@ func (l *load) run(ctx context.Context) {
 			break
 		}
 		number := l.next.Add(1) - 1
-		if w := l.begin(); w != nil {
+		if w := l.begin(due); w != nil {
 			sent.Go(func() {
 				err := w.send(context.WithoutCancel(ctx), number)
 				l.slots.Add(-1)
-				w.end(time.Since(due), err)
+				w.end(answer{due, time.Since(due), err})
 			})
 		}
 	}
@@ -105,7 +113,7 @@ func (l *load) await(ctx context.Context, due time.Time) bool {
 }
 
 // begin returns the window that a request belongs to, or nil if it cannot be sent.
-func (l *load) begin() *window {
+func (l *load) begin(due time.Time) *window {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.window
@@ -120,6 +128,7 @@ func (l *load) begin() *window {
 		if w.err == nil {
 			w.err = errOverflow
 		}
+		w.tell(answer{due, 0, errOverflow})
 		return nil
 	}
 	l.slots.Add(1)
@@ -127,20 +136,27 @@ func (l *load) begin() *window {
 	return w
 }
 
-func (w *window) end(took time.Duration, err error) {
+func (w *window) end(a answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err == nil {
-		w.times.Record(took)
-		w.recent.Record(took)
+	if a.err == nil {
+		w.times.Record(a.took)
+		w.recent.Record(a.took)
 	} else {
 		w.failed++
 		if w.err == nil {
-			w.err = err
+			w.err = a.err
 		}
 	}
+	w.tell(a)
 	w.flying--
 	w.settleLocked()
+}
+
+func (w *window) tell(a answer) {
+	if w.each != nil {
+		w.each(a)
+	}
 }
 
 func (w *window) close() {

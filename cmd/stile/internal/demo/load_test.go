@@ -149,12 +149,12 @@ func TestWindowsKeepTheirRequests(t *testing.T) {
 func TestTakeRecent(t *testing.T) {
 	w := newWindow(nil)
 	w.flying = 3
-	w.end(time.Second, nil)
+	w.end(answer{took: time.Second})
 	if h := w.takeRecent(); h.Count != 1 {
 		t.Errorf("%d", h.Count)
 	}
-	w.end(time.Second, nil)
-	w.end(time.Second, errOverflow)
+	w.end(answer{took: time.Second})
+	w.end(answer{took: time.Second, err: errOverflow})
 	if h := w.takeRecent(); h.Count != 1 {
 		t.Errorf("%d", h.Count)
 	}

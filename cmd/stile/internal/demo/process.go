@@ -28,6 +28,8 @@ type process struct {
 	name    string
 	address string // from its ready line: host:port or unix:///path
 
+	toEnd bool // by set.mu: its end is no failure
+
 	cmd  *exec.Cmd
 	log  tail
 	done chan struct{} // closed when the process has ended

@@ -1,8 +1,10 @@
 package demo
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Way is which way calls go in the set over Stile.
@@ -41,4 +43,47 @@ func (w Way) String() string {
 		text += " (" + w.Reason + ")"
 	}
 	return text
+}
+
+// findWay asks which way the calls of a set go. A local door opens
+// just after its program listens, so it asks again for a while.
+func (d *demo) findWay(ctx context.Context, s *set) (Way, error) {
+	if d.cfg.Way == nil {
+		return Way{}, nil
+	}
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for until := time.Now().Add(min(d.cfg.Duration/10, 2*time.Second)); ; {
+		w, err := d.askWay(ctx, s)
+		if err != nil {
+			return w, err
+		}
+		if w.local() || time.Now().After(until) {
+			d.screen.say("%s", w)
+			return w, nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return w, context.Cause(ctx)
+		}
+	}
+}
+
+func (d *demo) askWay(ctx context.Context, s *set) (Way, error) {
+	w := Way{Services: map[string]string{}}
+	for _, name := range programs {
+		if name == "gateway" {
+			continue // it speaks HTTP
+		}
+		way, reason, err := d.cfg.Way(ctx, s.process(name).address, d.doors())
+		if err != nil {
+			return w, err
+		}
+		w.Services[name] = way
+		if way != "shm" && w.Reason == "" {
+			w.Reason = reason
+		}
+	}
+	return w, nil
 }

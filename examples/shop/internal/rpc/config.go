@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -9,13 +10,19 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/stile-ipc/stile/policy"
 )
 
 // Config is what every program of the shop can be told.
 type Config struct {
 	Listen string        // host:port, port 0 for any, or unix:///path
 	Drain  time.Duration // how long calls in flight may take after SIGTERM
+	Policy string        // policy file that calls obey; empty: none
+	Faults string        // control file of injected faults, for demonstrations; empty: none
 	level  slog.Level
+
+	policy *policy.Policy // what is in Policy; nil: none
 }
 
 // Flags declares the flags that every program has. The environment gives the
@@ -24,6 +31,8 @@ func Flags(listen string) *Config {
 	cfg := &Config{}
 	flag.StringVar(&cfg.Listen, "listen", Env("SHOP_LISTEN", listen), "`address` to serve on: host:port or unix:///path (SHOP_LISTEN)")
 	flag.DurationVar(&cfg.Drain, "drain", 10*time.Second, "how long calls in flight may take after SIGTERM")
+	flag.StringVar(&cfg.Policy, "policy", Env("SHOP_POLICY", ""), "policy `file` that calls made and served obey; empty for none (SHOP_POLICY)")
+	flag.StringVar(&cfg.Faults, "faults", Env("SHOP_FAULTS", ""), "for demonstrations: `file` that has served calls delayed or failed, such as delay=200ms fail=0.3 (SHOP_FAULTS)")
 	flag.TextVar(&cfg.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	return cfg
 }
@@ -47,8 +56,21 @@ func Main(name string, cfg *Config, run func(context.Context) error) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.level})).With("service", name))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx); err != nil {
+	if err := cfg.obey(ctx, run); err != nil {
 		slog.Error("failed", "error", err)
 		os.Exit(1)
 	}
+}
+
+// obey runs the program with its policy in force, whose changes it follows.
+func (cfg *Config) obey(ctx context.Context, run func(context.Context) error) error {
+	if cfg.Policy == "" {
+		return run(ctx)
+	}
+	p, err := policy.Open(cfg.Policy)
+	if err != nil {
+		return err
+	}
+	cfg.policy = p
+	return errors.Join(run(ctx), p.Close())
 }

@@ -18,17 +18,18 @@ import (
 	"github.com/stile-ipc/stile"
 )
 
-// Dial returns a connection to another service of the shop. It connects when
-// the first call is made.
-func Dial(target string) (*grpc.ClientConn, error) {
-	return stile.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// Dial returns a connection to another service of the shop, whose calls obey the
+// policy that cfg names. It connects when the first call is made.
+func Dial(cfg *Config, target string) (*grpc.ClientConn, error) {
+	return stile.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithPolicy(cfg.policy))
 }
 
 // Serve listens as cfg says, prints the ready line, and serves until ctx ends.
 // Then it lets the calls in flight finish, for cfg.Drain at most. Health and
-// reflection are served beside what register adds.
+// reflection are served beside what register adds. The calls obey the policy that
+// cfg names.
 func Serve(ctx context.Context, cfg *Config, register func(grpc.ServiceRegistrar)) error {
-	srv := stile.NewServer(grpc.ChainUnaryInterceptor(logFailure))
+	srv := stile.NewServer(grpc.ChainUnaryInterceptor(logFailure, newFaults(cfg.Faults).inject), stile.Policy(cfg.policy))
 	register(srv)
 	state := health.NewServer()
 	healthpb.RegisterHealthServer(srv, state)

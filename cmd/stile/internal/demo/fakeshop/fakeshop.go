@@ -33,6 +33,9 @@ const (
 	Refuse  = "FAKESHOP_REFUSE"  // as the gateway with this value of STILE, answer orders with 503
 )
 
+// Helpless, set to on, has the gateway suffer from faults with a policy too.
+const Helpless = "FAKESHOP_HELPLESS"
+
 // Install makes folder hold the programs, as links to this process's executable.
 func Install(folder string) error {
 	self, err := os.Executable()
@@ -65,8 +68,9 @@ func asked(what, name string) bool {
 
 func run(name string) error {
 	listen := flag.String("listen", "", "")
+	targets := map[string]*string{}
 	for _, f := range append([]string{"db"}, Programs...) {
-		flag.String(f, "", "")
+		targets[f] = flag.String(f, "", "")
 	}
 	flag.Parse()
 	switch {
@@ -81,15 +85,15 @@ func run(name string) error {
 	if asked(Deaf, name) {
 		ctx = context.Background()
 	}
-	network, address := "tcp", *listen
-	if path, ok := strings.CutPrefix(*listen, "unix://"); ok {
-		network, address = "unix", path
+	network, address := split(*listen)
+	if network == "unix" {
+		_ = os.Remove(address) // a killed program leaves it behind
 	}
 	lis, err := net.Listen(network, address)
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(answer)}
+	srv := &http.Server{Handler: gateway{*targets["catalog"]}}
 	go func() { _ = srv.Serve(lis) }()
 	if network == "unix" {
 		fmt.Println("ready", *listen)
@@ -104,18 +108,49 @@ func run(name string) error {
 	return srv.Shutdown(context.Background())
 }
 
-// answer answers as the gateway; /environment tells what the process was given.
-func answer(w http.ResponseWriter, r *http.Request) {
+// split returns network and address of host:port or unix:///path.
+func split(target string) (network, address string) {
+	if path, ok := strings.CutPrefix(target, "unix://"); ok {
+		return "unix", path
+	}
+	return "tcp", target
+}
+
+// gateway answers as the gateway; /environment tells what the process was given.
+type gateway struct{ catalog string }
+
+func (g gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	switch {
 	case r.URL.Path == "/environment":
 		fmt.Fprintf(w, "STILE=%s STILE_DIR=%s", os.Getenv("STILE"), os.Getenv("STILE_DIR"))
 	case r.Method == http.MethodPost && asked(Refuse, os.Getenv("STILE")):
 		http.Error(w, "fake refusal", http.StatusServiceUnavailable)
+	case g.suffers():
+		http.Error(w, "fake fault", http.StatusServiceUnavailable)
 	case r.Method == http.MethodPost:
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintln(w, `{"id":"1"}`)
 	default:
 		fmt.Fprintln(w, `{}`)
 	}
+}
+
+// suffers reports whether a fault is injected into a program, or catalog is gone, and no
+// policy helps.
+func (g gateway) suffers() bool {
+	faults := os.Getenv("SHOP_FAULTS")
+	if faults == "" || os.Getenv("SHOP_POLICY") != "" && os.Getenv(Helpless) != "on" {
+		return false
+	}
+	for _, name := range Programs {
+		if text, _ := os.ReadFile(filepath.Join(filepath.Dir(faults), name)); len(text) > 0 {
+			return true
+		}
+	}
+	conn, err := net.Dial(split(g.catalog))
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err != nil
 }
