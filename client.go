@@ -129,7 +129,7 @@ func (d *dialer) forget(e *entrance) {
 
 func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	e := d.entrance(cc)
-	m, err := d.way(ctx, e.enter(ctx, method))
+	m, err := d.way(ctx, method, e.enter(ctx, method))
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	e := d.entrance(cc)
-	m, err := d.way(ctx, e.enter(ctx, method))
+	m, err := d.way(ctx, method, e.enter(ctx, method))
 	if err != nil {
 		return nil, err
 	}
@@ -181,14 +181,16 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 
 // way returns m, the local connection or nil, if the policy lets the call go that way, and nil if
 // it lets it go over gRPC.
-func (d *dialer) way(ctx context.Context, m *clientMux) (*clientMux, error) {
+func (d *dialer) way(ctx context.Context, method string, m *clientMux) (*clientMux, error) {
 	ways := d.ways(ctx)
 	if ways == 0 {
 		return m, nil
 	}
+	there := "no local one"
 	if m != nil {
+		there = m.conn.Info().Transport
 		local := lazyctx.SHM
-		if m.conn.Info().Transport != "shm" {
+		if there != "shm" {
 			local = lazyctx.Unix
 		}
 		if ways.Allow(local) {
@@ -196,7 +198,7 @@ func (d *dialer) way(ctx context.Context, m *clientMux) (*clientMux, error) {
 		}
 	}
 	if !ways.Allow(lazyctx.GRPC) {
-		return nil, status.Error(codes.Unavailable, "stile: none of the ways that the policy prefers leads to the server; add tcp to transport.prefer to let calls go over gRPC")
+		return nil, status.Errorf(codes.Unavailable, "stile: %s may go none of the ways that lead to the server (%s, and gRPC): the policy's transport.prefer says which; with tcp among them calls go over gRPC", method, there)
 	}
 	return nil, nil
 }

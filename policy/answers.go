@@ -17,6 +17,9 @@ import (
 // near answers from the cache, if there is a fresh answer. It is asked before there is a call, so
 // that a hit costs little.
 func (s *side) near(ctx context.Context, r *route, id uint64, req, reply any, opts []grpc.CallOption) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	room := keys.Get().(*[]byte)
 	defer keys.Put(room)
 	key, ok := r.key((*room)[:0], ctx, id, req, reply, opts)

@@ -10,17 +10,29 @@ import (
 // the interceptors before it see each call once, however often it is tried. One interceptor may serve
 // several connections. On a connection whose service config has retries too, leave them to p: use
 // [grpc.WithDisableRetry].
-func UnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor { return (&side{p: p}).unary }
+func UnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor {
+	return (&side{p: orDefault(p)}).unary
+}
 
 // StreamClientInterceptor makes the streams of a connection obey p. A stream is tried again until its first
 // message has been received; until then what was sent is kept, up to 256 KiB. Streams are not
 // hedged, and nothing of them is cached.
-func StreamClientInterceptor(p *Policy) grpc.StreamClientInterceptor { return (&side{p: p}).stream }
+func StreamClientInterceptor(p *Policy) grpc.StreamClientInterceptor {
+	return (&side{p: orDefault(p)}).stream
+}
 
 // UnaryClientInterceptorOver is [UnaryClientInterceptor] followed by another interceptor, at the cost of
 // one. It is for Stile's, which tells the chain of attempts by itself.
 func UnaryClientInterceptorOver(p *Policy, below grpc.UnaryClientInterceptor) grpc.UnaryClientInterceptor {
-	return (&side{p: p, below: below}).unary
+	return (&side{p: orDefault(p), below: below}).unary
+}
+
+// orDefault returns p, or what has nothing but deadlines.
+func orDefault(p *Policy) *Policy {
+	if p == nil {
+		return New(nil)
+	}
+	return p
 }
 
 // options returns opts with what the file says of readiness and sizes, as gRPC combines them: the

@@ -136,7 +136,7 @@ func isNull(n *yaml.Node) bool {
 func (d *decoder) tooMuch(n *yaml.Node, path string, depth int) bool {
 	if d.nodes++; !d.over && (d.nodes > maxNodes || depth > maxDepth) {
 		d.over = true
-		d.faultf(place(n), path, "too much: %d values, %d of them in each other, are the most", maxNodes, maxDepth)
+		d.faultf(place(n), path, "is one too many: a file has %d values at most, those of aliases counted where they are used, and %d in each other", maxNodes, maxDepth)
 	}
 	return d.over
 }

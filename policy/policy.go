@@ -42,14 +42,16 @@ func WithRecorder(r Recorder) Option { return func(p *Policy) { p.news.recorder 
 // takes it from traceparent in the call's metadata, outgoing or incoming.
 func WithTraceID(f func(context.Context) string) Option { return func(p *Policy) { p.news.trace = f } }
 
-// New puts c, which may be nil for [Default], in force.
+// New puts c in force, which [Parse], [Load] or [Default] has made; nil is Default.
 func New(c *Config, opts ...Option) *Policy {
 	if c == nil {
 		c = Default()
 	}
 	p := &Policy{epoch: time.Now(), news: newNews(), targets: map[string]*target{}}
 	for _, o := range opts {
-		o(p)
+		if o != nil {
+			o(p)
+		}
 	}
 	p.rules.Store(&rules{c, c.Stile.Version})
 	p.watch.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: SourceAPI}
@@ -60,10 +62,14 @@ func New(c *Config, opts ...Option) *Policy {
 func (p *Policy) Config() *Config { return p.rules.Load().Config }
 
 // Apply puts c in force for all calls that begin from now on; those under way end as they
-// began. State whose settings have not changed, such as an open breaker, stays.
+// began. State whose settings have not changed, such as an open breaker, stays. Nil is [Default]. Of a Policy that
+// follows a file the next version of that takes c's place.
 func (p *Policy) Apply(c *Config) { p.put(c, SourceAPI) }
 
 func (p *Policy) put(c *Config, from Source) {
+	if c == nil {
+		c = Default()
+	}
 	w := &p.watch
 	w.mu.Lock()
 	p.rules.Store(&rules{c, c.Stile.Version})

@@ -83,10 +83,10 @@ func (h *race) start() {
 		h.mu.Unlock()
 		return
 	}
+	k.tell(Retried, nil, "hedge")
 	t := k.next()
 	t.reply, t.opts = like(k.reply), t.own(k.opts)
 	h.live = append(h.live, t)
-	k.tell(Retried, nil, "hedge")
 	h.armLocked(max(k.hedgeDelay(), 0))
 	h.mu.Unlock()
 	k.makePaid(t, true)

@@ -45,6 +45,9 @@ type budget struct {
 	gRPC     *RetryThrottling
 }
 
+// fallbackTimeout is the default of x-stile.defaultTimeout.
+const fallbackTimeout = 10 * time.Second
+
 // maxRoutes bounds what unknown method names can make us remember.
 const maxRoutes = 4096
 
@@ -140,6 +143,9 @@ func (t *target) resolveLocked(rules *rules, method string, before *route) *rout
 	}
 	if x.Transport != nil {
 		r.ways = x.Transport.ways()
+	}
+	if r.timeout <= 0 { // a Config that Parse has not made
+		r.timeout = fallbackTimeout
 	}
 	r.setAttempts(t.budgetLocked(rules, serviceOf(method)))
 	if before == nil {

@@ -19,7 +19,7 @@ import (
 // is not begun, one without a deadline gets the method's, and what exceeds x-stile.admission waits or is
 // shed, the critical last. Put it first.
 func UnaryServerInterceptor(p *Policy) grpc.UnaryServerInterceptor {
-	t := p.attach("")
+	t := orDefault(p).attach("")
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		s, err := t.enter(ctx, info.FullMethod)
 		if err != nil {
@@ -35,7 +35,7 @@ func UnaryServerInterceptor(p *Policy) grpc.UnaryServerInterceptor {
 // StreamServerInterceptor is [UnaryServerInterceptor] for streams. A stream counts as one call
 // under way for as long as it lasts.
 func StreamServerInterceptor(p *Policy) grpc.StreamServerInterceptor {
-	t := p.attach("")
+	t := orDefault(p).attach("")
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		s, err := t.enter(ss.Context(), info.FullMethod)
 		if err != nil {
@@ -136,7 +136,7 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 		return err
 	}
 	after := time.Duration(a.of.MaxQueueDelay)
-	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do (%s)", verdict), after)
+	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do for %s (maxRequests %d, maxPendingRequests %d, maxQueueDelay %s): %s", r.Method, a.of.MaxRequests, a.of.MaxPendingRequests, a.of.MaxQueueDelay, verdict), after)
 	p.news.tellRoute(s.ctx, r, &Event{Kind: CallShed, Err: err, Detail: verdict.String()})
 	if r.shadow {
 		return nil

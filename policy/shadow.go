@@ -13,6 +13,7 @@ func (k *call) observe() error {
 	began := k.begun
 	permit, _ := k.pass(began)
 	admitted, _ := k.admit(began)
+	refused := r.breaker != nil && !permit.asked || r.limit != nil && !admitted
 	t := k.next()
 	opts := t.opts
 	if r.retry {
@@ -23,7 +24,7 @@ func (k *call) observe() error {
 	defer func() { k.settle(permit, admitted, began, err) }()
 	err = k.side.send(k.ctx, r.Method, k.req, k.reply, k.cc, k.invoke, opts)
 	k.late(err)
-	if err != nil && r.retry {
+	if err != nil && r.retry && !refused {
 		t.err, t.Report = err, t.seen.Report()
 		if v := k.judge(t); v.again {
 			k.tell(Retried, err, "after "+v.wait.String())

@@ -212,7 +212,13 @@ func (w *watch) refuse(p *Policy, err error) {
 	w.mu.Lock()
 	w.status.Error = err.Error()
 	w.mu.Unlock()
-	p.news.tell(context.Background(), &Event{Kind: Refused, Version: p.rules.Load().version, Detail: w.path, Err: err})
+	p.news.tell(context.Background(), &Event{Kind: Refused, Version: p.rules.Load().version, Detail: "what is in force stays, from the " + string(w.source()), Err: err})
+}
+
+func (w *watch) source() Source {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status.Source
 }
 
 // keep makes the copy.
