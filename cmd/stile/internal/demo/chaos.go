@@ -137,10 +137,9 @@ func (d *demo) play(ctx context.Context, t *turn, rate float64) (err error) {
 		}
 		<-done
 	}()
-	next := time.Now()
 	for _, p := range script {
-		next = next.Add(time.Duration(p.share * float64(turnLength(d.cfg.Duration))))
-		if err := d.act(ctx, t, w, p, next); err != nil {
+		length := time.Duration(p.share * float64(turnLength(d.cfg.Duration)))
+		if err := d.act(ctx, t, w, p, length); err != nil {
 			return err
 		}
 	}
@@ -151,26 +150,23 @@ func (d *demo) play(ctx context.Context, t *turn, rate float64) (err error) {
 // warming up.
 func turnLength(duration time.Duration) time.Duration { return duration * 45 / 100 }
 
-// act plays one phase, until end.
-func (d *demo) act(ctx context.Context, t *turn, w *window, p phase, end time.Time) error {
+// act plays one phase. What is due while its fault is put or lifted counts nowhere.
+func (d *demo) act(ctx context.Context, t *turn, w *window, p phase, length time.Duration) error {
 	text := p.name
 	if p.faulty() {
 		text += ": " + p.what
 	}
-	d.screen.say("%s the policy, %.1f s: %s", t.name, time.Until(end).Seconds(), text)
-	now := span{begun: time.Now()}
+	d.screen.say("%s the policy, %.1f s: %s", t.name, length.Seconds(), text)
 	if err := t.begin(p); err != nil {
 		return err
 	}
-	if err := d.watch(ctx, t, w, end); err != nil {
-		return err
-	}
-	if err := t.end(ctx, p); err != nil {
+	now := span{begun: time.Now()}
+	if err := d.watch(ctx, t, w, now.begun.Add(length)); err != nil {
 		return err
 	}
 	now.ended = time.Now()
 	t.spans = append(t.spans, now)
-	return nil
+	return t.end(ctx, p)
 }
 
 // begin has the fault of p begin.
