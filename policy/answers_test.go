@@ -271,3 +271,32 @@ func (secret) GetRequestMetadata(context.Context, ...string) (map[string]string,
 	return nil, nil
 }
 func (secret) RequireTransportSecurity() bool { return true }
+
+// TestHedgeKeepsBackoff: beside a retryPolicy an attempt that fails is followed after the backoff, also
+// while the percentile that is the delay is not known.
+func TestHedgeKeepsBackoff(t *testing.T) {
+	for _, delay := range []string{"0.9s", "p99"} {
+		t.Run(delay, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var at []time.Duration
+				begin := time.Now()
+				srv := &testServer{unary: func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					at = append(at, time.Since(begin))
+					return nil, status.Error(codes.Unavailable, "down")
+				}}
+				p := rule(t, "timeout: 5s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.1s, maxBackoff: 0.1s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: "+delay+"}}", nil)
+				client := dial(t, serve(t, srv), obeying(p)...)
+				_, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{})
+				wantCode(t, err, codes.Unavailable)
+				mu.Lock()
+				defer mu.Unlock()
+				if len(at) != 3 || at[1] == at[0] || at[2] == at[1] || at[2] > 200*time.Millisecond {
+					t.Errorf("attempts at %v", at)
+				}
+			})
+		})
+	}
+}

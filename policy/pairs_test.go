@@ -56,7 +56,7 @@ var pairs = []pair{
 	{"timeout+cache", "an answer that is near needs no time", "", "timeout: 0.1s", pure + partCache, "ok hang", "0ms:a 10ms:a 10ms:b", "ok1@0s ok1@0s DeadlineExceeded@100ms"},
 	{"timeout+coalesce", "each keeps its own deadline; the end of the first makes another one ask", "", "timeout: 0.1s", pure + partCoalesce, "hang ok+20ms", "0ms:a 50ms:a", "DeadlineExceeded@100ms ok2@70ms"},
 	{"timeout+fallback", "an old answer stands in at the deadline", "", "timeout: 0.1s", pure + partFallback, "ok hang", "0ms:a 2s:a", "ok1@0s ok1@100ms"},
-	{"retry+hedge", "one maxAttempts, the larger; after a failure the next is made at once", "", "timeout: 1s, " + partRetry, idempotent + partHedge, "Unavailable Unavailable ok", "0ms:a", "ok3@0s"},
+	{"retry+hedge", "one maxAttempts, the larger; after a failure the next is made after the backoff, not after the delay", "", "timeout: 1s, " + partRetry, idempotent + partHedge, "Unavailable Unavailable ok", "0ms:a", "ok3@0s"},
 	{"retry+breaker", "the breaker judges calls, not attempts", "", "timeout: 1s, " + partRetry, idempotent + partBreaker, "Unavailable Unavailable ok Unavailable ok ok", "0ms:a 1ms:b 2ms:c", "ok3@0s ok5@0s ok6@0s"},
 	{"retry+breaker", "what an open breaker refuses is not retried", "", "timeout: 1s, " + partRetry, idempotent + partBreaker, "Internal", "0ms:a 1ms:b 2ms:c", "Internal@0s Internal@0s Unavailable@0s"},
 	{"retry+limit", "a call keeps its place over all its attempts", "", "timeout: 1s, " + partRetry, idempotent + partLimit, "Unavailable+20ms ok+20ms", "0ms:a 25ms:b", "ok2@40ms ResourceExhausted@0s"},

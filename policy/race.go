@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -23,8 +24,9 @@ type race struct {
 	first *try
 
 	mu     sync.Mutex
-	timer  *time.Timer // starts the next attempt
-	live   []*try      // attempts under way
+	timer  *time.Timer // starts the next attempt, if armed
+	armed  bool
+	live   []*try // attempts under way
 	room   [2]*try
 	winner *try          // went well or failed for good; nil: none yet
 	failed *try          // the last that failed otherwise
@@ -67,6 +69,7 @@ func (h *race) armLocked(d time.Duration) {
 	if d < 0 || h.over || h.why != "" || h.k.tried >= h.k.r.attempts {
 		return
 	}
+	h.armed = true
 	if h.timer == nil {
 		h.timer = time.AfterFunc(d, h.start)
 	} else {
@@ -78,6 +81,7 @@ func (h *race) armLocked(d time.Duration) {
 func (h *race) start() {
 	k := h.k
 	h.mu.Lock()
+	h.armed = false
 	if h.over || k.tried >= k.r.attempts || !h.allowedLocked() {
 		h.endLocked()
 		h.mu.Unlock()
@@ -87,7 +91,7 @@ func (h *race) start() {
 	t := k.next()
 	t.reply, t.opts = like(k.reply), t.own(k.opts)
 	h.live = append(h.live, t)
-	h.armLocked(max(k.hedgeDelay(), 0))
+	h.armLocked(k.hedgeDelay())
 	h.mu.Unlock()
 	k.makePaid(t, true)
 	h.finish(t)
@@ -134,7 +138,7 @@ func (h *race) finish(t *try) {
 	if v.why != "" {
 		h.why = v.why
 	}
-	if h.timer == nil || h.timer.Stop() { // the next one need not wait for its time
+	if !h.armed || h.timer.Stop() { // the next one need not wait for its time; if Stop fails, it starts now
 		h.armLocked(v.wait)
 	}
 	h.endLocked()
@@ -226,8 +230,10 @@ func (k *call) judgeHedge(t *try) verdict {
 		return verdict{}
 	}
 	v := verdict{again: true}
-	_, wait, stop := pushed(t.Report.Trailer)
-	v.wait = wait
+	asked, wait, stop := pushed(t.Report.Trailer)
+	if v.wait = wait; !asked && r.retry {
+		v.wait = r.backoff.Wait(t.n+1, rand.Float64())
+	}
 	if r.budget.throttle.Failed() {
 		v.why = "retry throttling"
 	}
