@@ -262,8 +262,8 @@ func (in *inbox) awaitLocked(ctx context.Context) {
 	}
 	in.waiting = true
 	in.mu.Unlock()
-	done, late := in.ends(ctx)
-	if done == nil && late == nil { // half the price of a select
+	done, late, cut := in.ends(ctx)
+	if done == nil && late == nil && cut == nil { // half the price of a select
 		<-in.wake
 		in.mu.Lock()
 		return
@@ -275,6 +275,7 @@ func (in *inbox) awaitLocked(ctx context.Context) {
 		return
 	case <-done:
 	case <-late:
+	case <-cut:
 	}
 	in.mu.Lock()
 	in.calm(late)
@@ -285,12 +286,16 @@ func (in *inbox) awaitLocked(ctx context.Context) {
 	}
 }
 
-// ends returns what ends a wait in ctx. That of an attempt is its parent's end, and its
-// deadline as a value, for which the inbox keeps one timer over all its calls.
-func (in *inbox) ends(ctx context.Context) (done <-chan struct{}, late <-chan time.Time) {
+// ends returns what ends a wait in ctx. That of an attempt is its parent's end; its
+// deadline as a value, for which the inbox keeps one timer over all its calls; and, if it is
+// hedged, the word of who hedges.
+func (in *inbox) ends(ctx context.Context) (done <-chan struct{}, late <-chan time.Time, cut <-chan struct{}) {
 	a, ok := ctx.(*lazyctx.Attempt)
 	if !ok || a.Waited() {
-		return ctx.Done(), nil
+		return ctx.Done(), nil, nil
+	}
+	if a.Hedged {
+		cut = a.Cut()
 	}
 	if d, ok := a.Deadline(); ok {
 		if left := time.Until(d); in.alarm == nil {
@@ -300,7 +305,7 @@ func (in *inbox) ends(ctx context.Context) (done <-chan struct{}, late <-chan ti
 		}
 		late = in.alarm.C
 	}
-	return a.Parent().Done(), late
+	return a.Parent().Done(), late, cut
 }
 
 func (in *inbox) calm(late <-chan time.Time) {

@@ -84,12 +84,10 @@ func (k *call) next() *try {
 	return t
 }
 
-// make makes an attempt. With cancel, another goroutine may call t.Cancel meanwhile.
-func (k *call) make(t *try, cancel bool) {
+// make makes an attempt. If it is hedged, another goroutine may call t.Cancel meanwhile.
+func (k *call) make(t *try, hedged bool) {
+	t.Hedged = hedged
 	ctx := k.begin(t)
-	if cancel {
-		t.Done() // see Core: only a context that somebody waits for ends at once
-	}
 	opts := t.opts
 	if k.r.attempts > 1 && k.side.below == nil {
 		t.seen = new(lazyctx.Observed)
@@ -109,9 +107,9 @@ func (k *call) make(t *try, cancel bool) {
 }
 
 // makePaid is make for an attempt that the budget has granted.
-func (k *call) makePaid(t *try, cancel bool) {
+func (k *call) makePaid(t *try, hedged bool) {
 	defer k.r.budget.budget.Give()
-	k.make(t, cancel)
+	k.make(t, hedged)
 }
 
 // begin returns the context of an attempt that is made now.

@@ -37,7 +37,10 @@ func (s *side) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clien
 		k.takeFinish()
 	}
 	g := &guardedStream{k: k, desc: desc, streamer: streamer, began: now}
-	return g, g.open()
+	if err := g.open(); err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 // keptBytes is how much of what was sent is kept for another attempt: grpc-go's default of

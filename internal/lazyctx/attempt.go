@@ -14,6 +14,8 @@ type Attempt struct {
 	Left time.Duration
 	// Ways are those that the attempt may take.
 	Ways Ways
+	// Hedged: another goroutine may call Cancel.
+	Hedged bool
 	// Private is set by a channel after an attempt whose context nobody else has seen.
 	Private bool
 	// Report is what the channel says of the attempt when it has failed, before the call

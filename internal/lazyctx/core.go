@@ -19,10 +19,11 @@ type Core struct {
 	deadline time.Time // zero: none
 	err      error
 	done     chan struct{}
-	timer    *time.Timer // set once someone waits
-	unwatch  func() bool // of the parent, set once someone waits
-	waited   bool        // someone waits: timer and parent will tell
-	one      *func()     // the first of funcs, which are rarely more
+	cut      chan struct{} // see Cut
+	timer    *time.Timer   // set once someone waits
+	unwatch  func() bool   // of the parent, set once someone waits
+	waited   bool          // someone waits: timer and parent will tell
+	one      *func()       // the first of funcs, which are rarely more
 	funcs    map[*func()]struct{}
 }
 
@@ -68,6 +69,20 @@ func (c *Core) Done() <-chan struct{} {
 	done := c.done
 	c.mu.Unlock()
 	return done
+}
+
+// Cut returns a channel that Cancel closes, and no end that nobody was told of. It is for who
+// looks at the deadline and waits for the parent by himself, and costs no timer.
+func (c *Core) Cut() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return closed
+	}
+	if c.cut == nil {
+		c.cut = make(chan struct{})
+	}
+	return c.cut
 }
 
 // Err implements [context.Context]. Where both the parent has ended and the deadline passed before
@@ -138,6 +153,9 @@ func (c *Core) endLocked(err error) {
 		c.done = closed
 	} else {
 		close(c.done)
+	}
+	if c.cut != nil {
+		close(c.cut)
 	}
 	if c.one != nil {
 		go (*c.one)()

@@ -147,3 +147,21 @@ func TestLateDeadline(t *testing.T) {
 		}
 	})
 }
+
+// TestCut: the word of who cancels reaches one who waits for no more.
+func TestCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAttempt(context.Background(), time.Now().Add(time.Second), time.Second)
+		cut := a.Cut()
+		if a.Waited() {
+			t.Error("a timer runs")
+		}
+		time.AfterFunc(time.Millisecond, func() { a.Cancel(context.Canceled) })
+		begin := time.Now()
+		<-cut
+		if took := time.Since(begin); took != time.Millisecond || a.Err() != context.Canceled || !ended(a) {
+			t.Errorf("cut after %v: %v", took, a.Err())
+		}
+		<-a.Cut() // closed from now on
+	})
+}
