@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
 )
@@ -176,6 +177,9 @@ func (e *entrance) methodConfig(method string) grpc.MethodConfig {
 // look tries to find a local door, at most every retryEvery, and waits a little
 // for the result.
 func (e *entrance) look(ctx context.Context) *clientMux {
+	if a, ok := ctx.(*lazyctx.Attempt); ok {
+		a.Left = 0 // it may take a while
+	}
 	e.mu.Lock()
 	if m := e.mux.Load(); m != nil && !m.closed.Load() { // found meanwhile
 		e.mu.Unlock()

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/binary"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -56,7 +57,7 @@ func (k *call) answer() error {
 	if err == nil || !r.fallback || ClassOf(status.Code(err)) != FallBack || k.ctx.Err() != nil {
 		return err
 	}
-	value, _, ok := r.cache.Get(key, k.begun)
+	value, _, ok := r.cache.Get(key, k.side.p.now())
 	if !ok || take(value, k.reply) != nil {
 		return err
 	}
@@ -78,6 +79,7 @@ func (k *call) shared(key []byte) error {
 		value, err, takeOver := flight.Wait(ctx)
 		switch {
 		case takeOver:
+			k.begun = k.side.p.now()
 		case err != nil && err == ctx.Err():
 			return contextStatus(err)
 		case err != nil:
@@ -105,9 +107,9 @@ func (k *call) fetch(key []byte) ([]byte, error) {
 	if !ok {
 		return nil, nil
 	}
-	value, err := proto.Marshal(m)
-	if err != nil {
-		return nil, err
+	value, err := proto.MarshalOptions{AllowPartial: true}.Marshal(m)
+	if err != nil { // the answer is the caller's, and nobody else's
+		return nil, nil
 	}
 	if c := k.r.Config.Stile.Cache; c != nil {
 		k.r.cache.Put(key, value, k.side.p.now(), time.Duration(c.TTL), time.Duration(c.StaleIfError))
@@ -117,21 +119,21 @@ func (k *call) fetch(key []byte) ([]byte, error) {
 
 // take fills the reply with an answer.
 func take(value []byte, reply any) error {
-	return proto.Unmarshal(value, reply.(proto.Message))
+	return proto.UnmarshalOptions{AllowPartial: true}.Unmarshal(value, reply.(proto.Message))
 }
 
 // keys is room for keys.
 var keys = sync.Pool{New: func() any { return new(make([]byte, 0, 256)) }}
 
 // key appends what an answer depends on: the connection, the metadata, for it may tell who asks,
-// and the request. A call with credentials of its own has no key.
+// and the request. A call with credentials or an authority of its own has no key.
 func (r *route) key(b []byte, ctx context.Context, id uint64, req, reply any, opts []grpc.CallOption) ([]byte, bool) {
 	m, ok := req.(proto.Message)
 	if _, isProto := reply.(proto.Message); !ok || !isProto {
 		return nil, false
 	}
 	for _, o := range opts {
-		if _, own := o.(grpc.PerRPCCredsCallOption); own {
+		if _, own := o.(grpc.PerRPCCredsCallOption); own || reflect.TypeOf(o).Name() == "AuthorityOverrideCallOption" { // from grpc-go 1.73 on
 			return nil, false
 		}
 	}
@@ -168,7 +170,7 @@ func appendString(b []byte, s string) []byte {
 // tracing tells metadata by which calls are followed.
 func tracing(name string) bool {
 	switch name {
-	case "traceparent", "tracestate", "baggage", "b3", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "grpc-trace-bin", "grpc-tags-bin", previousAttempts:
+	case "traceparent", "tracestate", "b3", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "grpc-trace-bin", "grpc-tags-bin", previousAttempts:
 		return true
 	}
 	return strings.HasPrefix(name, "x-b3-") || strings.HasPrefix(name, "x-datadog-") || strings.HasPrefix(name, "uberctx-")

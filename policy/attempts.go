@@ -32,6 +32,7 @@ type try struct {
 	seen    *lazyctx.Observed // nil: the channel reports by itself
 	n       int               // attempts made before it
 	bounded bool              // it has less time than the call
+	req     any
 	reply   any
 	opts    []grpc.CallOption
 	err     error // the outcome
@@ -79,7 +80,7 @@ func (k *call) next() *try {
 	if k.tried > 0 {
 		t = new(try)
 	}
-	t.n, t.reply, t.opts = k.tried, k.reply, k.opts
+	t.n, t.req, t.reply, t.opts = k.tried, k.req, k.reply, k.opts
 	k.tried++
 	return t
 }
@@ -93,7 +94,7 @@ func (k *call) make(t *try, hedged bool) {
 		t.seen = new(lazyctx.Observed)
 		opts = t.seen.Options(opts)
 	}
-	t.err = k.side.send(ctx, k.r.Method, k.req, t.reply, k.cc, k.invoke, opts)
+	t.err = k.side.send(ctx, k.r.Method, t.req, t.reply, k.cc, k.invoke, opts)
 	if t.Private = t.Private && !t.Waited(); ctx != k.ctx && !t.Private {
 		t.Cancel(context.Canceled)
 	}
@@ -178,22 +179,24 @@ func (k *call) judge(t *try) verdict {
 		return verdict{}
 	}
 	st := status.Convert(t.err)
-	if rep.Answered {
-		return verdict{why: "the server had begun to answer"}
-	}
-	asked, wait, stop := pushed(rep.Trailer)
-	if stop {
-		r.failed()
-		return verdict{why: "the server asks for no retry"}
-	}
 	late := st.Code() == codes.DeadlineExceeded && t.bounded
-	if !r.retries(st.Code()) && !late {
+	listed := r.retries(st.Code()) || late
+	asked, wait, stop := pushed(rep.Trailer)
+	if stop && !rep.Answered {
+		r.failed() // as gRPC counts, whatever the code
+	}
+	switch {
+	case !listed:
 		return verdict{}
+	case rep.Answered:
+		return verdict{why: "the server had begun to answer"}
+	case stop:
+		return verdict{why: "the server asks for no retry"}
 	}
 	if !r.idempotent && (!rep.Known || rep.Sent && len(rep.Trailer[notBegun]) == 0) {
 		return verdict{why: notAgain}
 	}
-	if reasonOf(st) == ReasonRetriesExhausted {
+	if hasReason(st, ReasonRetriesExhausted) {
 		return verdict{why: "the server has tried again already"}
 	}
 	if len(metadata.ValueFromIncomingContext(k.ctx, previousAttempts)) > 0 {

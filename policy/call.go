@@ -26,7 +26,7 @@ type call struct {
 	id       uint64          // of the connection
 	ctx      context.Context // the caller's
 	deadline time.Time       // of the call with all it does; zero: none
-	begun    time.Duration   // as state machines count
+	begun    time.Duration   // as state machines count; later, when it had to wait for its turn
 	tried    int             // attempts made
 
 	req, reply any
@@ -136,12 +136,12 @@ func (k *call) guarded() error {
 	done := false
 	defer func() { // also when a codec panics
 		if !done {
-			k.settle(permit, admitted, began, errPanicked)
+			k.settle(permit, admitted, errPanicked)
 		}
 	}()
 	err = k.attempts()
 	done = true
-	k.settle(permit, admitted, began, err)
+	k.settle(permit, admitted, err)
 	return err
 }
 
@@ -185,8 +185,11 @@ func (k *call) admit(now time.Duration) (bool, error) {
 	if r.limit == nil {
 		return false, nil
 	}
-	verdict := waitFor(k.ctx, p, r.limit, now, k.deadline, r.rank(), r.shadow)
+	verdict, waited := waitFor(k.ctx, p, r.limit, now, k.deadline, r.rank(), r.shadow)
 	if verdict == control.Admitted {
+		if waited {
+			k.begun = p.now() // what counts as the server's time, and what is left, begin here
+		}
 		return true, nil
 	}
 	if err := ended(k.ctx); err != nil {
@@ -201,15 +204,20 @@ func (k *call) admit(now time.Duration) (bool, error) {
 }
 
 // settle tells breaker and limit of the outcome.
-func (k *call) settle(permit permit, admitted bool, began time.Duration, err error) {
+func (k *call) settle(permit permit, admitted bool, err error) {
 	r := k.r
 	now := k.side.p.now()
-	took, code := now-began, status.Code(err)
+	took, code := now-k.begun, status.Code(err)
 	if err == nil {
 		code = codes.OK
 	}
-	if admitted {
-		r.limit.Done(now, took, code == codes.ResourceExhausted || code == codes.DeadlineExceeded)
+	overloaded := code == codes.ResourceExhausted || code == codes.DeadlineExceeded
+	switch {
+	case !admitted:
+	case code == codes.Canceled || fails(code) && !overloaded: // how soon a call fails says nothing of its server
+		r.limit.Forget(now)
+	default:
+		r.limit.Done(now, took, overloaded)
 	}
 	if !permit.asked {
 		return
@@ -238,14 +246,14 @@ func (r *route) rank() int {
 
 // waitFor takes a place in l, or says why not. It waits until deadline or the end of ctx if it
 // may wait.
-func waitFor(ctx context.Context, p *Policy, l *control.Limit, now time.Duration, deadline time.Time, rank int, shadow bool) control.Verdict {
-	v := l.Admit(now, p.since(deadline), rank, nil)
+func waitFor(ctx context.Context, p *Policy, l *control.Limit, now time.Duration, deadline time.Time, rank int, shadow bool) (v control.Verdict, waited bool) {
+	v = l.Admit(now, p.since(deadline), rank, nil)
 	if v != control.Refused || shadow {
-		return v
+		return v, false
 	}
 	w := control.NewWaiter()
 	if v = l.Admit(now, p.since(deadline), rank, w); v != control.Queued {
-		return v
+		return v, false
 	}
 	var late <-chan time.Time
 	if !deadline.IsZero() {
@@ -255,16 +263,16 @@ func waitFor(ctx context.Context, p *Policy, l *control.Limit, now time.Duration
 	}
 	select {
 	case v = <-w.C:
-		return v
+		return v, true
 	case <-ctx.Done():
 	case <-late:
 	}
 	if l.Leave(w) {
-		return control.Hopeless
+		return control.Hopeless, true
 	}
 	if v = <-w.C; v == control.Admitted { // too late
 		l.Forget(p.now())
 		v = control.Hopeless
 	}
-	return v
+	return v, true
 }

@@ -60,6 +60,7 @@ type guardedStream struct {
 	permit   permit
 	admitted bool
 
+	reading   sync.Mutex // held by who receives; outside mu
 	mu        sync.Mutex // held while an attempt takes the place of another
 	cur       grpc.ClientStream
 	try       *try
@@ -100,10 +101,7 @@ func (g *guardedStream) open() (err error) {
 		k.r.budget.budget.Begin()
 		g.counted = true
 	}
-	g.mu.Lock()
-	err = g.connectLocked()
-	g.mu.Unlock()
-	if err != nil {
+	if err := g.connect(); err != nil {
 		g.finish(err)
 		return err
 	}
@@ -113,6 +111,21 @@ func (g *guardedStream) open() (err error) {
 	g.unwatch = unwatch
 	g.mu.Unlock()
 	return nil
+}
+
+// connect opens the first attempt.
+func (g *guardedStream) connect() error {
+	done := false
+	defer func() { // also when a codec or a credential panics
+		if !done {
+			g.finish(errPanicked)
+		}
+	}()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	err := g.connectLocked()
+	done = true
+	return err
 }
 
 // told tells those who asked of the end.
@@ -205,6 +218,7 @@ func (g *guardedStream) keepLocked(m any) {
 	size := 1 << 10 // a guess, for what is not protobuf
 	if p, ok := m.(proto.Message); ok {
 		size = proto.Size(p)
+		m = proto.Clone(p) // the caller may use it again
 	}
 	if g.size += size; g.size > keptBytes {
 		g.commitLocked()
@@ -235,24 +249,30 @@ func (g *guardedStream) Header() (metadata.MD, error) {
 			g.commitLocked()
 			g.mu.Unlock()
 			return md, nil
-		case g.cur != cur: // another attempt has begun meanwhile
-			g.mu.Unlock()
-			continue
-		case g.committed:
+		case g.committed && g.cur == cur:
 			g.mu.Unlock()
 			return md, err
 		}
-		err = g.replaceLocked(cur)
 		g.mu.Unlock()
-		if err != nil {
+		if g.replace(cur) != nil {
 			return nil, nil // RecvMsg tells it, as in grpc-go
 		}
 	}
 }
 
-// replaceLocked follows the end of an attempt that has no answer: it asks for the status and makes
-// another attempt. The error is the stream's end, which RecvMsg returns.
-func (g *guardedStream) replaceLocked(cur grpc.ClientStream) error {
+// replace follows the end of an attempt that has no answer: it asks for the status and makes
+// another attempt, unless who receives has done so. The error is the stream's end, which RecvMsg returns.
+func (g *guardedStream) replace(cur grpc.ClientStream) error {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cur != cur {
+		return nil
+	}
+	if g.committed || g.err != nil {
+		return io.EOF
+	}
 	err := cur.RecvMsg(new(emptypb.Empty)) // there is no message
 	if err == nil || err == io.EOF {
 		g.commitLocked()
@@ -280,15 +300,16 @@ func (g *guardedStream) SendMsg(m any) error {
 	if err == nil {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.cur != cur: // the attempt that took its place was sent the message too
-		return nil
-	case g.committed || err != io.EOF: // not encoded, too large: no other attempt would do better
+	if err != io.EOF { // not encoded, too large: no other attempt would do better
+		g.finish(err)
 		return err
 	}
-	if g.replaceLocked(cur) != nil {
+	return g.replaced(cur)
+}
+
+// replaced is replace for a sender: nil if the attempt that took cur's place was sent the message too.
+func (g *guardedStream) replaced(cur grpc.ClientStream) error {
+	if g.replace(cur) != nil {
 		return io.EOF
 	}
 	return nil
@@ -303,6 +324,8 @@ func (g *guardedStream) CloseSend() error {
 }
 
 func (g *guardedStream) RecvMsg(m any) error {
+	g.reading.Lock()
+	defer g.reading.Unlock()
 	for {
 		g.mu.Lock()
 		cur, err := g.cur, g.err
@@ -386,6 +409,10 @@ func (g *guardedStream) finish(err error) {
 func (g *guardedStream) judge(now, first time.Duration, err error) {
 	k, b := g.k, g.k.r.breaker
 	code := status.Code(err)
+	if first != 0 && g.ctx.Err() == context.DeadlineExceeded && code == codes.DeadlineExceeded { // it had answered, and has lasted as long as it might
+		b.Forget(g.permit.Permit)
+		return
+	}
 	if code == codes.ResourceExhausted || code == codes.Canceled && k.ctx.Err() != nil {
 		b.Forget(g.permit.Permit)
 		return

@@ -88,7 +88,7 @@ type Admission struct {
 
 // RetryBudget has Envoy's words.
 type RetryBudget struct {
-	BudgetPercent       float64 `json:"budgetPercent" range:"[0,100]" default:"20" doc:"retries and hedges under way, in percent of the calls under way"`
+	BudgetPercent       float64 `json:"budgetPercent" range:"[0,100]" default:"20" doc:"retries and hedges, in percent of the calls made and of the calls under way"`
 	MinRetryConcurrency int     `json:"minRetryConcurrency" range:">=0" default:"3" doc:"retries and hedges at once that are always allowed"`
 }
 

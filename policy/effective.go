@@ -61,7 +61,7 @@ func (e *Effective) Attempts() int {
 		n = min(r.MaxAttempts, maxGRPCAttempts)
 	}
 	if h := e.Hedge(); h != nil {
-		n = max(n, h.MaxAttempts)
+		n = max(n, min(h.MaxAttempts, maxGRPCAttempts))
 	}
 	return n
 }

@@ -70,7 +70,7 @@ func refusal(code codes.Code, reason, text string, after time.Duration) error {
 // exhausted is err with the word that trying again above is in vain.
 func exhausted(err error, attempts int) error {
 	st, ok := status.FromError(err)
-	if !ok || reasonOf(st) != "" {
+	if !ok || hasReason(st, ReasonRetriesExhausted) {
 		return err
 	}
 	full, derr := st.WithDetails(&errdetails.ErrorInfo{
@@ -90,6 +90,16 @@ func reasonOf(st *status.Status) string {
 		}
 	}
 	return ""
+}
+
+// hasReason tells whether a policy gave this reason for an error.
+func hasReason(st *status.Status, reason string) bool {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain && info.GetReason() == reason {
+			return true
+		}
+	}
+	return false
 }
 
 // delayOf returns the wait that an error asks for in a google.rpc.RetryInfo.

@@ -307,11 +307,12 @@ func TestConnectionsAreForgotten(t *testing.T) {
 		t.Error("two connections to one target are not told apart, or do not share its state")
 	}
 	func() {
-		cc, err := grpc.NewClient("passthrough:///c", grpc.WithTransportCredentials(insecure.NewCredentials()))
+		own := &side{p: p} // of this connection, which thereby holds itself
+		cc, err := grpc.NewClient("passthrough:///c", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(own.unary))
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.see(cc)
+		own.see(cc)
 		cc.Close()
 	}()
 	s.see(a) // the last that was seen is held
@@ -350,4 +351,28 @@ func TestStateOutlivesReloads(t *testing.T) {
 	if next := target.route("/s/b"); next == b || next.breaker != b.breaker || next.limit != b.limit {
 		t.Error("state did not go on over two reloads")
 	}
+}
+
+// TestQueueIsNotTheServer: the time in the limit's queue is no part of an attempt's.
+func TestQueueIsNotTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			time.Sleep(50 * time.Millisecond)
+			return answer(ctx, req)
+		}}
+		p := rule(t, "timeout: 1s, x-stile: {perTryTimeout: 0.08s, limit: {maxRequests: 1, maxPendingRequests: 10}, breaker: {slowCallDurationThreshold: 0.08s, slowCallRateThreshold: 1, minimumNumberOfCalls: 1}}", nil)
+		client := dial(t, serve(t, srv), obeying(p)...)
+		done := make(chan error)
+		for range 4 {
+			go func() { _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}); done <- err }()
+		}
+		for range 4 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if p.Count(BreakerMoved) > 0 {
+			t.Error("the breaker took the queue for a slow server")
+		}
+	})
 }

@@ -89,7 +89,7 @@ func (h *race) start() {
 	}
 	k.tell(Retried, nil, "hedge")
 	t := k.next()
-	t.reply, t.opts = like(k.reply), t.own(k.opts)
+	t.req, t.reply, t.opts = proto.Clone(k.req.(proto.Message)), like(k.reply), t.own(k.opts) // the caller may have both back before this attempt ends
 	h.live = append(h.live, t)
 	h.armLocked(k.hedgeDelay())
 	h.mu.Unlock()
@@ -102,6 +102,10 @@ func (h *race) allowedLocked() bool {
 	b := h.k.r.budget
 	if len(metadata.ValueFromIncomingContext(h.k.ctx, previousAttempts)) > 0 {
 		h.why = aboveRetries
+		return false
+	}
+	if _, ok := h.k.req.(proto.Message); !ok {
+		h.why = "the request cannot be copied"
 		return false
 	}
 	if time.Until(h.k.deadline) <= 0 {
@@ -230,15 +234,24 @@ func (k *call) judgeHedge(t *try) verdict {
 		return verdict{}
 	}
 	v := verdict{again: true}
+	st := status.Convert(t.err)
 	asked, wait, stop := pushed(t.Report.Trailer)
-	if v.wait = wait; !asked && r.retry {
-		v.wait = r.backoff.Wait(t.n+1, rand.Float64())
+	if !asked {
+		if wait, asked = delayOf(st); !asked && r.retry {
+			wait = r.backoff.Wait(t.n+1, rand.Float64())
+		}
 	}
+	v.wait = wait
 	if r.budget.throttle.Failed() {
 		v.why = "retry throttling"
 	}
-	if stop {
+	switch {
+	case stop:
 		v.why = "the server asks for no retry"
+	case hasReason(st, ReasonRetriesExhausted):
+		v.why = "the server has tried again already"
+	case v.why == "" && time.Until(k.deadline) <= wait:
+		v.why = "the deadline would pass"
 	}
 	return v
 }

@@ -206,3 +206,29 @@ func TestExhaustedSaysSo(t *testing.T) {
 		t.Errorf("got %v", info)
 	}
 }
+
+// TestStreamOfTwoGoroutines: one sends while another receives, and the attempts fail under both.
+func TestStreamOfTwoGoroutines(t *testing.T) {
+	srv := &testServer{duplex: func(pb.TestService_FullDuplexCallServer) error { return status.Error(codes.Unavailable, "no") }}
+	p := rule(t, "timeout: 20s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT}", nil)
+	unlimited(p, "passthrough:///memory")
+	client := dial(t, serve(t, srv), obeying(p)...)
+	for range 200 {
+		stream, err := client.FullDuplexCall(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for stream.Send(&pb.StreamingOutputCallRequest{}) == nil {
+			}
+		}()
+		_, err = stream.Recv()
+		wantCode(t, err, codes.Unavailable)
+		<-sent
+	}
+	if srv.calls.Load() == 200 {
+		t.Error("nothing was tried again")
+	}
+}

@@ -126,7 +126,7 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 	if !deadline.IsZero() && deadline.Before(until) {
 		until = deadline
 	}
-	verdict := waitFor(s.ctx, p, a.Limit, now, until, r.rank(), r.shadow)
+	verdict, _ := waitFor(s.ctx, p, a.Limit, now, until, r.rank(), r.shadow)
 	if verdict == control.Admitted {
 		s.limit, s.admitted = a.Limit, p.now()
 		return nil

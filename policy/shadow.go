@@ -21,7 +21,7 @@ func (k *call) observe() error {
 		opts = t.seen.Options(opts)
 	}
 	err := errPanicked
-	defer func() { k.settle(permit, admitted, began, err) }()
+	defer func() { k.settle(permit, admitted, err) }()
 	err = k.side.send(k.ctx, r.Method, k.req, k.reply, k.cc, k.invoke, opts)
 	k.late(err)
 	if err != nil && r.retry && !refused {

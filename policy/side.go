@@ -68,9 +68,12 @@ func (s *side) find(cc *grpc.ClientConn) *connection {
 		return c.(*connection)
 	}
 	if cc != nil {
+		self, p := weak.Make(s), s.p // s holds the last connection, which would hold itself
 		runtime.AddCleanup(cc, func(t *target) {
-			s.known.Delete(key)
-			s.p.detach(t)
+			if s := self.Value(); s != nil {
+				s.known.Delete(key)
+			}
+			p.detach(t)
 		}, fresh.t)
 	}
 	return fresh
