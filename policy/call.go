@@ -20,6 +20,7 @@ import (
 // ADR 9 says why in this order. A call belongs to its caller's goroutine, but for what race.go says.
 type call struct {
 	first try
+	turn  turn // if the call may be hedged
 
 	side     *side
 	r        *route
@@ -78,7 +79,7 @@ var calls = sync.Pool{New: func() any { return new(call) }}
 // recycle makes k ready for the pool, if its only attempt's context was seen by Stile's channel
 // alone: others may keep a context for ever.
 func (k *call) recycle() {
-	if k.first.Private && k.tried == 1 && k.r.hedge == nil {
+	if k.first.Private && k.tried == 1 && k.turn.race == nil {
 		*k = call{}
 		calls.Put(k)
 	}

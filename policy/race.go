@@ -17,16 +17,16 @@ import (
 )
 
 // race is a call whose attempts overlap: the first on the caller's goroutine, each further
-// one on that of the timer that starts it. It is over when one went well or failed for good, or all
+// one on its own. There is none before the first attempt has failed or is late. It is over when one went well or failed for good, or all
 // have failed; the others are then cancelled, and their replies are their own.
 type race struct {
 	k     *call
 	first *try
 
 	mu     sync.Mutex
-	timer  *time.Timer // starts the next attempt, if armed
-	armed  bool
-	live   []*try // attempts under way
+	armed  bool        // the next attempt will start
+	timer  *time.Timer // starts it; nil: what starts it is under way
+	live   []*try      // attempts under way
 	room   [2]*try
 	winner *try          // went well or failed for good; nil: none yet
 	failed *try          // the last that failed otherwise
@@ -35,21 +35,47 @@ type race struct {
 	ended  chan struct{} // made by who waits; closed at the end
 }
 
-// race makes the call with hedges.
-func (k *call) race() error {
-	h := &race{k: k, first: k.next()}
-	h.mu.Lock()
+func newRace(k *call) *race {
+	h := &race{k: k, first: &k.first}
 	h.live = append(h.room[:0], h.first)
-	h.armLocked(k.hedgeDelay())
-	h.mu.Unlock()
-	defer h.stop() // also when a codec panics
-	k.make(h.first, true)
-	h.finish(h.first)
+	return h
+}
+
+// hedged makes the call with hedges.
+func (k *call) hedged() error {
+	t := k.next()
+	defer k.endRace() // also when a codec panics
+	k.makeFirst(t)
+	h := k.turn.race
+	if h == nil {
+		if t.err == nil {
+			k.r.budget.throttle.Succeeded()
+			return nil
+		}
+		h = newRace(k)
+		k.turn.race = h
+	}
+	h.finish(t)
 	winner, err := h.wait()
-	if winner != nil && winner != h.first {
+	if winner != nil && winner != t {
 		winner.handOver(k)
 	}
 	return err
+}
+
+// makeFirst makes the first attempt. When it has returned, k.turn.race is the caller's to read.
+func (k *call) makeFirst(t *try) {
+	if wait := k.hedgeDelay(); wait >= 0 {
+		k.r.pending.add(k, k.begun+wait)
+		defer k.r.pending.remove(k)
+	}
+	k.make(t, true)
+}
+
+func (k *call) endRace() {
+	if h := k.turn.race; h != nil {
+		h.stop()
+	}
 }
 
 // hedgeDelay is the wait before the next attempt; negative: there is none to be known.
@@ -77,7 +103,7 @@ func (h *race) armLocked(d time.Duration) {
 	}
 }
 
-// start makes a further attempt, on the timer's goroutine.
+// start makes a further attempt, on a goroutine of its own.
 func (h *race) start() {
 	k := h.k
 	h.mu.Lock()
@@ -142,7 +168,7 @@ func (h *race) finish(t *try) {
 	if v.why != "" {
 		h.why = v.why
 	}
-	if !h.armed || h.timer.Stop() { // the next one need not wait for its time; if Stop fails, it starts now
+	if !h.armed || h.timer != nil && h.timer.Stop() { // the next one need not wait for its time, unless it starts now
 		h.armLocked(v.wait)
 	}
 	h.endLocked()

@@ -71,6 +71,7 @@ type route struct {
 	backoff    control.Backoff
 	hedge      *Hedge
 	latency    *control.Latency // for a hedge at a percentile
+	pending    pending          // calls that may be hedged
 	budget     *budget
 
 	breaker  *control.Breaker
@@ -147,6 +148,7 @@ func (t *target) resolveLocked(rules *rules, method string, before *route) *rout
 	if r.timeout <= 0 { // a Config that Parse has not made
 		r.timeout = fallbackTimeout
 	}
+	r.pending.p = t.p
 	r.setAttempts(t.budgetLocked(rules, serviceOf(method)))
 	if before == nil {
 		before = &route{}
