@@ -101,6 +101,8 @@ bench-policy: ## what a policy costs a call, and what it saves, about 4 minutes;
 	go test -run '^$$' -bench . ./policy/control ./policy/internal/near
 	$(say) "calls in turns: none, a deadline by package context, and policies"
 	go test -run '^$$' -bench BenchmarkPolicy -benchtime 300x -count 3 .
+	$(say) "a call that a server sheds"
+	go test -run '^$$' -bench BenchmarkShed -benchtime 20x -count 3 .
 	$(say) "under load, in virtual time"
 	go test -count=1 -run 'Load|Amplification|FourHops' -v ./policy
 

@@ -1,6 +1,7 @@
 package stile
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
 )
@@ -22,6 +24,7 @@ type door struct {
 	log     *slog.Logger
 	methods methodTable
 	workers workers
+	full    func(ctx context.Context, method string) error // of the policy; nil: none
 
 	mu        sync.Mutex
 	listeners map[transport.Listener]struct{}
@@ -48,6 +51,9 @@ func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door
 	}
 	if d.log == nil {
 		d.log = slog.Default()
+	}
+	if own.policy != nil {
+		d.full = policy.Full(own.policy)
 	}
 	if err := d.methods.mark(own.nonBlocking); err != nil {
 		d.log.Warn("stile: NonBlocking names what the server does not have", "error", err)

@@ -209,16 +209,30 @@ func TestPolicyServerEachWay(t *testing.T) {
 			if status.Code(err) != codes.ResourceExhausted || fmt.Sprint(trailer["grpc-retry-pushback-ms"]) != "[50]" {
 				t.Errorf("%v, trailer %v", err, trailer)
 			}
+			want := codes.ResourceExhausted // before the request is decoded
+			if way == "grpc" {
+				want = codes.Internal
+			}
+			if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}, grpc.ForceCodec(garbage{})); status.Code(err) != want {
+				t.Errorf("a request that cannot be decoded: %v, want %v", err, want)
+			}
 			cancel()
 			if err := <-first; status.Code(err) != codes.Canceled {
 				t.Error(err)
 			}
-			if p.Count(policy.CallShed) != 1 || srv.started.Load() != 1 {
+			if n := p.Count(policy.CallShed); n != map[codes.Code]uint64{codes.ResourceExhausted: 2, codes.Internal: 1}[want] || srv.started.Load() != 1 {
 				t.Errorf("%d shed, %d begun", p.Count(policy.CallShed), srv.started.Load())
 			}
 		})
 	}
 }
+
+// garbage sends requests that nobody can decode.
+type garbage struct{}
+
+func (garbage) Marshal(any) ([]byte, error) { return []byte{0xff}, nil }
+func (garbage) Unmarshal([]byte, any) error { return nil }
+func (garbage) Name() string                { return "proto" }
 
 // TestPolicyTransport: a method goes only the ways that the policy prefers.
 func TestPolicyTransport(t *testing.T) {

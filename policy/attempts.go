@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,8 +22,8 @@ const (
 	// pushback is gRPC's trailer by which a server says when to try again, in
 	// milliseconds; negative: not at all (gRFC A6).
 	pushback = "grpc-retry-pushback-ms"
-	// notBegun is the trailer of calls that a server has refused before their handler began.
-	// Handlers that pass on an error of theirs do not pass on trailers.
+	// notBegun is the trailer of calls that a server has refused before their handler began, and names their
+	// method: a handler that passes on the trailer of a call of its own has begun.
 	notBegun = "x-stile-not-begun"
 )
 
@@ -193,7 +194,7 @@ func (k *call) judge(t *try) verdict {
 	case stop:
 		return verdict{why: "the server asks for no retry"}
 	}
-	if !r.idempotent && (!rep.Known || rep.Sent && len(rep.Trailer[notBegun]) == 0) {
+	if !r.idempotent && (!rep.Known || rep.Sent && !slices.Contains(rep.Trailer[notBegun], r.Method)) {
 		return verdict{why: notAgain}
 	}
 	if hasReason(st, ReasonRetriesExhausted) {

@@ -181,6 +181,39 @@ func TestSlowRecorder(t *testing.T) {
 	})
 }
 
+// garbage sends requests that nobody can decode.
+type garbage struct{}
+
+func (garbage) Marshal(any) ([]byte, error) { return []byte{0xff}, nil }
+func (garbage) Unmarshal([]byte, any) error { return nil }
+func (garbage) Name() string                { return "proto" }
+
+// TestServerInHandle: with the tap handle, what is shed is not decoded; what may come in is as without.
+func TestServerInHandle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := file(t, "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 0, maxQueueDelay: 0.2s}}", nil)
+		srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			time.Sleep(50 * time.Millisecond)
+			return answer(ctx, req)
+		}}
+		client := dial(t, serve(t, srv, append(serving(p), grpc.InTapHandle(ServerInHandle(p)))...))
+		call := func(opts ...grpc.CallOption) error {
+			_, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}, opts...)
+			return err
+		}
+		wantCode(t, call(grpc.ForceCodec(garbage{})), codes.Internal)
+		first := make(chan error, 1)
+		go func() { first <- call() }()
+		synctest.Wait()
+		wantCode(t, call(grpc.ForceCodec(garbage{})), codes.ResourceExhausted)
+		wantCode(t, <-first, codes.OK)
+		wantCode(t, call(), codes.OK)
+		if p.Count(CallShed) != 1 {
+			t.Errorf("%d shed", p.Count(CallShed))
+		}
+	})
+}
+
 func TestServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := &tape{}

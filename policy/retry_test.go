@@ -131,9 +131,11 @@ func TestRetryGivesWay(t *testing.T) {
 	retry := func(more string) string {
 		return "timeout: 10s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.01s, maxBackoff: 0.1s, backoffMultiplier: 2, retryableStatusCodes: [UNAVAILABLE, RESOURCE_EXHAUSTED]}, x-stile: {" + more + "}"
 	}
-	overloaded := func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-		_ = grpc.SetTrailer(ctx, metadata.Pairs(notBegun, "1", pushback, "20"))
-		return nil, refusal(codes.ResourceExhausted, ReasonOverloaded, "busy", time.Second)
+	shed := func(method string) func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+		return func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(notBegun, method, pushback, "20"))
+			return nil, refusal(codes.ResourceExhausted, ReasonOverloaded, "busy", time.Second)
+		}
 	}
 	again := metadata.NewIncomingContext(context.Background(), metadata.Pairs(previousAttempts, "1"))
 	for _, c := range []struct {
@@ -145,7 +147,8 @@ func TestRetryGivesWay(t *testing.T) {
 	}{
 		{"idempotent", retry("idempotency: IDEMPOTENT"), context.Background(), failing(codes.Unavailable), 3},
 		{"not known to be idempotent", retry(""), context.Background(), failing(codes.Unavailable), 1},
-		{"not idempotent, but not begun", retry(""), context.Background(), overloaded, 3},
+		{"not idempotent, but not begun", retry(""), context.Background(), shed(unaryMethod), 3},
+		{"another method has not begun", retry(""), context.Background(), shed("/other.Service/Method"), 1},
 		{"not listed", retry("idempotency: IDEMPOTENT"), context.Background(), failing(codes.NotFound), 1},
 		{"a retry above", retry("idempotency: IDEMPOTENT"), again, failing(codes.Unavailable), 1},
 		{"tried again below", retry("idempotency: IDEMPOTENT"), context.Background(), func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
@@ -47,6 +48,38 @@ func StreamServerInterceptor(p *Policy) grpc.StreamServerInterceptor {
 		}
 		err = handler(srv, ss)
 		return err
+	}
+}
+
+// ServerInHandle makes a server refuse, before their requests are received and decoded, calls for which
+// [UnaryServerInterceptor] and [StreamServerInterceptor] of p would have neither a place nor room to wait. It is
+// for [grpc.InTapHandle] of a grpc-go server and goes beside the interceptors, which count what goes on. Of
+// such a refusal grpc-go sends code and message alone, so that callers wait for their own backoff, not for what the
+// server would say. A [github.com/stile-ipc/stile.Server] with a policy refuses local calls so by itself, and
+// with all details; a tap handle would shut its door.
+func ServerInHandle(p *Policy) tap.ServerInHandle {
+	full := Full(p)
+	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
+		return ctx, full(ctx, info.FullMethodName)
+	}
+}
+
+// Full returns a function that tells why a call would be shed if it came to the server's interceptors now, or
+// nil. It is for who has not decoded the request yet. It does not wait.
+func Full(p *Policy) func(ctx context.Context, method string) error {
+	t := orDefault(p).attach("")
+	return func(ctx context.Context, method string) error {
+		r := t.route(method)
+		a := t.admission(r.rules)
+		if a == nil || r.shadow || ctx.Err() != nil {
+			return nil
+		}
+		now := t.p.now()
+		deadline, _ := ctx.Deadline()
+		if !a.Full(now, t.p.since(a.until(t.p, now, deadline)), r.rank()) {
+			return nil
+		}
+		return r.shed(ctx, a, "no room to wait")
 	}
 }
 
@@ -122,11 +155,7 @@ func (t *target) admission(rules *rules) *admission {
 func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 	p := s.p
 	now := p.now()
-	until := p.epoch.Add(now + time.Duration(a.of.MaxQueueDelay))
-	if !deadline.IsZero() && deadline.Before(until) {
-		until = deadline
-	}
-	verdict, _ := waitFor(s.ctx, p, a.Limit, now, until, r.rank(), r.shadow)
+	verdict, _ := waitFor(s.ctx, p, a.Limit, now, a.until(p, now, deadline), r.rank(), r.shadow)
 	if verdict == control.Admitted {
 		s.limit, s.admitted = a.Limit, p.now()
 		return nil
@@ -135,13 +164,29 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 		p.news.tellRoute(s.ctx, r, &Event{Kind: CallLate, Err: err})
 		return err
 	}
-	after := time.Duration(a.of.MaxQueueDelay)
-	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do for %s (maxRequests %d, maxPendingRequests %d, maxQueueDelay %s): %s", r.Method, a.of.MaxRequests, a.of.MaxPendingRequests, a.of.MaxQueueDelay, verdict), after)
-	p.news.tellRoute(s.ctx, r, &Event{Kind: CallShed, Err: err, Detail: verdict.String()})
-	if r.shadow {
-		return nil
+	if err := r.shed(s.ctx, a, verdict.String()); !r.shadow {
+		return err
 	}
-	_ = grpc.SetTrailer(s.ctx, metadata.Pairs(pushback, strconv.FormatInt(after.Milliseconds(), 10), notBegun, "1")) // fails in tests without a server
+	return nil
+}
+
+// until is when a call that comes now has waited enough.
+func (a *admission) until(p *Policy, now time.Duration, deadline time.Time) time.Time {
+	until := p.at(now + time.Duration(a.of.MaxQueueDelay))
+	if !deadline.IsZero() && deadline.Before(until) {
+		return deadline
+	}
+	return until
+}
+
+// shed tells of a call that finds no place, and makes its error.
+func (r *route) shed(ctx context.Context, a *admission, why string) error {
+	after := time.Duration(a.of.MaxQueueDelay)
+	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do for %s (maxRequests %d, maxPendingRequests %d, maxQueueDelay %s): %s", r.Method, a.of.MaxRequests, a.of.MaxPendingRequests, a.of.MaxQueueDelay, why), after)
+	r.target.p.news.tellRoute(ctx, r, &Event{Kind: CallShed, Err: err, Detail: why})
+	if !r.shadow {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(pushback, strconv.FormatInt(after.Milliseconds(), 10), notBegun, r.Method)) // fails where there is no stream yet
+	}
 	return err
 }
 

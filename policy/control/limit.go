@@ -151,6 +151,18 @@ func (l *Limit) Admit(now, deadline time.Duration, rank int, w *Waiter) Verdict 
 	return Queued
 }
 
+// Full reports whether Admit would say no just now, with a Waiter or without: there is no place, and no
+// room to wait or no hope before deadline. It changes nothing.
+func (l *Limit) Full(now, deadline time.Duration, rank int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inFlight < l.limit && len(l.queue.heap) == 0 {
+		return false
+	}
+	w := Waiter{rank: rank, deadline: deadline, arrival: l.arrivals}
+	return l.pending == 0 || l.hopelessLocked(now, &w) || len(l.queue.heap) >= l.pending && rank <= l.queue.last().rank
+}
+
 // hopelessLocked estimates whether w would wait until its deadline: each of the waiters
 // before it, and w itself, takes the next place that comes free, and limit of these come
 // free in the mean time that a call keeps one. Waiters that have expired take none.

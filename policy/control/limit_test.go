@@ -320,8 +320,12 @@ func (r *twinRun) step(t *testing.T, do byte, a, b int) {
 			c.deadline = r.now + time.Duration(b) - 2
 		}
 		want, evicted := r.twin.admit(r.now, c)
+		full := r.limit.Full(r.now, c.deadline, c.rank)
 		if v := r.limit.Admit(r.now, c.deadline, c.rank, w); v != want {
 			t.Fatalf("%v, want %v", v, want)
+		}
+		if late := c.deadline != 0 && c.deadline <= r.now; !late && full != (want == Refused || want == Hopeless) {
+			t.Fatalf("full: %v, then %v", full, want)
 		}
 		if want == Queued {
 			r.idle = r.idle[:len(r.idle)-1]
