@@ -14,10 +14,10 @@ import (
 // and service. It is safe for concurrent use. One made by [New] needs no Close: it has no goroutine
 // while nothing happens.
 type Policy struct {
-	epoch time.Time // times of state machines are since then
-	rules atomic.Pointer[rules]
-	news  *news
-	watch watch
+	epoch     time.Time // times of state machines are since then
+	rules     atomic.Pointer[rules]
+	news      *news
+	following following
 
 	mu      sync.Mutex
 	targets map[string]*target // by the target of a connection; "": the server's side
@@ -54,7 +54,7 @@ func New(c *Config, opts ...Option) *Policy {
 		}
 	}
 	p.rules.Store(&rules{c, c.Stile.Version})
-	p.watch.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: SourceAPI}
+	p.following.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: SourceAPI}
 	return p
 }
 
@@ -70,14 +70,14 @@ func (p *Policy) put(c *Config, from Source) {
 	if c == nil {
 		c = Default()
 	}
-	w := &p.watch
-	w.mu.Lock()
+	f := &p.following
+	f.mu.Lock()
 	p.rules.Store(&rules{c, c.Stile.Version})
-	w.status.Version, w.status.Since, w.status.Source = c.Stile.Version, time.Now(), from
-	if from == SourceFile {
-		w.status.Error = ""
+	f.status.Version, f.status.Since, f.status.Source = c.Stile.Version, time.Now(), from
+	if from == f.from {
+		f.status.Error = ""
 	}
-	w.mu.Unlock()
+	f.mu.Unlock()
 	p.news.tell(context.Background(), &Event{Kind: Applied, Version: c.Stile.Version, Detail: c.file})
 }
 

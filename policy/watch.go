@@ -2,12 +2,10 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 )
 
@@ -16,16 +14,7 @@ const defaultPoll = time.Second
 
 // WithPollInterval sets how often [Open] looks at its file; the default is a second. A change is in force
 // once two looks have found the same, so that a file is not read while it is being written.
-func WithPollInterval(d time.Duration) Option { return func(p *Policy) { p.watch.every = d } }
-
-// WithLastGoodDir sets the folder in which [Open] keeps a copy of what was last in force, with which
-// a program starts when its file has a fault or is missing. The default is stile/policy
-// in $XDG_STATE_HOME, or in ~/.local/state. A program without such a folder says so once, and goes
-// on without a copy.
-func WithLastGoodDir(dir string) Option { return func(p *Policy) { p.watch.copies = copies{dir: dir} } }
-
-// WithoutLastGood makes [Open] keep no copy.
-func WithoutLastGood() Option { return func(p *Policy) { p.watch.copies = copies{off: true} } }
+func WithPollInterval(d time.Duration) Option { return func(p *Policy) { p.following.poll = d } }
 
 // Open puts the file at path in force and follows its changes until [Policy.Close]. A version with faults
 // changes nothing: it is told, with all its faults, and shows in [Policy.Status].
@@ -41,75 +30,26 @@ func Open(path string, opts ...Option) (*Policy, error) {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	p := New(nil, opts...)
-	w := &p.watch
-	w.path, w.stop, w.done = path, make(chan struct{}), make(chan struct{})
-	if err := w.start(p); err != nil {
-		return nil, err
-	}
-	go w.run(p)
-	return p, nil
-}
-
-// Status is what became of a file that is followed.
-type Status struct {
-	Path    string    `json:"path"`    // empty: none is followed
-	Version string    `json:"version"` // in force
-	Since   time.Time `json:"since"`   // it is in force
-	Source  Source    `json:"source"`
-	Error   string    `json:"error,omitempty"` // why the file as it is now is not in force
-}
-
-// Source is where what is in force comes from.
-type Source string
-
-// Where it can come from.
-const (
-	SourceFile     Source = "file"
-	SourceLastGood Source = "last good copy"
-	SourceAPI      Source = "api"
-)
-
-// Status returns what is in force and why.
-func (p *Policy) Status() Status {
-	p.watch.mu.Lock()
-	defer p.watch.mu.Unlock()
-	s := p.watch.status
-	s.Path = p.watch.path
-	return s
-}
-
-// Close stops following the file, and waits for that. What is in force stays.
-func (p *Policy) Close() error {
-	if p.watch.stop == nil {
-		return nil
-	}
-	p.watch.once.Do(func() { close(p.watch.stop) })
-	<-p.watch.done
-	return nil
+	p.following.name, p.following.from = path, SourceFile
+	w := &watch{p: p}
+	fault := w.heed(w.look())
+	w.unkept = fault == nil // until another look has found the same: it may be half of a file
+	return p.follow(fault, w.run)
 }
 
 // watch follows a file.
 type watch struct {
-	path   string
-	every  time.Duration
-	copies copies
-	stop   chan struct{} // nil: nothing is followed
-	once   sync.Once     // closes stop
-	done   chan struct{}
-
-	handled look  // the last that was put in force or told; of the following goroutine
+	p       *Policy
+	handled look  // the last that was put in force or told
 	pending *look // what the last look found, if it was new
 	unkept  bool  // handled is in force, and there is no copy of it yet
-
-	mu     sync.Mutex
-	status Status
 }
 
 // look is what was found at a path.
 type look struct{ data, fault string }
 
 func (w *watch) look() (look, error) {
-	data, err := readRegular(w.path)
+	data, err := readRegular(w.p.following.name)
 	if err != nil {
 		return look{fault: err.Error()}, err
 	}
@@ -134,36 +74,17 @@ func readRegular(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
 }
 
-// start puts the file or the copy in force.
-func (w *watch) start(p *Policy) error {
-	found, err := w.look()
+// heed puts what was found in force, or returns why not.
+func (w *watch) heed(found look, err error) error {
 	w.handled = found
-	var c *Config
-	if err == nil {
-		c, err = Parse(w.path, []byte(found.data))
-	} else {
-		err = fmt.Errorf("policy: %w", err)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
 	}
-	if err == nil {
-		p.put(c, SourceFile)
-		w.unkept = true // until another look has found the same: it may be half of a file
-		return nil
-	}
-	copied, cerr := w.copies.load(w.path)
-	if cerr != nil {
-		return errors.Join(err, cerr)
-	}
-	if c, cerr = Parse(w.path, copied); cerr != nil {
-		return errors.Join(err, fmt.Errorf("policy: the last good copy: %w", cerr))
-	}
-	p.put(c, SourceLastGood)
-	w.refuse(p, err)
-	return nil
+	return w.p.try(found.data)
 }
 
-func (w *watch) run(p *Policy) {
-	defer close(w.done)
-	every := w.every
+func (w *watch) run(ctx context.Context) {
+	every := w.p.following.poll
 	if every <= 0 {
 		every = defaultPoll
 	}
@@ -171,21 +92,21 @@ func (w *watch) run(p *Policy) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-w.stop:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.poll(p)
+			w.poll()
 		}
 	}
 }
 
 // poll looks once, and heeds what two looks have found.
-func (w *watch) poll(p *Policy) {
+func (w *watch) poll() {
 	found, err := w.look()
 	if found == w.handled {
 		if w.pending = nil; w.unkept {
 			w.unkept = false
-			w.keep(p, found.data)
+			w.p.keep(found.data)
 		}
 		return
 	}
@@ -193,37 +114,10 @@ func (w *watch) poll(p *Policy) {
 		w.pending = &found
 		return
 	}
-	w.handled, w.pending, w.unkept = found, nil, false
-	if err != nil {
-		w.refuse(p, fmt.Errorf("policy: %w", err))
+	w.pending, w.unkept = nil, false
+	if fault := w.heed(found, err); fault != nil {
+		w.p.refuse(fault)
 		return
 	}
-	c, err := Parse(w.path, []byte(found.data))
-	if err != nil {
-		w.refuse(p, err)
-		return
-	}
-	p.put(c, SourceFile)
-	w.keep(p, found.data)
-}
-
-// refuse tells of a file that is not put in force.
-func (w *watch) refuse(p *Policy, err error) {
-	w.mu.Lock()
-	w.status.Error = err.Error()
-	w.mu.Unlock()
-	p.news.tell(context.Background(), &Event{Kind: Refused, Version: p.rules.Load().version, Detail: "what is in force stays, from the " + string(w.source()), Err: err})
-}
-
-func (w *watch) source() Source {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.status.Source
-}
-
-// keep makes the copy.
-func (w *watch) keep(p *Policy, data string) {
-	if err := w.copies.save(w.path, data); err != nil {
-		p.news.tell(context.Background(), &Event{Kind: Faulty, Version: p.rules.Load().version, Detail: "no copy is kept", Err: err})
-	}
+	w.p.keep(found.data)
 }

@@ -413,7 +413,7 @@ func TestHalfAtStart(t *testing.T) {
 		write(t, f.path, version("whole"))
 		time.Sleep(5 * time.Second)
 		f.wants("whole", "")
-		data, err := f.watch.copies.load(f.path)
+		data, err := f.following.copies.load(f.path)
 		if err != nil || string(data) != version("whole") {
 			t.Errorf("kept %q, %v", data, err)
 		}
