@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
@@ -113,4 +114,30 @@ func ExampleOpen() {
 	defer p.Close()
 	fmt.Println(p.Status().Version, p.Status().Source)
 	// Output: v1 file
+}
+
+// channel is a policy.Feed whose versions a program sends itself.
+type channel chan string
+
+func (channel) Name() string { return "example://channel" }
+
+func (c channel) Next(ctx context.Context) ([]byte, error) {
+	select {
+	case text := <-c:
+		return []byte(text), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func ExampleFollow() {
+	feed := make(channel, 1)
+	feed <- "x-stile: {version: v1}"
+	p, err := policy.Follow(context.Background(), feed, policy.WithoutLastGood())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close()
+	fmt.Println(p.Status().Version, p.Status().Source)
+	// Output: v1 feed
 }

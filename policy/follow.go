@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// WithLastGoodDir sets the folder in which [Open] keeps a copy of what was last in force, with which
-// a program starts when its file has a fault or is missing. The default is stile/policy
+// WithLastGoodDir sets the folder in which [Open] and [Follow] keep a copy of what was last in force, with which
+// a program starts when its file or feed has a fault or is missing. The default is stile/policy
 // in $XDG_STATE_HOME, or in ~/.local/state. A program without such a folder says so once, and goes
 // on without a copy.
 func WithLastGoodDir(dir string) Option {
 	return func(p *Policy) { p.following.copies = copies{dir: dir} }
 }
 
-// WithoutLastGood makes [Open] keep no copy.
+// WithoutLastGood makes [Open] and [Follow] keep no copy, and use none.
 func WithoutLastGood() Option { return func(p *Policy) { p.following.copies = copies{off: true} } }
 
-// Status is what became of a file that is followed.
+// Status is what became of a file or feed that is followed.
 type Status struct {
-	Path    string    `json:"path"`    // empty: none is followed
+	Path    string    `json:"path"`    // of the file, or the feed's name; empty: none is followed
 	Version string    `json:"version"` // in force
 	Since   time.Time `json:"since"`   // it is in force
 	Source  Source    `json:"source"`
-	Error   string    `json:"error,omitempty"` // why the file as it is now is not in force
+	Error   string    `json:"error,omitempty"` // why what is there now is not in force
 }
 
 // Source is where what is in force comes from.
@@ -34,6 +34,7 @@ type Source string
 // Where it can come from.
 const (
 	SourceFile     Source = "file"
+	SourceFeed     Source = "feed"
 	SourceLastGood Source = "last good copy"
 	SourceAPI      Source = "api"
 )
@@ -47,7 +48,7 @@ func (p *Policy) Status() Status {
 	return s
 }
 
-// Close stops following the file, and waits for that. What is in force stays.
+// Close stops following the file or feed, and waits for that. What is in force stays.
 func (p *Policy) Close() error {
 	if p.following.cancel == nil {
 		return nil
@@ -60,7 +61,7 @@ func (p *Policy) Close() error {
 // following is what a Policy follows, and what became of it. All but status is set before anybody
 // else has the Policy.
 type following struct {
-	name   string // the path of the file
+	name   string // the file's path or the feed's name
 	from   Source // of its versions
 	poll   time.Duration
 	copies copies
@@ -115,11 +116,19 @@ func (p *Policy) fallBack(fault error) error {
 
 // refuse tells why a version is not put in force.
 func (p *Policy) refuse(fault error) {
-	p.following.mu.Lock()
-	p.following.status.Error = fault.Error()
-	from := p.following.status.Source
-	p.following.mu.Unlock()
+	from := p.following.fail(fault)
 	p.news.tell(context.Background(), &Event{Kind: Refused, Version: p.rules.Load().version, Detail: "what is in force stays, from the " + string(from), Err: fault})
+}
+
+// fail shows why what is there now is not in force, nil if it is, and returns where what is in force comes from.
+func (f *following) fail(fault error) Source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status.Error = ""
+	if fault != nil {
+		f.status.Error = fault.Error()
+	}
+	return f.status.Source
 }
 
 // keep makes the copy.

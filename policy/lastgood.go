@@ -9,11 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 )
 
-// copies keeps the last good version of files, each under its own name. The first line of a copy
-// has its checksum and the file's path: a copy that a power cut has damaged is none.
+// copies keeps the last good version of files and feeds, each under its path or name. The first line of a
+// copy has its checksum and that name: a copy that a power cut has damaged is none.
 type copies struct {
 	dir string // empty: the default
 	off bool
@@ -46,8 +49,16 @@ func (c copies) path(path string) (string, error) {
 		return "", err
 	}
 	sum := sha256.Sum256([]byte(path))
-	base := filepath.Base(path)
+	base := strings.Map(plain, filepath.Base(path))
 	return filepath.Join(dir, base[:min(len(base), maxCopyBase)]+"."+hex.EncodeToString(sum[:8])), nil
+}
+
+// plain is r, if every system allows it in a file's name: a feed's may have others.
+func plain(r rune) rune {
+	if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-", r)) {
+		return r
+	}
+	return '_'
 }
 
 func copyHead(path, data string) string {

@@ -16,8 +16,8 @@ type Kind uint8
 
 // What is decided. The words in [Kind.String] are part of the log's format.
 const (
-	Applied      Kind = iota + 1 // a file came into force
-	Refused                      // a file has faults and changes nothing
+	Applied      Kind = iota + 1 // a version came into force
+	Refused                      // a version has faults, or none can be read: nothing changes
 	BreakerMoved                 // from one state to another
 	CallRefused                  // by a breaker or a limit, before it was sent
 	CallShed                     // by a server that has too much to do

@@ -63,7 +63,7 @@ func (p *Policy) Config() *Config { return p.rules.Load().Config }
 
 // Apply puts c in force for all calls that begin from now on; those under way end as they
 // began. State whose settings have not changed, such as an open breaker, stays. Nil is [Default]. Of a Policy that
-// follows a file the next version of that takes c's place.
+// follows a file or feed the next version of that takes c's place.
 func (p *Policy) Apply(c *Config) { p.put(c, SourceAPI) }
 
 func (p *Policy) put(c *Config, from Source) {

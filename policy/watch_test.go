@@ -17,7 +17,7 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// follower is a policy that follows a file, in virtual time.
+// follower is a policy that follows a file or a feed, in virtual time.
 type follower struct {
 	*Policy
 	t      *testing.T
@@ -356,50 +356,56 @@ func (f *follower) number() (n int) {
 	return n
 }
 
-// TestCallsDuringReloads: while files good and bad come in turns, no call fails, and each has the deadline
-// of a good version that was in force since it began.
+// callsDuringReloads checks that no call fails while versions good and bad come in turns, and that each has the
+// deadline of a good version that was in force since it began. bring brings version n into force, or to be refused.
+func callsDuringReloads(t *testing.T, f *follower, bring func(n int)) {
+	srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+		deadline, _ := ctx.Deadline()
+		left := time.Until(deadline)
+		n := int((left - 10*time.Second) / time.Second)
+		if first := int(req.GetResponseSize()); left%time.Second != 0 || n%2 != 0 || n < first || n > f.number() {
+			t.Errorf("a call that began with v%d had %v", first, left)
+		}
+		time.Sleep(5 * time.Millisecond)
+		return answer(ctx, req)
+	}}
+	client := dial(t, serve(t, srv), obeying(f.Policy)...)
+	var stop atomic.Bool
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for !stop.Load() {
+				if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{ResponseSize: int32(f.number())}); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	const versions = 200
+	for n := 1; n <= versions; n++ {
+		bring(n)
+		if got := f.number(); got != n-n%2 || (n%2 == 1) != (f.Status().Error != "") {
+			t.Errorf("after version %d, v%d is in force: %+v", n, got, f.Status())
+		}
+	}
+	stop.Store(true)
+	callers.Wait()
+	if f.Count(Refused) != versions/2 || f.Count(Applied) != versions/2+1 {
+		t.Errorf("refused %d, applied %d", f.Count(Refused), f.Count(Applied))
+	}
+}
+
 func TestCallsDuringReloads(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		const every = 100 * time.Millisecond
 		f := mustFollow(t, dir, reloadText(0), WithPollInterval(every))
 		defer f.Close()
-		srv := &testServer{unary: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-			deadline, _ := ctx.Deadline()
-			left := time.Until(deadline)
-			n := int((left - 10*time.Second) / time.Second)
-			if first := int(req.GetResponseSize()); left%time.Second != 0 || n%2 != 0 || n < first || n > f.number() {
-				t.Errorf("a call that began with v%d had %v", first, left)
-			}
-			time.Sleep(5 * time.Millisecond)
-			return answer(ctx, req)
-		}}
-		client := dial(t, serve(t, srv), obeying(f.Policy)...)
-		var stop atomic.Bool
-		var callers sync.WaitGroup
-		for range 8 {
-			callers.Go(func() {
-				for !stop.Load() {
-					if _, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{ResponseSize: int32(f.number())}); err != nil {
-						t.Error(err)
-					}
-					time.Sleep(20 * time.Millisecond)
-				}
-			})
-		}
-		const versions = 200
-		for n := 1; n <= versions; n++ {
+		callsDuringReloads(t, f, func(n int) {
 			write(t, f.path, reloadText(n))
 			time.Sleep(2*every + every/10)
-			if got := f.number(); got != n-n%2 || (n%2 == 1) != (f.Status().Error != "") {
-				t.Errorf("after version %d, v%d is in force: %+v", n, got, f.Status())
-			}
-		}
-		stop.Store(true)
-		callers.Wait()
-		if f.Count(Refused) != versions/2 || f.Count(Applied) != versions/2+1 {
-			t.Errorf("refused %d, applied %d", f.Count(Refused), f.Count(Applied))
-		}
+		})
 	})
 }
 
