@@ -297,9 +297,11 @@ func TestFeedFails(t *testing.T) {
 		f.told(2, 3)
 		feed.put([]byte(badVersion))
 		time.Sleep(time.Second)
+		feed.times()
 		feed.fail(down)
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Minute)
 		f.wants("v2", "the server is down")
+		checkBackoff(t, feed.times()) // from its beginning
 		feed.fail(nil) // the fault of the version shows again, and is not told again
 		time.Sleep(10 * time.Second)
 		f.wants("v2", "x-stile.colour")
@@ -365,7 +367,7 @@ func TestFeedThatCannotWait(t *testing.T) {
 	})
 }
 
-func TestCloseOfFeed(t *testing.T) {
+func TestFeedClose(t *testing.T) {
 	for name, err := range map[string]error{"while Next waits": nil, "while Next is left alone": errors.New("down")} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -411,8 +413,8 @@ func (s stubborn) Next(ctx context.Context) ([]byte, error) {
 	return text, err
 }
 
-// TestCloseWaitsForNext, and what it returns then is not put in force.
-func TestCloseWaitsForNext(t *testing.T) {
+// TestFeedCloseWaitsForNext, and what it returns then is not put in force.
+func TestFeedCloseWaitsForNext(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		feed := stubborn{newShelf()}
