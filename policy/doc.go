@@ -8,7 +8,7 @@
 // [Diff] what another version would change, and [Config.ServiceConfig] gives what
 // grpc-go understands.
 //
-// [New] or [Open] puts a Config in force as a [Policy]: [UnaryClientInterceptor] and its like make
+// [New], [Open] or [Follow] puts a Config in force as a [Policy]: [UnaryClientInterceptor] and its like make
 // any grpc-go connection or server obey it, stile.WithPolicy and stile.Policy those of Stile. What
 // each part does, and each two together, is in docs/POLICY.md.
 //
