@@ -300,6 +300,7 @@ func TestLater(t *testing.T) {
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if l.number != 1 {
 			t.Errorf("%d groups", l.number)
 		}
@@ -322,6 +323,7 @@ func TestLater(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if err := l.AppendLater(message(1, 1)); !errors.Is(err, errPower) {
 			t.Errorf("%v", err)
 		}
