@@ -141,7 +141,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// begin begins a segment. Its header is on disk when its first group is.
+// begin begins a segment. Its header is on disk before its first group is written over those that the file has: they would
+// look like damage under the header before.
 func (l *Log) begin(serial uint64) error {
 	s := l.ring[serial%uint64(len(l.ring))]
 	var salt [8]byte
@@ -149,6 +150,9 @@ func (l *Log) begin(serial uint64) error {
 	s.serial, s.salt = serial, binary.LittleEndian.Uint64(salt[:])
 	if _, err := s.WriteAt(s.header(), 0); err != nil {
 		return fmt.Errorf("redo: %w", err)
+	}
+	if err := s.Sync(); err != nil {
+		return fmt.Errorf("redo: %s: %w", s.path, err)
 	}
 	l.current, l.end = s, page
 	return nil
