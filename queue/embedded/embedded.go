@@ -1,0 +1,170 @@
+// Package embedded runs a NATS server with JetStream inside the process, on one folder, for package queue. The server has no
+// port: it is reached through Connect alone.
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Config says what a Server is made of.
+type Config struct {
+	// Dir is the server's folder, made if it is not there. One process at a time can use it.
+	Dir string
+	// MaxStore is how many bytes all streams together may have; 0: 8 GiB. The disk has to have room for them and a fifth more:
+	// the server counts messages, not what surrounds them.
+	MaxStore int64
+	// MaxPayload is how large a message may be, in bytes; 0: 1 MiB.
+	MaxPayload int32
+	// Logger has the server's warnings and errors; nil: slog.Default.
+	Logger *slog.Logger
+}
+
+const (
+	defaultMaxStore   = 8 << 30
+	defaultMaxPayload = 1 << 20
+	maxMemory         = 64 << 20 // of streams in memory, of which we make none; 0 would be three quarters of the machine's
+	startLimit        = time.Minute
+)
+
+// Server is an embedded server. Its methods are safe for concurrent use.
+type Server struct {
+	dir    string
+	server *server.Server
+	lock   *os.File
+	log    *natsLog
+	files  syncer
+}
+
+// ErrInUse is what Start returns while another process, or another Server of this one, has the folder.
+var ErrInUse = errors.New("the folder is in use by another process")
+
+// Start starts a server on a folder.
+func Start(cfg Config) (*Server, error) {
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil || cfg.Dir == "" {
+		return nil, fmt.Errorf("embedded: the folder %q: %w", cfg.Dir, errors.Join(err, os.ErrInvalid))
+	}
+	if cfg.MaxStore <= 0 {
+		cfg.MaxStore = defaultMaxStore
+	}
+	if cfg.MaxPayload <= 0 {
+		cfg.MaxPayload = defaultMaxPayload
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %s: %w", dir, err)
+	}
+	s := &Server{dir: dir, lock: lock, log: &natsLog{log: cfg.Logger}}
+	if err := s.start(cfg); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("embedded: %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *Server) start(cfg Config) error {
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "stile", DontListen: true, NoSigs: true, NoLog: true, MaxPayload: cfg.MaxPayload,
+		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: cfg.MaxStore, JetStreamMaxMemory: maxMemory, DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		return err
+	}
+	srv.SetLoggerV2(s.log, false, false, false)
+	srv.Start() // says only in the log what it could not do
+	s.server = srv
+	if err := s.started(); err != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return err
+	}
+	return nil
+}
+
+// started tells why the server did not start as it should.
+func (s *Server) started() error {
+	if fatal := s.log.fatal.Load(); fatal != nil {
+		return errors.New(*fatal)
+	}
+	if !s.server.ReadyForConnections(startLimit) {
+		return fmt.Errorf("the server was not ready within %s", startLimit)
+	}
+	return s.Health()
+}
+
+// Connect connects to the server. The connection is the caller's.
+func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
+	nc, err := nats.Connect("", append([]nats.Option{nats.InProcessServer(s.server)}, opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	return nc, nil
+}
+
+// Health tells what is wrong with the server, such as a disk that was full: a stream that could not write takes nothing any more
+// until the server is started again.
+func (s *Server) Health() error {
+	h := s.server.Healthz(&server.HealthzOptions{Details: true})
+	if h == nil || h.StatusCode == 200 {
+		return nil
+	}
+	var all []string
+	for _, e := range h.Errors {
+		all = append(all, strings.TrimSpace(e.Stream+" "+e.Error))
+	}
+	if len(all) == 0 {
+		all = append(all, strings.TrimSpace(h.Status+" "+h.Error))
+	}
+	return fmt.Errorf("embedded: %s", strings.Join(all, "; "))
+}
+
+// Sync returns when all that the server had acknowledged is on disk.
+func (s *Server) Sync() error {
+	if err := s.files.sync(s.dir); err != nil {
+		return fmt.Errorf("embedded: %w", err)
+	}
+	return nil
+}
+
+// Close stops the server. Connections must have been closed.
+func (s *Server) Close() error {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	err := s.Sync()
+	return errors.Join(err, s.lock.Close())
+}
+
+// natsLog gives the server's words to slog. What it says while all is well is Debug.
+type natsLog struct {
+	log   *slog.Logger
+	fatal atomic.Pointer[string] // the first
+}
+
+func (l *natsLog) Noticef(format string, v ...any) { l.log.Debug("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Warnf(format string, v ...any)   { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Errorf(format string, v ...any)  { l.log.Error("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Debugf(string, ...any)           {}
+func (l *natsLog) Tracef(string, ...any)           {}
+
+// Fatalf does not end the process.
+func (l *natsLog) Fatalf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.fatal.CompareAndSwap(nil, &text)
+	l.log.Error("nats: " + text)
+}

@@ -1,0 +1,16 @@
+package queue
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("QUEUE_TEST_PUBLISHER"); dir != "" { // a process that is going to be killed
+		publisher(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/queue/internal/redo"
+)
+
+// Receipt is what Publish returns when the message is kept.
+type Receipt struct {
+	Topic     string `json:"topic"`
+	ID        string `json:"id"`
+	Sequence  uint64 `json:"sequence"`            // in the stream
+	Duplicate bool   `json:"duplicate,omitempty"` // a message with this ID was there already
+}
+
+// publishing is what the options of one Publish say.
+type publishing struct {
+	id    string
+	trace string
+	block bool
+}
+
+// PublishOption says how one message is published.
+type PublishOption func(*publishing)
+
+// ID names the message: another one with the same ID within two minutes is not stored, and its receipt says so. The default
+// is a random ID. Who may have to publish a message again, after an error or a crash, gives it one.
+func ID(id string) PublishOption { return func(p *publishing) { p.id = id } }
+
+// Trace sets the message's traceparent.
+func Trace(traceparent string) PublishOption { return func(p *publishing) { p.trace = traceparent } }
+
+// WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, instead of returning [ErrFull] at once.
+func WhenFullWait() PublishOption { return func(p *publishing) { p.block = true } }
+
+// againAfter is when a server that is full or does not answer is asked again.
+const againAfter = 50 * time.Millisecond
+
+// Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
+// with the same ID, until ctx ends, or 10 s; if Publish then returns [ErrNoAnswer] the message may be there or not.
+func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
+	var p publishing
+	for _, o := range opts {
+		if o != nil {
+			o(&p)
+		}
+	}
+	r, err := t.publish(ctx, m, p)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("queue: topic %q: %w", t.name, err)
+	}
+	return r, nil
+}
+
+func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, error) {
+	if !printable(p.id) || !printable(p.trace) {
+		return Receipt{}, fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace)
+	}
+	msg, err := t.envelope(m, p, time.Now())
+	if err != nil {
+		return Receipt{}, err
+	}
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, publishLimit)
+		defer cancel()
+	}
+	ack, err := t.q.store(ctx, msg, p.block)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := t.q.keep(t.stream, t.set.durability, ack.Sequence, msg); err != nil {
+		return Receipt{}, explained(err)
+	}
+	return Receipt{Topic: t.name, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+}
+
+// store has the server take a message.
+func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (*jetstream.PubAck, error) {
+	for {
+		ack, err := q.ask(ctx, msg)
+		switch {
+		case err == nil:
+			return ack, nil
+		case unanswered(err) && ctx.Err() == nil:
+			if sick := q.health(); sick != nil {
+				return nil, fmt.Errorf("%w: %w; mend that and start the program again", ErrNoAnswer, sick)
+			}
+			err = ErrNoAnswer
+		case unanswered(err):
+			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		default:
+			if err = explained(err); !block || !errors.Is(err, ErrFull) {
+				return nil, err
+			}
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w; %w", err, ctx.Err())
+		}
+	}
+}
+
+// ask asks the server once.
+func (q *Queue) ask(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	f, err := q.js.PublishMsgAsync(msg)
+	if err != nil {
+		return nil, err
+	}
+	late := time.NewTimer(answerWithin)
+	defer late.Stop()
+	select {
+	case ack := <-f.Ok():
+		return ack, nil
+	case err := <-f.Err():
+		return nil, err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", nats.ErrTimeout, ctx.Err())
+	case <-late.C:
+		return nil, nats.ErrTimeout
+	}
+}
+
+// keep has the log take a message that the server has acknowledged.
+func (q *Queue) keep(s identity, d Durability, seq uint64, msg *nats.Msg) error {
+	if q.redo == nil || d == Buffered {
+		return nil
+	}
+	r := redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: msg.Subject, Header: appendHeader(nil, msg.Header), Data: msg.Data}
+	if d == Bounded {
+		return q.redo.AppendLater(r)
+	}
+	return q.redo.Append(r)
+}

@@ -1,0 +1,213 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stile-ipc/stile/queue/embedded"
+)
+
+type text = *wrapperspb.StringValue
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func open(t testing.TB, dir string) *Queue {
+	t.Helper()
+	q, err := Open(context.Background(), Config{Dir: dir, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, q) })
+	return q
+}
+
+func shut(t testing.TB, q *Queue) {
+	t.Helper()
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func topic(t testing.TB, q *Queue, name string, opts ...TopicOption[text]) *Topic[text] {
+	t.Helper()
+	top, err := NewTopic(q, name, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return top
+}
+
+// stored returns the messages of a topic, by sequence.
+func stored(t testing.TB, q *Queue, topic string) map[uint64]*nats.Msg {
+	t.Helper()
+	ctx := context.Background()
+	s, err := q.js.Stream(ctx, streamName(topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[uint64]*nats.Msg{}
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
+		m, err := s.GetMsg(ctx, seq)
+		if err != nil {
+			continue
+		}
+		all[seq] = &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
+	}
+	return all
+}
+
+func TestPublish(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	q := open(t, dir)
+	top := topic(t, q, "orders.placed", KeyBy(func(m text) string { return "customer " + m.GetValue() }))
+	r, err := top.Publish(t.Context(), wrapperspb.String("hello"), ID("a"), Trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))
+	if err != nil || r != (Receipt{Topic: "orders.placed", ID: "a", Sequence: 1}) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r, err = top.Publish(t.Context(), wrapperspb.String("hello"), ID("a")); err != nil || r != (Receipt{Topic: "orders.placed", ID: "a", Sequence: 1, Duplicate: true}) {
+		t.Fatalf("again: %+v, %v", r, err)
+	}
+	if r, err = top.Publish(t.Context(), wrapperspb.String("b")); err != nil || r.Sequence != 2 || r.ID == "" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	m := stored(t, q, "orders.placed")[1]
+	for name, want := range map[string]string{
+		"ce-id": "a", "ce-type": "google.protobuf.StringValue", "ce-source": "stile:topic:orders.placed", "ce-specversion": "1.0",
+		"ce-partitionkey": "customer hello", "content-type": "application/protobuf", "Nats-Msg-Id": "a",
+		"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+	} {
+		if got := strings.Join(m.Header[name], ","); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if !strings.HasPrefix(m.Subject, "q.orders~placed.") {
+		t.Errorf("subject %s", m.Subject)
+	}
+	shut(t, q)
+	if _, err := top.Publish(t.Context(), wrapperspb.String("late")); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	q = open(t, dir)
+	if r, err := topic(t, q, "orders.placed", KeyBy(func(m text) string { return "" })).Publish(t.Context(), wrapperspb.String("hello"), ID("a")); err != nil || !r.Duplicate {
+		t.Errorf("after opening it again: %+v, %v", r, err)
+	}
+}
+
+func TestPublishRefused(t *testing.T) {
+	q := open(t, t.TempDir())
+	for _, name := range []string{"", ".", "a..b", "a b", "a.*", "orders>", "/etc", strings.Repeat("x", 129), "a=dead"} {
+		if _, err := NewTopic[text](q, name); err == nil {
+			t.Errorf("a topic %q", name)
+		}
+	}
+	small := topic(t, q, "small", Keep[text](defaultMaxAge, 10_000))
+	body := wrapperspb.String(strings.Repeat("x", 1000))
+	n := 0
+	for ; ; n++ {
+		_, err := small.Publish(t.Context(), body)
+		if err == nil && n < 100 {
+			continue
+		}
+		if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), `topic "small"`) {
+			t.Errorf("after %d: %v", n, err)
+		}
+		break
+	}
+	if got := len(stored(t, q, "small")); got != n {
+		t.Errorf("%d stored, %d receipts", got, n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), againAfter*3)
+	defer cancel()
+	if _, err := small.Publish(ctx, body, WhenFullWait()); !errors.Is(err, ErrFull) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting for room: %v", err)
+	}
+	if _, err := NewTopic[text](q, "small"); err == nil {
+		t.Error("other settings")
+	}
+	if _, err := NewTopic[*structpb.Struct](q, "small", Keep[*structpb.Struct](defaultMaxAge, 10_000)); err == nil {
+		t.Error("another type")
+	}
+	top := topic(t, q, "orders")
+	if _, err := top.Publish(t.Context(), wrapperspb.String(strings.Repeat("x", 2<<20))); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("2 MiB: %v", err)
+	}
+	for _, id := range []string{"a\nb", "a\x00", " a", "a\r\nNats-Rollup: all"} {
+		if _, err := top.Publish(t.Context(), body, ID(id)); err == nil {
+			t.Errorf("ID %q", id)
+		}
+	}
+	if _, err := top.Publish(t.Context(), wrapperspb.String("\xff")); err == nil {
+		t.Error("a string that is not UTF-8")
+	}
+	ended, cancel2 := context.WithCancel(t.Context())
+	cancel2()
+	if _, err := top.Publish(ended, body); !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("an ended context: %v", err)
+	}
+}
+
+func TestOpenRefused(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir)
+	if _, err := Open(t.Context(), Config{Dir: dir, Logger: quiet()}); !errors.Is(err, embedded.ErrInUse) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a folder in use: %v", err)
+	}
+	shut(t, q)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]Config{"neither": {}, "both": {Dir: dir, URL: "nats://x"}, "a file": {Dir: file}, "nobody there": {URL: "nats://127.0.0.1:1"}} {
+		cfg.Logger = quiet()
+		if _, err := Open(t.Context(), cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		} else {
+			t.Log(name, err)
+		}
+	}
+}
+
+// TestPublishTogether: many publishers of topics of each level.
+func TestPublishTogether(t *testing.T) {
+	const each = 200
+	dir := t.TempDir()
+	q := open(t, dir)
+	var wg sync.WaitGroup
+	for _, d := range []Durability{Synced, Bounded, Buffered} {
+		top := topic(t, q, d.String(), Durable[text](d))
+		for p := range 8 {
+			wg.Go(func() {
+				for i := range each {
+					if _, err := top.Publish(t.Context(), wrapperspb.String(fmt.Sprint(p, " ", i))); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	shut(t, q)
+	q = open(t, dir)
+	for _, d := range []Durability{Synced, Bounded, Buffered} {
+		if n := len(stored(t, q, d.String())); n != 8*each {
+			t.Errorf("%s: %d messages", d, n)
+		}
+	}
+}

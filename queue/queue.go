@@ -1,0 +1,140 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/queue/embedded"
+	"github.com/stile-ipc/stile/queue/internal/redo"
+)
+
+// Config says where a Queue keeps its messages. One of Dir and URL is set.
+type Config struct {
+	// Dir is the folder of an embedded server, made if it is not there, for this process alone.
+	Dir string
+	// MaxStore is how many bytes all topics of an embedded server may have; 0: 8 GiB. The disk needs a fifth more, and 64 MiB.
+	MaxStore int64
+	// URL is that of a NATS server, or of several, parted by commas. Durability is then what the servers' sync_interval
+	// makes it.
+	URL string
+	// NATS has further options for the connection to URL, such as credentials.
+	NATS []nats.Option
+	// Logger has what nobody can be told otherwise; nil: slog.Default.
+	Logger *slog.Logger
+}
+
+// needLevel is the API level of JetStream that we need: that of 2.14.
+const needLevel = 4
+
+// Queue is a connection to a server, embedded or not. Its methods are safe for concurrent use.
+type Queue struct {
+	log    *slog.Logger
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	server *embedded.Server // nil: there is none of ours
+	redo   *redo.Log        // nil: durability is the server's
+
+	once   sync.Once
+	closed error
+}
+
+// Open opens a queue. With Dir it starts the server, and puts into the streams again what a power cut has taken out of them; it
+// returns ErrDamaged if that cannot be known. ctx is for this call alone.
+func Open(ctx context.Context, cfg Config) (*Queue, error) {
+	if (cfg.Dir == "") == (cfg.URL == "") {
+		return nil, errors.New("queue: set Dir for an embedded server, or URL for others")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	q := &Queue{log: cfg.Logger}
+	if err := q.open(ctx, cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
+	}
+	return q, nil
+}
+
+func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
+	if cfg.URL != "" {
+		q.nc, err = nats.Connect(cfg.URL, append([]nats.Option{nats.MaxReconnects(-1)}, cfg.NATS...)...)
+	} else {
+		q.server, err = embedded.Start(embedded.Config{Dir: cfg.Dir, MaxStore: cfg.MaxStore, Logger: cfg.Logger})
+		if err == nil {
+			q.nc, err = q.server.Connect()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if on, level := q.nc.ConnectedServerJetStream(); !on || level < needLevel {
+		return fmt.Errorf("the server %s (NATS %s) has JetStream: %v, API level %d; needed is level %d, which NATS has from 2.14 on",
+			q.nc.ConnectedUrlRedacted(), q.nc.ConnectedServerVersion(), on, level, needLevel)
+	}
+	if q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(maxAsync)); err != nil {
+		return err
+	}
+	if q.server == nil {
+		return nil
+	}
+	return q.openLog(ctx, filepath.Join(cfg.Dir, "redo"))
+}
+
+// openLog opens the redo log and republishes what is missing.
+func (q *Queue) openLog(ctx context.Context, dir string) error {
+	missing := restorer{q: q, streams: map[identity]*restored{}}
+	restoring := true
+	log, err := redo.Open(redo.Config{Dir: dir, Checkpoint: func() error {
+		if restoring { // all has been told
+			restoring = false
+			if err := missing.restore(ctx); err != nil {
+				return err
+			}
+		}
+		return q.server.Sync()
+	}}, missing.add)
+	q.redo = log
+	return err
+}
+
+// Close ends the connection, and the embedded server if there is one. What was published has its receipts; subscriptions must have been
+// ended before.
+func (q *Queue) Close() error {
+	q.once.Do(func() {
+		if q.nc != nil {
+			q.nc.Close()
+		}
+		var errs []error
+		if q.redo != nil {
+			errs = append(errs, q.redo.Close())
+		}
+		if q.server != nil {
+			errs = append(errs, q.server.Close())
+		}
+		if err := errors.Join(errs...); err != nil {
+			q.closed = fmt.Errorf("queue: %w", err)
+		}
+	})
+	return q.closed
+}
+
+// health tells what is wrong with the embedded server, if anything.
+func (q *Queue) health() error {
+	if q.server == nil {
+		return nil
+	}
+	return q.server.Health()
+}
+
+const (
+	maxAsync     = 4096             // publishes under way
+	answerWithin = time.Second      // of one try to publish
+	publishLimit = 10 * time.Second // of all of them, if the caller has no deadline
+)

@@ -1,0 +1,107 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/queue/internal/redo"
+)
+
+// identity tells streams apart, also one from another that had its name before.
+type identity struct {
+	name    string
+	created int64 // ns since 1970
+}
+
+// restorer puts back what streams had acknowledged and have no more.
+type restorer struct {
+	q       *Queue
+	streams map[identity]*restored
+}
+
+// restored is what the log says of a stream.
+type restored struct {
+	messages map[uint64]redo.Record
+	deleted  map[uint64]bool
+}
+
+// add takes in a record of the log.
+func (r *restorer) add(rec redo.Record) error {
+	id := identity{rec.Stream, rec.Created}
+	s := r.streams[id]
+	if s == nil {
+		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[uint64]bool{}}
+		r.streams[id] = s
+	}
+	if rec.Deleted {
+		s.deleted[rec.Seq] = true
+	} else {
+		s.messages[rec.Seq] = rec
+	}
+	return nil
+}
+
+// restore publishes again what is missing.
+func (r *restorer) restore(ctx context.Context) error {
+	for id, s := range r.streams {
+		if err := r.stream(ctx, id, s); err != nil {
+			return fmt.Errorf("restoring the stream %s: %w", id.name, err)
+		}
+	}
+	return nil
+}
+
+func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
+	stream, err := r.q.js.Stream(ctx, id.name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // it was deleted: one that was made is on disk
+	}
+	if err != nil {
+		return err
+	}
+	info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return err
+	}
+	if info.Created.UnixNano() != id.created {
+		return nil
+	}
+	n := 0
+	for _, seq := range slices.Sorted(maps.Keys(s.messages)) {
+		if s.deleted[seq] || !missing(&info.State, seq) {
+			continue
+		}
+		if err := r.publish(ctx, s.messages[seq]); err != nil {
+			return err
+		}
+		n++
+	}
+	if n > 0 {
+		r.q.log.Info("queue: messages that a power cut had taken are back", "stream", id.name, "messages", n)
+	}
+	return nil
+}
+
+// missing tells whether a message that was stored is not there, and did not age out.
+func missing(s *jetstream.StreamState, seq uint64) bool {
+	if seq > s.LastSeq {
+		return true
+	}
+	_, gone := slices.BinarySearch(s.Deleted, seq)
+	return gone && seq >= s.FirstSeq
+}
+
+func (r *restorer) publish(ctx context.Context, rec redo.Record) error {
+	h, err := nats.DecodeHeadersMsg(rec.Header)
+	if err != nil {
+		return fmt.Errorf("message %d: %w", rec.Seq, err)
+	}
+	_, err = r.q.store(ctx, &nats.Msg{Subject: rec.Subject, Header: h, Data: rec.Data}, false)
+	return err
+}

@@ -1,0 +1,100 @@
+package queue
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// TestRestore publishes, takes what a power cut may take from the server's folder, and finds all again.
+func TestRestore(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir)
+	top := topic(t, q, "orders")
+	publish := func(from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if _, err := top.Publish(t.Context(), wrapperspb.String(fmt.Sprint(i)), ID(fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish(0, 50)
+	shut(t, q)
+	before := filepath.Join(t.TempDir(), "before") // what is on disk for sure
+	if err := os.CopyFS(before, os.DirFS(filepath.Join(dir, "jetstream"))); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir)
+	top = topic(t, q, "orders")
+	publish(50, 100)
+	gone := topic(t, q, "gone")
+	if _, err := gone.Publish(t.Context(), wrapperspb.String("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.js.DeleteStream(t.Context(), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	topic(t, q, "gone")
+	made := filepath.Join(t.TempDir(), "made")
+	if err := os.CopyFS(made, os.DirFS(filepath.Join(dir, "jetstream", "$G", "streams", "gone"))); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, q)
+	replaceTree(t, filepath.Join(dir, "jetstream"), before)
+	if err := os.CopyFS(filepath.Join(dir, "jetstream", "$G", "streams", "gone"), os.DirFS(made)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		q = open(t, dir)
+		all := stored(t, q, "orders")
+		for i := range 100 {
+			if m := all[uint64(i+1)]; m == nil || m.Header.Get(headerID) != fmt.Sprint(i) {
+				t.Errorf("message %d: %v", i, m)
+			}
+		}
+		if n := len(stored(t, q, "gone")); len(all) != 100 || n != 0 {
+			t.Errorf("%d messages, %d of a stream that was deleted", len(all), n)
+		}
+		shut(t, q)
+	}
+}
+
+func replaceTree(t *testing.T, dir, with string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(with)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestModes: nobody else reads what is in a queue.
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	q := open(t, dir)
+	if _, err := topic(t, q, "orders").Publish(t.Context(), wrapperspb.String("x")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := filepath.WalkDir(filepath.Join(dir, "redo"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v", path, info.Mode())
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}

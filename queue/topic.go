@@ -1,0 +1,155 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+)
+
+// Durability is what a receipt says.
+type Durability int
+
+const (
+	// Synced: the message is on disk. It is there after a power cut.
+	Synced Durability = iota
+	// Bounded: it is on disk within 100 ms. A power cut can take what was published in the last 100 ms.
+	Bounded
+	// Buffered: the server has it. A power cut can take what was published in the last two minutes; the
+	// end of the process takes nothing.
+	Buffered
+)
+
+// String returns the level's name.
+func (d Durability) String() string {
+	switch d {
+	case Synced:
+		return "Synced"
+	case Bounded:
+		return "Bounded"
+	case Buffered:
+		return "Buffered"
+	}
+	return "Durability(" + strconv.Itoa(int(d)) + ")"
+}
+
+// partitions is how many subjects a topic's messages are spread over, by key. It cannot change while a topic lives.
+const partitions = 16
+
+// Topic is where messages of one type are published. Its methods are safe for concurrent use.
+type Topic[T proto.Message] struct {
+	q      *Queue
+	name   string
+	stream identity
+	schema string
+	set    topicSettings[T]
+}
+
+type topicSettings[T proto.Message] struct {
+	durability Durability
+	key        func(T) string
+	maxBytes   int64
+	maxAge     time.Duration
+	window     time.Duration
+}
+
+// TopicOption says how a topic is.
+type TopicOption[T proto.Message] func(*topicSettings[T])
+
+// KeyBy gives each message a key. Messages of one key keep their order.
+func KeyBy[T proto.Message](key func(T) string) TopicOption[T] {
+	return func(s *topicSettings[T]) { s.key = key }
+}
+
+// Durable sets what a receipt says; the default is [Synced].
+func Durable[T proto.Message](d Durability) TopicOption[T] {
+	return func(s *topicSettings[T]) { s.durability = d }
+}
+
+// Keep sets how long a message is kept, delivered or not, and how many bytes all may have; the defaults are 72 hours and 1 GiB. What is older is
+// lost for groups that have not had it; when the bytes are reached, Publish returns [ErrFull].
+func Keep[T proto.Message](maxAge time.Duration, maxBytes int64) TopicOption[T] {
+	return func(s *topicSettings[T]) { s.maxAge, s.maxBytes = maxAge, maxBytes }
+}
+
+var topicName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+
+const (
+	maxTopicName  = 128
+	defaultMaxAge = 72 * time.Hour
+	defaultBytes  = 1 << 30
+	// idWindow is how long a message's ID is known to be a duplicate.
+	idWindow = 2 * time.Minute
+)
+
+// NewTopic returns the topic of a name, made on the server if it is not there. The settings of a topic that is there stay as they are;
+// others are an error.
+func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption[T]) (*Topic[T], error) {
+	t := &Topic[T]{q: q, name: name}
+	t.set = topicSettings[T]{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
+	for _, o := range opts {
+		if o != nil {
+			o(&t.set)
+		}
+	}
+	if err := t.open(); err != nil {
+		return nil, fmt.Errorf("queue: topic %q: %w", name, err)
+	}
+	return t, nil
+}
+
+func (t *Topic[T]) open() error {
+	if !topicName.MatchString(t.name) || len(t.name) > maxTopicName {
+		return fmt.Errorf("a name has letters, digits, - and _, in parts between dots, and %d bytes at most", maxTopicName)
+	}
+	if t.set.maxAge < t.set.window || t.set.maxBytes <= 0 || t.set.durability < Synced || t.set.durability > Buffered {
+		return fmt.Errorf("kept are %d bytes for %s, %s: there must be a byte and %s at least", t.set.maxBytes, t.set.maxAge, t.set.durability, t.set.window)
+	}
+	if t.q.redo == nil && t.set.durability == Bounded {
+		return errors.New("Bounded is for embedded servers; elsewhere the server's sync_interval holds")
+	}
+	var zero T
+	t.schema = string(zero.ProtoReflect().Descriptor().FullName())
+	ctx, cancel := context.WithTimeout(context.Background(), publishLimit)
+	defer cancel()
+	s, err := t.q.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: streamName(t.name), Subjects: []string{subjectOf(t.name, "*")}, Description: "stile topic of " + t.schema,
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		MaxBytes: t.set.maxBytes, MaxAge: t.set.maxAge, Duplicates: t.set.window, AllowAtomicPublish: true,
+		Metadata: map[string]string{"stile-schema": t.schema},
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return fmt.Errorf("it is there with other settings, or of another type: %w", err)
+	}
+	if err != nil {
+		return explained(err)
+	}
+	t.stream = identity{s.CachedInfo().Config.Name, s.CachedInfo().Created.UnixNano()}
+	if t.q.server != nil {
+		return t.q.server.Sync()
+	}
+	return nil
+}
+
+// Name returns the topic's name.
+func (t *Topic[T]) Name() string { return t.name }
+
+// streamName is the stream of a topic: its name, in which dots are not allowed.
+func streamName(topic string) string { return strings.ReplaceAll(topic, ".", "~") }
+
+// subjectOf is a subject of a topic, or all for "*".
+func subjectOf(topic, partition string) string { return "q." + streamName(topic) + "." + partition }
+
+// partitionOf is where messages of a key go.
+func partitionOf(key string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return strconv.Itoa(int(h.Sum32() % partitions))
+}
