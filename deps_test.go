@@ -26,6 +26,9 @@ policy/internal/near      :
 policy/policytest         :
 policy                    : internal/lazyctx policy/control policy/internal/near
 .                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
+queue/internal/redo       :
+queue/embedded            :
+queue                     : queue/embedded queue/internal/redo
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
@@ -46,6 +49,7 @@ var fences = []struct {
 	{"github.com/jhump", []string{"cmd/stile/internal/bench"}, "only who calls unknown methods asks what they are"},
 	{"go.yaml.in/yaml", []string{"policy"}, "files for people are the policy's"},
 	{"github.com/bufbuild/protocompile", []string{"cmd/stile/internal/protos"}, "only the command reads .proto files"},
+	{"github.com/nats-io", []string{"queue", "queue/embedded"}, "queues are NATS's affair, and nobody else's"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 }
 

@@ -302,7 +302,7 @@ func TestFeedFails(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		f.wants("v2", "the server is down")
 		checkBackoff(t, feed.times()) // from its beginning
-		feed.fail(nil) // the fault of the version shows again, and is not told again
+		feed.fail(nil)                // the fault of the version shows again, and is not told again
 		time.Sleep(10 * time.Second)
 		f.wants("v2", "x-stile.colour")
 		f.told(2, 5)
