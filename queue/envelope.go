@@ -42,8 +42,8 @@ func (t *Topic[T]) envelope(m T, p publishing, now time.Time) (*nats.Msg, error)
 	h[headerType] = []string{t.schema}
 	h[headerTime] = []string{now.UTC().Format(time.RFC3339Nano)}
 	h[headerContentType] = []string{contentType}
-	if t.set.key != nil {
-		key = t.set.key(m)
+	if t.key != nil {
+		key = t.key(m)
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)
 		}

@@ -40,9 +40,9 @@ func shut(t testing.TB, q *Queue) {
 	}
 }
 
-func topic(t testing.TB, q *Queue, name string, opts ...TopicOption[text]) *Topic[text] {
+func topic(t testing.TB, q *Queue, name string, opts ...TopicOption) *Topic[text] {
 	t.Helper()
-	top, err := NewTopic(q, name, opts...)
+	top, err := NewTopic[text](q, name, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestPublishRefused(t *testing.T) {
 			t.Errorf("a topic %q", name)
 		}
 	}
-	small := topic(t, q, "small", Keep[text](defaultMaxAge, 10_000))
+	small := topic(t, q, "small", Keep(defaultMaxAge, 10_000))
 	body := wrapperspb.String(strings.Repeat("x", 1000))
 	n := 0
 	for ; ; n++ {
@@ -140,7 +140,7 @@ func TestPublishRefused(t *testing.T) {
 	if _, err := NewTopic[text](q, "small"); err == nil {
 		t.Error("other settings")
 	}
-	if _, err := NewTopic[*structpb.Struct](q, "small", Keep[*structpb.Struct](defaultMaxAge, 10_000)); err == nil {
+	if _, err := NewTopic[*structpb.Struct](q, "small", Keep(defaultMaxAge, 10_000)); err == nil {
 		t.Error("another type")
 	}
 	top := topic(t, q, "orders")
@@ -190,7 +190,7 @@ func TestPublishTogether(t *testing.T) {
 	q := open(t, dir)
 	var wg sync.WaitGroup
 	for _, d := range []Durability{Synced, Bounded, Buffered} {
-		top := topic(t, q, d.String(), Durable[text](d))
+		top := topic(t, q, d.String(), Durable(d))
 		for p := range 8 {
 			wg.Go(func() {
 				for i := range each {

@@ -39,7 +39,7 @@ func publishForever(dir string) error {
 	}
 	var topics []*Topic[text]
 	for _, d := range []Durability{Synced, Bounded, Buffered} {
-		top, err := NewTopic(q, d.String(), Durable[text](d))
+		top, err := NewTopic[text](q, d.String(), Durable(d))
 		if err != nil {
 			return err
 		}

@@ -49,34 +49,35 @@ type Topic[T proto.Message] struct {
 	name   string
 	stream identity
 	schema string
-	set    topicSettings[T]
+	key    func(T) string // nil: messages have none
+	set    topicSettings
 }
 
-type topicSettings[T proto.Message] struct {
+type topicSettings struct {
 	durability Durability
-	key        func(T) string
+	key        any // nil, or a func(T) string
 	maxBytes   int64
 	maxAge     time.Duration
 	window     time.Duration
 }
 
 // TopicOption says how a topic is.
-type TopicOption[T proto.Message] func(*topicSettings[T])
+type TopicOption func(*topicSettings)
 
-// KeyBy gives each message a key. Messages of one key keep their order.
-func KeyBy[T proto.Message](key func(T) string) TopicOption[T] {
-	return func(s *topicSettings[T]) { s.key = key }
+// KeyBy gives each message a key, which tells what belongs together.
+func KeyBy[T proto.Message](key func(T) string) TopicOption {
+	return func(s *topicSettings) { s.key = key }
 }
 
 // Durable sets what a receipt says; the default is [Synced].
-func Durable[T proto.Message](d Durability) TopicOption[T] {
-	return func(s *topicSettings[T]) { s.durability = d }
+func Durable(d Durability) TopicOption {
+	return func(s *topicSettings) { s.durability = d }
 }
 
 // Keep sets how long a message is kept, delivered or not, and how many bytes all may have; the defaults are 72 hours and 1 GiB. What is older is
 // lost for groups that have not had it; when the bytes are reached, Publish returns [ErrFull].
-func Keep[T proto.Message](maxAge time.Duration, maxBytes int64) TopicOption[T] {
-	return func(s *topicSettings[T]) { s.maxAge, s.maxBytes = maxAge, maxBytes }
+func Keep(maxAge time.Duration, maxBytes int64) TopicOption {
+	return func(s *topicSettings) { s.maxAge, s.maxBytes = maxAge, maxBytes }
 }
 
 var topicName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
@@ -91,9 +92,9 @@ const (
 
 // NewTopic returns the topic of a name, made on the server if it is not there. The settings of a topic that is there stay as they are;
 // others are an error.
-func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption[T]) (*Topic[T], error) {
+func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Topic[T], error) {
 	t := &Topic[T]{q: q, name: name}
-	t.set = topicSettings[T]{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
+	t.set = topicSettings{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
 	for _, o := range opts {
 		if o != nil {
 			o(&t.set)
@@ -114,6 +115,13 @@ func (t *Topic[T]) open() error {
 	}
 	if t.q.redo == nil && t.set.durability == Bounded {
 		return errors.New("Bounded is for embedded servers; elsewhere the server's sync_interval holds")
+	}
+	if t.set.key != nil {
+		key, ok := t.set.key.(func(T) string)
+		if !ok {
+			return fmt.Errorf("KeyBy has a %T for messages of %T", t.set.key, *new(T))
+		}
+		t.key = key
 	}
 	var zero T
 	t.schema = string(zero.ProtoReflect().Descriptor().FullName())
