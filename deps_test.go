@@ -28,7 +28,7 @@ policy                    : internal/lazyctx policy/control policy/internal/near
 .                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            :
-queue                     : queue/embedded queue/internal/redo
+queue                     : policy/control queue/embedded queue/internal/redo
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

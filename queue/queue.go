@@ -125,6 +125,14 @@ func (q *Queue) Close() error {
 	return q.closed
 }
 
+// settle puts what was made on an embedded server, such as a stream, on disk.
+func (q *Queue) settle() error {
+	if q.server == nil {
+		return nil
+	}
+	return q.server.Sync()
+}
+
 // health tells what is wrong with the embedded server, if anything.
 func (q *Queue) health() error {
 	if q.server == nil {

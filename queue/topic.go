@@ -140,10 +140,7 @@ func (t *Topic[T]) open() error {
 		return explained(err)
 	}
 	t.stream = identity{s.CachedInfo().Config.Name, s.CachedInfo().Created.UnixNano()}
-	if t.q.server != nil {
-		return t.q.server.Sync()
-	}
-	return nil
+	return t.q.settle()
 }
 
 // Name returns the topic's name.

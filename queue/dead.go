@@ -1,0 +1,247 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/queue/internal/redo"
+)
+
+// Headers of dead letters, and of messages that were sent again.
+const (
+	headerGroup        = "Stile-Group" // the only one for which it is
+	headerDeadReason   = "Stile-Dead-Reason"
+	headerDeadError    = "Stile-Dead-Error"
+	headerDeadAttempts = "Stile-Dead-Attempts"
+	headerDeadTime     = "Stile-Dead-Time"
+	headerDeadOrigin   = "Stile-Dead-Sequence"
+	headerDeadSubject  = "Stile-Dead-Subject"
+	headerDeadSince    = "Stile-Dead-Published"
+)
+
+const (
+	maxDeadError  = 1024
+	deadAge       = 90 * 24 * time.Hour
+	deadBytes     = 1 << 30
+	deadStreamEnd = "=dead" // no topic's stream ends so
+)
+
+// deadStream returns the stream of a topic's dead letters, made if it is not there.
+func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) {
+	s, err := q.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: streamName(topic) + deadStreamEnd, Subjects: []string{deadSubject(streamName(topic), "*")}, Description: "dead letters of the stile topic " + topic,
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		MaxBytes: deadBytes, MaxAge: deadAge, Duplicates: idWindow,
+	})
+	if err != nil {
+		return identity{}, explained(err)
+	}
+	return identity{s.CachedInfo().Config.Name, s.CachedInfo().Created.UnixNano()}, q.settle()
+}
+
+func deadSubject(stream, group string) string { return "dead." + stream + "." + group }
+
+// bury puts a message among the dead letters, on disk.
+func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, why string, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, publishLimit)
+	defer cancel()
+	h := nats.Header{}
+	for k, v := range d.msg.Headers() {
+		h[k] = v
+	}
+	seq := d.meta.Sequence.Stream
+	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.meta.Timestamp.UTC().Format(time.RFC3339Nano), seq)}
+	h[headerGroup] = []string{group}
+	h[headerDeadReason] = []string{headerText(why)}
+	h[headerDeadError] = []string{headerText(cause.Error())}
+	h[headerDeadAttempts] = []string{number(d.meta.NumDelivered)}
+	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
+	h[headerDeadSince] = []string{d.meta.Timestamp.UTC().Format(time.RFC3339Nano)}
+	h[headerDeadOrigin] = []string{number(seq)}
+	h[headerDeadSubject] = []string{d.msg.Subject()}
+	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.msg.Data()}
+	ack, err := q.store(ctx, msg, false)
+	if err != nil {
+		return err
+	}
+	return q.keep(dead, Synced, ack.Sequence, msg)
+}
+
+// headerText makes a text fit for a header.
+func headerText(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s))
+	if len(s) > maxDeadError {
+		s = strings.ToValidUTF8(s[:maxDeadError], "")
+	}
+	return s
+}
+
+// countDead counts a group's dead letters.
+func (q *Queue) countDead(ctx context.Context, stream, group string) (uint64, error) {
+	s, err := q.js.Stream(ctx, stream+deadStreamEnd)
+	if err != nil {
+		return 0, err
+	}
+	subject := deadSubject(stream, group)
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject))
+	if err != nil {
+		return 0, err
+	}
+	return info.State.Subjects[subject], nil
+}
+
+// DeadLetters are the messages of a topic that a group could not handle.
+type DeadLetters struct {
+	q      *Queue
+	topic  string
+	origin identity
+	group  string
+}
+
+// DeadLetter is one of them.
+type DeadLetter struct {
+	Sequence  uint64      `json:"sequence"` // among the dead letters
+	ID        string      `json:"id"`
+	Type      string      `json:"type"`
+	Key       string      `json:"key,omitempty"`
+	Reason    string      `json:"reason"` // attempts, unreadable, crashed, or what Reject was given
+	Error     string      `json:"error"`
+	Attempts  int         `json:"attempts"`
+	Published time.Time   `json:"published"`
+	Died      time.Time   `json:"died"`
+	Origin    uint64      `json:"origin"` // its sequence in the topic's stream
+	Header    nats.Header `json:"-"`
+	Data      []byte      `json:"-"` // as it was published
+	subject   string
+}
+
+// DeadLetters returns a group's dead letters.
+func (t *Topic[T]) DeadLetters(group string) *DeadLetters {
+	return &DeadLetters{q: t.q, topic: t.name, origin: t.stream, group: group}
+}
+
+// List returns up to most dead letters that keep wants, all for nil, the oldest first.
+func (d *DeadLetters) List(ctx context.Context, most int, keep func(*DeadLetter) bool) ([]DeadLetter, error) {
+	var all []DeadLetter
+	err := d.each(ctx, keep, func(_ jetstream.Stream, l *DeadLetter) (bool, error) {
+		all = append(all, *l)
+		return len(all) < most, nil
+	})
+	return all, err
+}
+
+// Redrive publishes dead letters that keep wants, all for nil, to their topic again, for their group alone, and takes them away. It returns
+// how many it has. One that was interrupted goes on where it was when it is called again.
+func (d *DeadLetters) Redrive(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
+	n := 0
+	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
+		if err := d.again(ctx, l); err != nil {
+			return false, err
+		}
+		n++
+		return true, d.remove(ctx, s, l.Sequence)
+	})
+	return n, err
+}
+
+// Discard takes dead letters that keep wants, all for nil, away for ever. It returns how many it has.
+func (d *DeadLetters) Discard(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
+	n := 0
+	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
+		n++
+		return true, d.remove(ctx, s, l.Sequence)
+	})
+	return n, err
+}
+
+// each calls f for each dead letter that keep wants, until it returns false.
+func (d *DeadLetters) each(ctx context.Context, keep func(*DeadLetter) bool, f func(jetstream.Stream, *DeadLetter) (bool, error)) error {
+	if err := d.walk(ctx, keep, f); err != nil {
+		return fmt.Errorf("queue: dead letters of topic %q, group %q: %w", d.topic, d.group, err)
+	}
+	return nil
+}
+
+func (d *DeadLetters) walk(ctx context.Context, keep func(*DeadLetter) bool, f func(jetstream.Stream, *DeadLetter) (bool, error)) error {
+	if !groupName.MatchString(d.group) {
+		return errors.New("no group has that name")
+	}
+	s, err := d.q.js.Stream(ctx, d.origin.name+deadStreamEnd)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // nobody has subscribed yet
+	}
+	if err != nil {
+		return err
+	}
+	for seq := uint64(1); ; {
+		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(deadSubject(d.origin.name, d.group)))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seq = m.Sequence + 1
+		l := deadLetter(m)
+		if keep != nil && !keep(&l) {
+			continue
+		}
+		if more, err := f(s, &l); err != nil || !more {
+			return err
+		}
+	}
+}
+
+func deadLetter(m *jetstream.RawStreamMsg) DeadLetter {
+	l := DeadLetter{
+		Sequence: m.Sequence, ID: m.Header.Get(headerEventID), Type: m.Header.Get(headerType), Key: m.Header.Get(headerKey), Reason: m.Header.Get(headerDeadReason),
+		Error: m.Header.Get(headerDeadError), Header: m.Header, Data: m.Data, Died: m.Time, subject: m.Header.Get(headerDeadSubject),
+	}
+	_, _ = fmt.Sscan(m.Header.Get(headerDeadAttempts), &l.Attempts) // zero says that somebody else wrote it
+	_, _ = fmt.Sscan(m.Header.Get(headerDeadOrigin), &l.Origin)
+	l.Published, _ = time.Parse(time.RFC3339Nano, m.Header.Get(headerDeadSince))
+	return l
+}
+
+// again publishes a dead letter to its topic.
+func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
+	h := nats.Header{}
+	for k, v := range l.Header {
+		if !strings.HasPrefix(k, "Stile-Dead-") {
+			h[k] = v
+		}
+	}
+	h[headerID] = []string{fmt.Sprintf("again %s %d %s", d.group, l.Sequence, l.Died.UTC().Format(time.RFC3339Nano))}
+	h[headerGroup] = []string{d.group}
+	msg := &nats.Msg{Subject: l.subject, Header: h, Data: l.Data}
+	ack, err := d.q.store(ctx, msg, false)
+	if err != nil {
+		return err
+	}
+	return d.q.keep(d.origin, Synced, ack.Sequence, msg)
+}
+
+// remove deletes a dead letter, first from the log: a power cut would bring it back.
+func (d *DeadLetters) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
+	if d.q.redo != nil {
+		info := s.CachedInfo()
+		if err := d.q.redo.Append(redo.Record{Stream: info.Config.Name, Created: info.Created.UnixNano(), Seq: seq, Deleted: true}); err != nil {
+			return explained(err)
+		}
+	}
+	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	return nil
+}

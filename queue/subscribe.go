@@ -1,0 +1,206 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/policy/control"
+)
+
+// Msg is a message as a handler gets it.
+type Msg[T proto.Message] struct {
+	Value     T
+	ID        string // of the message: the same whenever it is delivered
+	Key       string // that KeyBy gave it
+	Topic     string
+	Sequence  uint64 // in the stream
+	Attempt   int    // to handle it; the first is 1
+	Published time.Time
+	Header    nats.Header // not to be changed
+}
+
+// Handler handles a message. When it returns nil the message is done with; any other result is tried again, but for those of [Reject].
+// It is called from several goroutines at once. ctx ends with the subscription.
+type Handler[T proto.Message] func(ctx context.Context, m *Msg[T]) error
+
+// SubscribeOption says how a subscription is.
+type SubscribeOption func(*subscribing)
+
+type subscribing struct {
+	workers  int
+	prefetch int
+	attempts int
+	backoff  control.Backoff
+	inbox    Inbox
+}
+
+// Workers sets how many messages are handled at once; the default is 8.
+func Workers(n int) SubscribeOption { return func(s *subscribing) { s.workers = n } }
+
+// Retry sets how often a message is tried, and the bounds of the wait before the second attempt, which doubles until longest: each wait is
+// a random part of its bound. The default is 8 attempts, a second and an hour. After the last attempt the message goes to the dead
+// letters. A message that waits counts among those under way, of which a group has 10,000 at most.
+func Retry(attempts int, first, longest time.Duration) SubscribeOption {
+	return func(s *subscribing) {
+		s.attempts, s.backoff = attempts, control.Backoff{Initial: first, Max: longest, Multiplier: 2}
+	}
+}
+
+// Once has the effects of a handler happen once for each message, whatever is delivered again: those that are in the inbox's transaction.
+func Once(inbox Inbox) SubscribeOption { return func(s *subscribing) { s.inbox = inbox } }
+
+const (
+	defaultWorkers  = 8
+	maxWorkers      = 10_000
+	defaultAttempts = 8
+	minPrefetch     = 100
+	// maxUnderWay is how many messages of a group are delivered and not done with.
+	maxUnderWay = 10_000
+	// ackWait is when a message whose process says nothing is delivered to another.
+	ackWait = 30 * time.Second
+	// fetchLimit is how long the server keeps a request for messages, and Drain waits for it in vain.
+	fetchLimit = time.Second
+	// crashFactor times the attempts allowed, a message was delivered to processes that did not live to tell.
+	crashFactor = 2
+)
+
+var groupName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// rejection is an error that no further attempt mends.
+type rejection struct {
+	err error
+	why string
+}
+
+func (r *rejection) Error() string { return r.why + ": " + r.err.Error() }
+func (r *rejection) Unwrap() error { return r.err }
+
+// Reject is what a handler returns for a message that is to go to the dead letters at once.
+func Reject(err error, why string) error {
+	if err == nil {
+		err = errors.New("rejected")
+	}
+	return &rejection{err, why}
+}
+
+// postponement is an error with a wait of its own.
+type postponement struct {
+	err  error
+	wait time.Duration
+}
+
+func (p *postponement) Error() string { return p.err.Error() }
+func (p *postponement) Unwrap() error { return p.err }
+
+// After is what a handler returns for a message that is to be tried again after d, not after the wait of [Retry].
+func After(d time.Duration, err error) error {
+	if err == nil {
+		err = errors.New("not yet")
+	}
+	return &postponement{err, max(d, 0)}
+}
+
+// Subscribe has a group's messages handled: each by one of the group's subscribers, in this process or others, from the first message that the
+// topic has. A message that nobody is done with is delivered again, after 30 s at most if its process has died.
+//
+// When ctx ends, the subscription does as after [Subscription.Stop].
+func (t *Topic[T]) Subscribe(ctx context.Context, group string, handle Handler[T], opts ...SubscribeOption) (*Subscription, error) {
+	s := subscribing{workers: defaultWorkers, attempts: defaultAttempts, backoff: control.Backoff{Initial: time.Second, Max: time.Hour, Multiplier: 2}}
+	for _, o := range opts {
+		if o != nil {
+			o(&s)
+		}
+	}
+	sub, err := t.subscribe(ctx, group, handle, s)
+	if err != nil {
+		return nil, fmt.Errorf("queue: topic %q, group %q: %w", t.name, group, err)
+	}
+	return sub, nil
+}
+
+func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
+	if !groupName.MatchString(group) {
+		return nil, errors.New("a group's name has letters, digits, - and _, and 64 of them at most")
+	}
+	if s.workers < 1 || s.workers > maxWorkers || s.attempts < 1 || s.backoff.Initial < 0 || s.backoff.Max < s.backoff.Initial {
+		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
+			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
+	}
+	if s.prefetch == 0 {
+		s.prefetch = max(2*s.workers, minPrefetch)
+	}
+	dead, err := t.q.deadStream(ctx, t.name)
+	if err != nil {
+		return nil, fmt.Errorf("dead letters: %w", err)
+	}
+	cons, err := t.q.consumer(ctx, t.stream.name, jetstream.ConsumerConfig{
+		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sub := newSubscription(t.q, t.stream.name, group, cons, s)
+	sub.handle = func(ctx context.Context, d delivery) error {
+		m, err := t.read(d)
+		if err != nil {
+			return Reject(err, "unreadable")
+		}
+		if s.inbox == nil {
+			return handle(ctx, m)
+		}
+		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
+	}
+	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
+		return t.q.bury(ctx, dead, t.name, group, d, why, err)
+	}
+	sub.start(ctx)
+	return sub, nil
+}
+
+// consumer returns a consumer, made if it is not there.
+func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	c, err := q.js.CreateConsumer(ctx, stream, cfg)
+	if errors.Is(err, jetstream.ErrConsumerExists) { // with other settings, of an earlier version
+		c, err = q.js.UpdateConsumer(ctx, stream, cfg)
+	}
+	if err != nil {
+		return nil, explained(err)
+	}
+	return c, q.settle()
+}
+
+// read makes the handler's message.
+func (t *Topic[T]) read(d delivery) (*Msg[T], error) {
+	h := d.msg.Headers()
+	if schema := h.Get(headerType); schema != t.schema {
+		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", schema, t.schema)
+	}
+	if kind := h.Get(headerContentType); kind != contentType {
+		return nil, fmt.Errorf("its content-type is %q, not %s", kind, contentType)
+	}
+	id := h.Get(headerEventID)
+	if id == "" {
+		return nil, errors.New("it has no ce-id")
+	}
+	var zero T
+	v := zero.ProtoReflect().Type().New().Interface().(T)
+	if err := proto.Unmarshal(d.msg.Data(), v); err != nil {
+		return nil, err
+	}
+	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.meta.Sequence.Stream, Attempt: int(d.meta.NumDelivered), Published: d.meta.Timestamp, Header: h}
+	if at, err := time.Parse(time.RFC3339Nano, h.Get(headerTime)); err == nil {
+		m.Published = at
+	}
+	return m, nil
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
