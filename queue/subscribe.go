@@ -40,6 +40,7 @@ type subscribing struct {
 	attempts int
 	backoff  control.Backoff
 	inbox    Inbox
+	ackWait  time.Duration
 }
 
 // Workers sets how many messages are handled at once; the default is 8.
@@ -64,8 +65,10 @@ const (
 	minPrefetch     = 100
 	// maxUnderWay is how many messages of a group are delivered and not done with.
 	maxUnderWay = 10_000
-	// ackWait is when a message whose process says nothing is delivered to another.
-	ackWait = 30 * time.Second
+	// When a message of whose process nothing is heard is delivered again: the process tells three times as often that it lives. An embedded
+	// server ends with its processes, so that nothing but a crash is waited for.
+	ackWait         = 30 * time.Second
+	ackWaitEmbedded = 5 * time.Second
 	// fetchLimit is how long the server keeps a request for messages, and Drain waits for it in vain.
 	fetchLimit = time.Second
 	// crashFactor times the attempts allowed, a message was delivered to processes that did not live to tell.
@@ -109,7 +112,8 @@ func After(d time.Duration, err error) error {
 }
 
 // Subscribe has a group's messages handled: each by one of the group's subscribers, in this process or others, from the first message that the
-// topic has. A message that nobody is done with is delivered again, after 30 s at most if its process has died.
+// topic has. A message whose process has died is delivered again after
+// 30 s, by an embedded server after 5.
 //
 // When ctx ends, the subscription does as after [Subscription.Stop].
 func (t *Topic[T]) Subscribe(ctx context.Context, group string, handle Handler[T], opts ...SubscribeOption) (*Subscription, error) {
@@ -134,15 +138,16 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
-	if s.prefetch == 0 {
-		s.prefetch = max(2*s.workers, minPrefetch)
+	s.prefetch, s.ackWait = max(2*s.workers, minPrefetch), ackWait
+	if t.q.server != nil {
+		s.ackWait = ackWaitEmbedded
 	}
 	dead, err := t.q.deadStream(ctx, t.name)
 	if err != nil {
 		return nil, fmt.Errorf("dead letters: %w", err)
 	}
 	cons, err := t.q.consumer(ctx, t.stream.name, jetstream.ConsumerConfig{
-		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
+		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 	})
 	if err != nil {

@@ -182,7 +182,7 @@ func (s *Subscription) hold(m jetstream.Msg, meta *jetstream.MsgMetadata) {
 	defer s.mu.Unlock()
 	s.held[meta.Sequence.Stream] = m
 	if s.alive == nil {
-		s.alive = time.AfterFunc(ackWait/3, s.stillHeld)
+		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
 }
 
@@ -195,7 +195,7 @@ func (s *Subscription) stillHeld() {
 	}
 	s.alive = nil
 	if len(s.held) > 0 {
-		s.alive = time.AfterFunc(ackWait/3, s.stillHeld)
+		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
 }
 

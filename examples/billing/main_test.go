@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("BILLING_TEST_RUN") != "" { // a process that may be killed
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestOnce kills consumer, broker and publisher, which are one process, again and again: at the end each invoice is charged, and none twice.
+func TestOnce(t *testing.T) {
+	invoices, kills := 6000, 6
+	if n, err := strconv.Atoi(os.Getenv("QUEUE_MESSAGES")); err == nil {
+		invoices = n
+	}
+	if n, err := strconv.Atoi(os.Getenv("QUEUE_KILLS")); err == nil {
+		kills = n
+	}
+	dir := t.TempDir()
+	start := func() (*exec.Cmd, *strings.Builder) {
+		cmd := exec.Command(os.Args[0], "--data", dir, "--invoices", strconv.Itoa(invoices))
+		cmd.Env = append(os.Environ(), "BILLING_TEST_RUN=1")
+		out := new(strings.Builder)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, out
+	}
+	for killed := 0; killed < kills; killed++ {
+		cmd, out := start()
+		time.Sleep(time.Duration(200+rand.IntN(500)) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatalf("all was done before kill %d of %d: %s", killed+1, kills, out)
+		}
+	}
+	db, err := openDB(context.Background(), dir+"/billing.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before int
+	if err := db.QueryRow("SELECT count(*) FROM charges").Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if before == 0 {
+		t.Error("nothing was charged before the last kill")
+	}
+	cmd, out := start()
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if want := fmt.Sprintf("%d invoices, %d charged, %d charges\n", invoices, invoices, invoices); out.String() != want {
+		t.Errorf("%s, want %s", out, want)
+	}
+	t.Logf("%d kills, %d charges before the last: %s", kills, before, out)
+}
