@@ -123,7 +123,7 @@ func (d *decoder) checkAttempts(m *MethodConfig, path string) {
 		if _, written := d.config.places[at]; written && !d.broken(at) && len(retry.RetryableStatusCodes) == 0 {
 			d.faultf(d.at(at), at, "is empty: name the codes to retry, such as UNAVAILABLE")
 		}
-		if slices.Contains(retry.RetryableStatusCodes, 0) {
+		if slices.Contains(retry.RetryableStatusCodes, 0) && !d.broken(at) {
 			d.warnf(d.at(at), at, "has OK, after which nothing is retried")
 		}
 	}

@@ -27,7 +27,7 @@ type nameAt struct{ entry, name int }
 type MethodConfig struct {
 	Name                    []Name          `json:"name" doc:"the methods; {} names all"`
 	WaitForReady            bool            `json:"waitForReady" doc:"calls wait for a connection instead of failing at once"`
-	Timeout                 Duration        `json:"timeout" range:">0" doc:"of a call with all its attempts; the caller's, if it is shorter"`
+	Timeout                 Duration        `json:"timeout" usual:"86400e9" range:">0" doc:"of a call with all its attempts; the caller's, if it is shorter"`
 	MaxRequestMessageBytes  *int64          `json:"maxRequestMessageBytes" range:">=0" doc:"largest request, in bytes"`
 	MaxResponseMessageBytes *int64          `json:"maxResponseMessageBytes" range:">=0" doc:"largest response, in bytes"`
 	RetryPolicy             *RetryPolicy    `json:"retryPolicy" doc:"another attempt when one has failed"`
@@ -44,10 +44,10 @@ type Name struct {
 // RetryPolicy is gRPC's (gRFC A6).
 type RetryPolicy struct {
 	MaxAttempts          int      `json:"maxAttempts" range:">=2" required:"true" doc:"the first included; gRPC takes at most 5"`
-	InitialBackoff       Duration `json:"initialBackoff" range:">0" required:"true" doc:"longest wait before the first retry"`
-	MaxBackoff           Duration `json:"maxBackoff" range:">0" required:"true" doc:"longest wait before any retry"`
+	InitialBackoff       Duration `json:"initialBackoff" usual:"86400e9" range:">0" required:"true" doc:"longest wait before the first retry"`
+	MaxBackoff           Duration `json:"maxBackoff" usual:"86400e9" range:">0" required:"true" doc:"longest wait before any retry"`
 	BackoffMultiplier    float64  `json:"backoffMultiplier" range:">0" required:"true" doc:"growth of the wait from retry to retry"`
-	RetryableStatusCodes []Code   `json:"retryableStatusCodes" required:"true" doc:"of an attempt that may be followed by another"`
+	RetryableStatusCodes []Code   `json:"retryableStatusCodes" list:"filled" required:"true" doc:"of an attempt that may be followed by another"`
 }
 
 // HedgingPolicy is gRPC's (gRFC A6).
@@ -72,24 +72,24 @@ type HealthCheckConfig struct {
 type FileExtension struct {
 	Version        string      `json:"version" doc:"of this file; shown with every decision"`
 	Owner          string      `json:"owner" doc:"who answers for the file"`
-	DefaultTimeout Duration    `json:"defaultTimeout" range:">0" default:"10s" doc:"of calls that have none"`
+	DefaultTimeout Duration    `json:"defaultTimeout" usual:"86400e9" range:">0" default:"10s" doc:"of calls that have none"`
 	RetryBudget    RetryBudget `json:"retryBudget" doc:"what retries and hedges together may add to the load of a service"`
 	Admission      *Admission  `json:"admission" doc:"what a server takes at once, of all its methods together"`
 }
 
 // Admission bounds what a server works on. Who waits is served by criticality.
 type Admission struct {
-	MaxRequests        int      `json:"maxRequests" range:">=1" required:"true" doc:"calls at once; the ceiling, if adaptive"`
+	MaxRequests        int      `json:"maxRequests" usual:"1e6" range:">=1" required:"true" doc:"calls at once; the ceiling, if adaptive"`
 	MinRequests        int      `json:"minRequests" range:">=1" default:"1" doc:"the floor, if adaptive"`
-	MaxPendingRequests int      `json:"maxPendingRequests" range:">=0" default:"100" doc:"calls that wait for their turn, the critical first"`
-	MaxQueueDelay      Duration `json:"maxQueueDelay" range:">0" default:"0.1s" doc:"longest wait of a call before it is shed"`
+	MaxPendingRequests int      `json:"maxPendingRequests" usual:"1e6" range:">=0" default:"100" doc:"calls that wait for their turn, the critical first"`
+	MaxQueueDelay      Duration `json:"maxQueueDelay" usual:"86400e9" range:">0" default:"0.1s" doc:"longest wait of a call before it is shed"`
 	Adaptive           bool     `json:"adaptive" doc:"follow the queue's delay between floor and ceiling"`
 }
 
 // RetryBudget has Envoy's words.
 type RetryBudget struct {
 	BudgetPercent       float64 `json:"budgetPercent" range:"[0,100]" default:"20" doc:"retries and hedges, in percent of the calls made and of the calls under way"`
-	MinRetryConcurrency int     `json:"minRetryConcurrency" range:">=0" default:"3" doc:"retries and hedges at once that are always allowed"`
+	MinRetryConcurrency int     `json:"minRetryConcurrency" usual:"1e6" range:">=0" default:"3" doc:"retries and hedges at once that are always allowed"`
 }
 
 // MethodExtension is x-stile in a methodConfig.
@@ -98,7 +98,7 @@ type MethodExtension struct {
 	Why           string        `json:"why" doc:"the reason for the numbers"`
 	Idempotency   Idempotency   `json:"idempotency" doc:"whether the method may run twice; default: idempotency_level of the .proto"`
 	Criticality   Criticality   `json:"criticality" default:"default" doc:"what is shed last when there is too much"`
-	PerTryTimeout Duration      `json:"perTryTimeout" range:">0" doc:"of one attempt"`
+	PerTryTimeout Duration      `json:"perTryTimeout" usual:"86400e9" range:">0" doc:"of one attempt"`
 	Hedge         *Hedge        `json:"hedge" doc:"another attempt when one is slow"`
 	Breaker       *Breaker      `json:"breaker" doc:"stops calling what fails or is slow, for each endpoint"`
 	Limit         *Limit        `json:"limit" doc:"how many calls at once"`
@@ -119,19 +119,19 @@ type Hedge struct {
 // Breaker has resilience4j's words.
 type Breaker struct {
 	SlidingWindowType                     WindowType `json:"slidingWindowType" default:"COUNT_BASED" doc:"what the window counts: calls or seconds"`
-	SlidingWindowSize                     int        `json:"slidingWindowSize" range:">=1" default:"100" doc:"calls, or seconds"`
-	MinimumNumberOfCalls                  int        `json:"minimumNumberOfCalls" range:">=1" default:"100" doc:"in the window before a rate is looked at"`
+	SlidingWindowSize                     int        `json:"slidingWindowSize" usual:"1e6" range:">=1" default:"100" doc:"calls, or seconds"`
+	MinimumNumberOfCalls                  int        `json:"minimumNumberOfCalls" usual:"1e6" range:">=1" default:"100" doc:"in the window before a rate is looked at"`
 	FailureRateThreshold                  float64    `json:"failureRateThreshold" range:"(0,100]" default:"50" doc:"percent of failed calls that opens the breaker"`
-	SlowCallDurationThreshold             Duration   `json:"slowCallDurationThreshold" range:">0" default:"60s" doc:"from when on a call is slow"`
+	SlowCallDurationThreshold             Duration   `json:"slowCallDurationThreshold" usual:"86400e9" range:">0" default:"60s" doc:"from when on a call is slow"`
 	SlowCallRateThreshold                 float64    `json:"slowCallRateThreshold" range:"(0,100]" default:"100" doc:"percent of slow calls that opens the breaker"`
-	WaitDurationInOpenState               Duration   `json:"waitDurationInOpenState" range:">0" default:"60s" doc:"before calls are tried again"`
-	PermittedNumberOfCallsInHalfOpenState int        `json:"permittedNumberOfCallsInHalfOpenState" range:">=1" default:"10" doc:"calls that are tried"`
+	WaitDurationInOpenState               Duration   `json:"waitDurationInOpenState" usual:"86400e9" range:">0" default:"60s" doc:"before calls are tried again"`
+	PermittedNumberOfCallsInHalfOpenState int        `json:"permittedNumberOfCallsInHalfOpenState" usual:"1e6" range:">=1" default:"10" doc:"calls that are tried"`
 }
 
 // Limit has Envoy's words.
 type Limit struct {
-	MaxRequests        int  `json:"maxRequests" range:">=1" required:"true" doc:"calls at once; the ceiling, if adaptive"`
-	MaxPendingRequests int  `json:"maxPendingRequests" range:">=0" doc:"calls that wait for their turn"`
+	MaxRequests        int  `json:"maxRequests" usual:"1e6" range:">=1" required:"true" doc:"calls at once; the ceiling, if adaptive"`
+	MaxPendingRequests int  `json:"maxPendingRequests" usual:"1e6" range:">=0" doc:"calls that wait for their turn"`
 	MinRequests        int  `json:"minRequests" range:">=1" default:"1" doc:"the floor, if adaptive"`
 	Adaptive           bool `json:"adaptive" doc:"follow the queue's delay between floor and ceiling"`
 }
@@ -140,8 +140,8 @@ type Limit struct {
 type Cache struct {
 	TTL          Duration `json:"ttl" range:">0" required:"true" doc:"how long an answer is given again"`
 	StaleIfError Duration `json:"staleIfError" range:">=0" doc:"how much longer, when the call fails"`
-	KeyFields    []string `json:"keyFields" doc:"fields of the request that make the key, such as sku or item.id; default: all"`
-	MaxBytes     Size     `json:"maxBytes" range:">0" default:"16MiB" doc:"of all answers of this entry"`
+	KeyFields    []string `json:"keyFields" list:"distinct" doc:"fields of the request that make the key, such as sku or item.id; default: all"`
+	MaxBytes     Size     `json:"maxBytes" usual:"1099511627776" range:">0" default:"16MiB" doc:"of all answers of this entry"`
 }
 
 // Fallback says what is answered when the call fails.
@@ -151,7 +151,7 @@ type Fallback struct {
 
 // TransportUse says which ways calls take.
 type TransportUse struct {
-	Prefer []TransportName `json:"prefer" doc:"in order; others are not taken"`
+	Prefer []TransportName `json:"prefer" list:"filled,distinct" doc:"in order; others are not taken"`
 }
 
 // SLO is what a method promises.

@@ -39,11 +39,15 @@ func (d *decoder) faultf(at Place, path, format string, args ...any) {
 	d.faults = append(d.faults, Problem{File: d.file, Place: at, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
+// warnf warns of what grpc-go passes over.
 func (d *decoder) warnf(at Place, path, format string, args ...any) {
-	if len(d.warnings) >= maxFaults {
-		return
+	d.warn("passed-over", at, path, format, args...)
+}
+
+func (d *decoder) warn(rule string, at Place, path, format string, args ...any) {
+	if len(d.warnings) < maxFaults {
+		d.warnings = append(d.warnings, Problem{File: d.file, Place: at, Path: path, Text: fmt.Sprintf(format, args...), Rule: rule})
 	}
-	d.warnings = append(d.warnings, Problem{File: d.file, Place: at, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
 func (d *decoder) decode(root *yaml.Node, c *Config) {

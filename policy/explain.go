@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 )
 
@@ -80,9 +81,17 @@ func (x *explainer) walk(v reflect.Value, path string) {
 		case field.Kind() == reflect.Struct && !isScalar:
 			x.walk(field, at)
 		case written || f.initial != "" || at == "x-stile.idempotency":
-			x.add(at, say(field))
+			x.add(at, capped(at, say(field)))
 		}
 	}
+}
+
+// capped writes how many attempts there are at most.
+func capped(key, written string) string {
+	if n, err := strconv.Atoi(written); err == nil && n > maxGRPCAttempts && strings.HasSuffix(key, ".maxAttempts") {
+		return fmt.Sprintf("%d (%d is written, gRPC makes no more)", maxGRPCAttempts, n)
+	}
+	return written
 }
 
 // say writes a value as a file would.

@@ -16,6 +16,9 @@ type field struct {
 	initial  string // what holds where it is not written
 	required bool
 	limits   limits
+	usual    float64 // more is probably a mistake; 0: nothing is
+	filled   bool    // a list that must not be empty
+	distinct bool    // a list that must not have anything twice
 }
 
 // limits is an interval. An open end excludes its bound.
@@ -37,7 +40,8 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		list = append(list, field{
 			name: name, index: f.Index, typ: f.Type, doc: f.Tag.Get("doc"), initial: f.Tag.Get("default"),
-			required: f.Tag.Get("required") == "true", limits: limitsOf(f.Tag.Get("range")),
+			required: f.Tag.Get("required") == "true", limits: limitsOf(f.Tag.Get("range")), usual: numberOf(f.Tag.Get("usual")),
+			filled: strings.Contains(f.Tag.Get("list"), "filled"), distinct: strings.Contains(f.Tag.Get("list"), "distinct"),
 		})
 	}
 	return list
@@ -46,25 +50,30 @@ func fieldsOf(t reflect.Type) []field {
 // limitsOf reads ">0", ">=0", or an interval such as "(0,100]".
 func limitsOf(tag string) limits {
 	l := limits{text: tag}
-	number := func(s string) float64 {
-		f, err := strconv.ParseFloat(s, 64)
-		if err != nil {
-			panic("policy: range " + tag)
-		}
-		return f
-	}
 	switch {
 	case tag == "":
 	case strings.HasPrefix(tag, ">="):
-		l.hasLow, l.low = true, number(tag[2:])
+		l.hasLow, l.low = true, numberOf(tag[2:])
 	case strings.HasPrefix(tag, ">"):
-		l.hasLow, l.openLow, l.low = true, true, number(tag[1:])
+		l.hasLow, l.openLow, l.low = true, true, numberOf(tag[1:])
 	default:
 		low, high, _ := strings.Cut(tag[1:len(tag)-1], ",")
-		l.hasLow, l.low, l.openLow = true, number(low), tag[0] == '('
-		l.hasHigh, l.high, l.openHigh = true, number(high), tag[len(tag)-1] == ')'
+		l.hasLow, l.low, l.openLow = true, numberOf(low), tag[0] == '('
+		l.hasHigh, l.high, l.openHigh = true, numberOf(high), tag[len(tag)-1] == ')'
 	}
 	return l
+}
+
+// numberOf reads a number of a tag; 0: there is none.
+func numberOf(tag string) float64 {
+	if tag == "" {
+		return 0
+	}
+	f, err := strconv.ParseFloat(tag, 64)
+	if err != nil {
+		panic("policy: a tag: " + err.Error())
+	}
+	return f
 }
 
 func (l limits) hold(x float64) bool {
@@ -88,9 +97,10 @@ func (l limits) String() string {
 	return text
 }
 
-// inRange reports a fault if v, or what it points to, is out of the field's limits.
+// inRange reports a fault if v, or what it points to, is out of the field's limits, and warns of what is far from
+// what anybody needs.
 func (d *decoder) inRange(v reflect.Value, f field, path string) {
-	if f.limits.text == "" {
+	if f.limits.text == "" && f.usual == 0 {
 		return
 	}
 	if v.Kind() == reflect.Pointer {
@@ -105,8 +115,13 @@ func (d *decoder) inRange(v reflect.Value, f field, path string) {
 	default:
 		panic("policy: a range on " + path)
 	}
-	if !f.limits.hold(x) {
+	switch {
+	case !f.limits.hold(x):
 		d.faultf(d.config.places[path], path, "is %v, must be %s", v.Interface(), f.limits)
+	case f.usual != 0 && x > f.usual:
+		usual := reflect.New(v.Type()).Elem()
+		usual.Set(reflect.ValueOf(f.usual).Convert(v.Type()))
+		d.warn("unusual", d.config.places[path], path, "is %v, which is probably a mistake: more than %v is of no use", v.Interface(), usual.Interface())
 	}
 }
 

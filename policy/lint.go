@@ -30,7 +30,6 @@ type Finding struct {
 func Lint(c *Config, methods Methods) []Finding {
 	l := &linter{config: c, methods: methods, services: methods.services()}
 	for _, w := range c.Warnings {
-		w.Rule = "passed-over"
 		l.found = append(l.found, Finding{w, SeverityWarning})
 	}
 	for i := range c.MethodConfig {

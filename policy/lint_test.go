@@ -78,6 +78,8 @@ func TestLint(t *testing.T) {
 		{"no timeout", entry(quote, retry), methods, "no-timeout: has no timeout; the default, 10s"},
 		{"a queue longer than a call", "x-stile: {admission: {maxRequests: 9, maxQueueDelay: 1s}}\n" + entry(quote, "timeout: 1s"), methods, "queue-outlasts-attempts: is 1s, but an attempt of shop.Pricing/Quote has 1s"},
 		{"a queue longer than an attempt", "x-stile: {admission: {maxRequests: 9, maxQueueDelay: 0.4s}}\n" + entry(quote, "timeout: 1s, "+strings.Replace(retry, "[UNAVAILABLE]", "[UNAVAILABLE, DEADLINE_EXCEEDED]", 1)), methods, "queue-outlasts-attempts: is 0.4s, but an attempt of shop.Pricing/Quote has 0.333333333s"},
+		{"a number that nobody needs", "x-stile: {admission: {maxRequests: 1000000000000}}\n" + entry(quote, "timeout: 1s"), methods, "unusual: is 1000000000000, which is probably a mistake: more than 1000000 is of no use"},
+		{"a timeout of days", entry(quote, "timeout: 90000s"), methods, "unusual: is 90000s, which is probably a mistake: more than 86400s is of no use"},
 		{"a queue that fits", "x-stile: {admission: {maxRequests: 9}}\n" + entry(quote, "timeout: 1s"), methods, ""},
 		{"no timeout at all", "methodConfig: [{name: [{}], x-stile: {owner: me}}]", nil, "no-timeout: "},
 		{"wait without deadline", entry(quote, "waitForReady: true"), methods, "wait-without-deadline: "},

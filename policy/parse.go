@@ -39,14 +39,14 @@ func Load(path string) (*Config, error) {
 }
 
 // Parse reads a policy file, YAML or JSON. file names it in errors. The error is
-// [Problems] with every fault there is; then nothing of the file holds.
+// [Problems] with every fault there is, and what [Config.Warnings] would have; then nothing of the file holds.
 func Parse(file string, data []byte) (*Config, error) {
 	d := &decoder{file: file, config: &Config{file: file, places: map[string]Place{}, byName: map[string]nameAt{}}}
 	if root := d.document(data); root != nil {
 		d.decode(root, d.config)
 	}
 	if len(d.faults) > 0 {
-		return nil, d.faults.sorted()
+		return nil, append(d.faults, d.warnings...).sorted()
 	}
 	d.config.Warnings = d.warnings.sorted()
 	return d.config, nil

@@ -2,7 +2,9 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,5 +70,26 @@ func TestHedgesOnTime(t *testing.T) {
 		if n := len(r.pending.calls); n != 0 {
 			t.Errorf("%d calls still wait", n)
 		}
+	})
+}
+
+// TestHedgePanics: a panic on a hedge's goroutine is the caller's.
+func TestHedgePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &side{p: rule(t, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: 0.01s}}", nil)}
+		invoke := func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+			if md, _ := metadata.FromOutgoingContext(ctx); len(md[previousAttempts]) > 0 {
+				panic("codec")
+			}
+			<-ctx.Done()
+			return contextStatus(ctx.Err())
+		}
+		defer func() {
+			if v := recover(); !strings.HasPrefix(fmt.Sprint(v), "codec, in a hedge:\n") {
+				t.Errorf("panic %v", v)
+			}
+		}()
+		err := s.unary(t.Context(), unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil, invoke)
+		t.Errorf("no panic: %v", err)
 	})
 }

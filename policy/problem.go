@@ -24,7 +24,7 @@ type Problem struct {
 	Place
 	Path string `json:"path"`           // such as methodConfig[0].x-stile.hedge; empty: the file
 	Text string `json:"text"`           // what is wrong, and what to do
-	Rule string `json:"rule,omitempty"` // Lint's name for it
+	Rule string `json:"rule,omitempty"` // Lint's name for it; of a fault none
 }
 
 // Error returns the problem as compilers write one.
@@ -59,7 +59,7 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// Problems is the error of [Parse]: all faults of a file, in its order.
+// Problems is the error of [Parse]: all faults of a file, and what would be warned of without them, in its order.
 type Problems []Problem
 
 // Error returns a line for each.
@@ -67,6 +67,9 @@ func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
 		lines[i] = p.Error()
+		if p.Rule != "" {
+			lines[i] += " (a warning)"
+		}
 	}
 	return strings.Join(lines, "\n")
 }

@@ -2,8 +2,10 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +32,7 @@ type race struct {
 	room   [2]*try
 	winner *try          // went well or failed for good; nil: none yet
 	failed *try          // the last that failed otherwise
+	panics any           // what an attempt on a goroutine of its own has panicked with
 	why    string        // there is no further attempt
 	over   bool          // nothing starts any more
 	ended  chan struct{} // made by who waits; closed at the end
@@ -119,6 +122,15 @@ func (h *race) start() {
 	h.live = append(h.live, t)
 	h.armLocked(k.hedgeDelay())
 	h.mu.Unlock()
+	defer func() {
+		if v := recover(); v != nil { // the caller, who might know what to do, is on another goroutine
+			h.mu.Lock()
+			h.panics = fmt.Sprintf("%v, in a hedge:\n%s", v, debug.Stack())
+			h.mu.Unlock()
+			t.err = errPanicked
+			h.finish(t)
+		}
+	}()
 	k.makePaid(t, true)
 	h.finish(t)
 }
@@ -214,6 +226,9 @@ func (h *race) wait() (*try, error) {
 		h.mu.Lock()
 	}
 	h.stopLocked()
+	if h.panics != nil {
+		panic(h.panics)
+	}
 	switch w := h.winner; {
 	case w != nil && w.err == nil:
 		if w != h.first {

@@ -33,6 +33,12 @@ func (s *schemer) object(t reflect.Type, ours bool) map[string]any {
 			p["default"] = literal(f)
 		}
 		f.limits.describe(p)
+		if f.filled {
+			p["minItems"] = 1
+		}
+		if f.distinct {
+			p["uniqueItems"] = true
+		}
 		if f.required {
 			required = append(required, f.name)
 		}

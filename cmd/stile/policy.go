@@ -131,8 +131,11 @@ func lint(out io.Writer, files []string, methods policy.Methods, asJSON bool) er
 		switch {
 		case errors.As(err, &faults):
 			for _, p := range faults {
-				p.Rule = "malformed"
-				found = append(found, policy.Finding{Problem: p, Severity: policy.SeverityError})
+				severity := policy.SeverityWarning
+				if p.Rule == "" {
+					p.Rule, severity = "malformed", policy.SeverityError
+				}
+				found = append(found, policy.Finding{Problem: p, Severity: severity})
 			}
 		case err != nil:
 			unread = append(unread, err)
