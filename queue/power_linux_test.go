@@ -45,7 +45,9 @@ func newPowered(t *testing.T) *powered {
 		t.Fatal(err)
 	}
 	command(t, "mkfs.ext4", "-q", "-F", p.image)
-	p.on(t)
+	if out, err := exec.Command("mount", "-o", "loop", p.image, p.mount).CombinedOutput(); err != nil {
+		t.Skipf("no power cuts here, where nothing can be mounted: %v %s", err, out)
+	}
 	t.Cleanup(func() { _ = unix.Unmount(p.mount, unix.MNT_DETACH) })
 	return p
 }
