@@ -44,6 +44,7 @@ func newPowered(t *testing.T) *powered {
 	if err := errors.Join(f.Truncate(powerImageSize), f.Close()); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	command(t, "mkfs.ext4", "-q", "-F", p.image)
 	if out, err := exec.Command("mount", "-o", "loop", p.image, p.mount).CombinedOutput(); err != nil {
 		t.Skipf("no power cuts here, where nothing can be mounted: %v %s", err, out)
