@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 const (
@@ -126,4 +127,83 @@ func TestPowerCut(t *testing.T) {
 		t.Error("no Buffered message was lost: no power was cut")
 	}
 	t.Logf("%d cuts: %d Synced and %d Bounded messages, none absent; of %d Buffered ones %d", cuts, len(promised[synced]), len(promised[bounded]), total, lost)
+}
+
+// TestDiskFull: a disk without room refuses messages with an error that says so, and none with a receipt is lost, then or after
+// the program has been started again.
+func TestDiskFull(t *testing.T) {
+	p := newPowered(t)
+	dir := filepath.Join(p.mount, "data")
+	q := open(t, dir)
+	top := topic(t, q, "orders")
+	filler := filepath.Join(p.mount, "filler")
+	fillDisk(t, filler)
+	kept := 0
+	var err error
+	for body := wrapperspb.String(strings.Repeat("x", 100_000)); err == nil && kept < 1000; {
+		if _, err = top.Publish(t.Context(), body, ID(strconv.Itoa(kept))); err == nil {
+			kept++
+		}
+	}
+	t.Logf("after %d: %v", kept, err)
+	if !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "no space left on device") || !strings.Contains(err.Error(), `topic "orders"`) {
+		t.Errorf("after %d: %v", kept, err)
+	}
+	check := func(when string) {
+		t.Helper()
+		all := stored(t, q, "orders")
+		for i := range kept {
+			if m := all[uint64(i+1)]; m == nil || m.Header.Get(headerID) != strconv.Itoa(i) {
+				t.Errorf("%s: message %d of %d: %v", when, i, kept, m)
+			}
+		}
+	}
+	check("while it is full")
+	_ = q.Close() // it may not be able to write
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir)
+	check("with room again")
+	if _, err := topic(t, q, "orders").Publish(t.Context(), wrapperspb.String("x")); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	shut(t, q)
+}
+
+// fillDisk leaves a megabyte.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-1<<20); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10) // root may use what others may not
+	for {
+		if _, err := f.Write(buf); errors.Is(err, unix.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(fileSize(t, f) - 1<<20); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fileSize(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
 }

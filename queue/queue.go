@@ -101,6 +101,9 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 		return q.server.Sync()
 	}}, missing.add)
 	q.redo = log
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w; messages with receipts may be missing in the topics, those of the last minutes before the damage; to go on without them, move the folder %s away", err, dir)
+	}
 	return err
 }
 

@@ -1,10 +1,14 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -96,5 +100,90 @@ func TestModes(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDamagedStore damages the server's files, as disks and people do: what the log still has comes back.
+func TestDamagedStore(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, stream string){
+		"a bit of a block": func(t *testing.T, stream string) { flip(t, filepath.Join(stream, "msgs", "1.blk"), 5000) },
+		"a truncated block": func(t *testing.T, stream string) {
+			if err := os.Truncate(filepath.Join(stream, "msgs", "1.blk"), 5000); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a block that is gone": func(t *testing.T, stream string) {
+			if err := os.Remove(filepath.Join(stream, "msgs", "1.blk")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			q := open(t, dir)
+			top := topic(t, q, "orders")
+			for i := range 100 {
+				if _, err := top.Publish(t.Context(), wrapperspb.String(fmt.Sprint(i)), ID(fmt.Sprint(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			shut(t, q)
+			stream := filepath.Join(dir, "jetstream", "$G", "streams", "orders")
+			damage(t, stream)
+			if err := os.Remove(filepath.Join(stream, "msgs", "index.db")); err != nil { // or it hides the damage for a while
+				t.Fatal(err)
+			}
+			q = open(t, dir)
+			var ids []string
+			all := stored(t, q, "orders")
+			for _, seq := range slices.Sorted(maps.Keys(all)) {
+				ids = append(ids, all[seq].Header.Get(headerID))
+			}
+			for i := range 100 {
+				if !slices.Contains(ids, fmt.Sprint(i)) {
+					t.Errorf("message %d is absent", i)
+				}
+			}
+			if len(ids) != 100 {
+				t.Errorf("%d messages", len(ids))
+			}
+		})
+	}
+}
+
+// TestDamagedLog: a hole in the log is told, with what to do about it, and nothing is changed.
+func TestDamagedLog(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir)
+	top := topic(t, q, "orders")
+	for range 3 {
+		if _, err := top.Publish(t.Context(), wrapperspb.String("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut(t, q)
+	flip(t, filepath.Join(dir, "redo", "1.log"), 2*4096+20)
+	for range 2 {
+		_, err := Open(t.Context(), Config{Dir: dir, Logger: quiet()})
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "1.log") || !strings.Contains(err.Error(), "move the folder "+filepath.Join(dir, "redo")) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func flip(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
 	}
 }
