@@ -15,7 +15,7 @@ say = @printf '\n== %s\n'
 each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench bench-policy fuzz soak
+.PHONY: help build demo test check bench bench-policy bench-queue soak-queue fuzz soak
 .PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
@@ -105,6 +105,13 @@ bench-policy: ## what a policy costs a call, and what it saves, about 4 minutes;
 	go test -run '^$$' -bench BenchmarkShed -benchtime 20x -count 3 .
 	$(say) "under load, in virtual time"
 	go test -count=1 -run 'Load|Amplification|FourHops' -v ./policy
+
+bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes; let nothing else run
+	cd bench && go run ./queue $(ARGS)
+
+soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 5 minutes
+	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed' -v ./queue
+	cd examples && QUEUE_MESSAGES=100000 QUEUE_KILLS=30 go test -count=1 -timeout 20m -v ./billing
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \
