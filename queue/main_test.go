@@ -12,5 +12,9 @@ func TestMain(m *testing.M) {
 		publisher(dir)
 		return
 	}
+	if dir := os.Getenv("QUEUE_TEST_ORDERED"); dir != "" {
+		orderedConsumer(dir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }

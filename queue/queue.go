@@ -44,6 +44,9 @@ type Queue struct {
 
 	once   sync.Once
 	closed error
+
+	mu     sync.Mutex
+	groups map[string]int // subscriptions of this process; negative: one that is ordered
 }
 
 // Open opens a queue. With Dir it starts the server, and puts into the streams again what a power cut has taken out of them; it
@@ -55,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	q := &Queue{log: cfg.Logger}
+	q := &Queue{log: cfg.Logger, groups: map[string]int{}}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}

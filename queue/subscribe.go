@@ -40,6 +40,7 @@ type subscribing struct {
 	attempts int
 	backoff  control.Backoff
 	inbox    Inbox
+	ordered  bool
 	ackWait  time.Duration
 }
 
@@ -55,6 +56,13 @@ func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 	}
 }
 
+// Ordered has messages of one key handled one after the other, in the order in which they were published: one that is tried again is waited for by
+// those behind it, until it is handled or dead. Other keys do not wait, unless a thousand messages wait already. It is for topics with [KeyBy], on
+// an embedded server, and for one subscription of a group at a time. Messages that come again, after a crash, do so in order, too.
+//
+// When a subscription before has left messages under way, the first message comes after 6 s: the server has given up the others then.
+func Ordered() SubscribeOption { return func(s *subscribing) { s.ordered = true } }
+
 // Once has the effects of a handler happen once for each message, whatever is delivered again: those that are in the inbox's transaction.
 func Once(inbox Inbox) SubscribeOption { return func(s *subscribing) { s.inbox = inbox } }
 
@@ -63,6 +71,7 @@ const (
 	maxWorkers      = 10_000
 	defaultAttempts = 8
 	minPrefetch     = 100
+	orderedPrefetch = 1000
 	// maxUnderWay is how many messages of a group are delivered and not done with.
 	maxUnderWay = 10_000
 	// When a message of whose process nothing is heard is delivered again: the process tells three times as often that it lives. An embedded
@@ -138,9 +147,31 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
+	if s.ordered && (t.key == nil || t.q.server == nil) {
+		return nil, errors.New("Ordered is for a topic with KeyBy, on an embedded server")
+	}
+	leave, err := t.q.join(t.stream.name+" "+group, s.ordered)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := t.join(ctx, group, handle, s)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	sub.leave = leave
+	sub.start(ctx)
+	return sub, nil
+}
+
+// join makes the subscription.
+func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
 	s.prefetch, s.ackWait = max(2*s.workers, minPrefetch), ackWait
 	if t.q.server != nil {
 		s.ackWait = ackWaitEmbedded
+	}
+	if s.ordered {
+		s.prefetch = max(s.prefetch, orderedPrefetch)
 	}
 	dead, err := t.q.deadStream(ctx, t.name)
 	if err != nil {
@@ -154,8 +185,8 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, err
 	}
 	sub := newSubscription(t.q, t.stream.name, group, cons, s)
-	sub.handle = func(ctx context.Context, d delivery) error {
-		m, err := t.read(d)
+	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
+		m, err := t.read(d, attempt)
 		if err != nil {
 			return Reject(err, "unreadable")
 		}
@@ -167,8 +198,33 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
 		return t.q.bury(ctx, dead, t.name, group, d, why, err)
 	}
-	sub.start(ctx)
+	if s.ordered {
+		if sub.order, err = newOrder(ctx, sub); err != nil {
+			return nil, err
+		}
+	}
 	return sub, nil
+}
+
+// join notes that a group has one more subscription in this process; leave is due. One that is ordered is alone.
+func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := q.groups[group]; n < 0 || ordered && n > 0 {
+		return nil, errors.New("Ordered is for one subscription of a group at a time, and the group has another")
+	}
+	add := 1
+	if ordered {
+		add = -1
+	}
+	q.groups[group] += add
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.groups[group] -= add; q.groups[group] == 0 {
+			delete(q.groups, group)
+		}
+	}, nil
 }
 
 // consumer returns a consumer, made if it is not there.
@@ -184,7 +240,7 @@ func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.Consu
 }
 
 // read makes the handler's message.
-func (t *Topic[T]) read(d delivery) (*Msg[T], error) {
+func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
 	h := d.msg.Headers()
 	if schema := h.Get(headerType); schema != t.schema {
 		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", schema, t.schema)
@@ -201,7 +257,7 @@ func (t *Topic[T]) read(d delivery) (*Msg[T], error) {
 	if err := proto.Unmarshal(d.msg.Data(), v); err != nil {
 		return nil, err
 	}
-	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.meta.Sequence.Stream, Attempt: int(d.meta.NumDelivered), Published: d.meta.Timestamp, Header: h}
+	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.meta.Sequence.Stream, Attempt: attempt, Published: d.meta.Timestamp, Header: h}
 	if at, err := time.Parse(time.RFC3339Nano, h.Get(headerTime)); err == nil {
 		m.Published = at
 	}

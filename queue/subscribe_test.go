@@ -59,7 +59,7 @@ func TestSubscribe(t *testing.T) {
 	publish(t, top, "a", "b")
 	got := make(chan *Msg[text], 100)
 	handle := func(_ context.Context, m *Msg[text]) error { got <- m; return nil }
-	sub := subscribe(t, top, "billing", handle)
+	sub := subscribe(t, top, "billing", handle, Workers(1))
 	for _, want := range []string{"a", "b"} {
 		m := next(t, got)
 		if m.Value.GetValue() != want || m.Key != "k"+want || m.Topic != "orders.placed" || m.Attempt != 1 || m.ID == "" || time.Since(m.Published) > time.Minute {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +17,8 @@ type Subscription struct {
 	group  string
 	cons   jetstream.Consumer
 	set    subscribing
-	handle func(context.Context, delivery) error
+	handle func(ctx context.Context, d delivery, attempt int) error
+	leave  func() // of the group
 	bury   func(ctx context.Context, d delivery, why string, err error) error
 
 	ctx    context.Context // of the handlers
@@ -28,14 +26,16 @@ type Subscription struct {
 	drain  chan struct{} // closed: nothing more is fetched
 	once   sync.Once     // closes drain
 	work   chan delivery // what is fetched and not yet handled
+	order  *order        // what is fetched goes there instead; nil: there is no order
 	slots  chan struct{} // one for each message that is held
 	done   chan struct{} // closed when all has ended
 
-	mu    sync.Mutex
-	held  map[uint64]jetstream.Msg // fetched and not done with
-	alive *time.Timer              // tells the server of them
-	took  []time.Duration          // the last handlers', a ring
-	next  int                      // in took
+	mu        sync.Mutex
+	held      map[uint64]jetstream.Msg // fetched and not done with
+	unhandled []delivery               // of them, those that are given back in the end
+	alive     *time.Timer              // tells the server of them
+	took      []time.Duration          // the last handlers', a ring
+	next      int                      // in took
 }
 
 // delivery is a message that was fetched.
@@ -62,9 +62,17 @@ func (s *Subscription) start(ctx context.Context) {
 	}
 	go func() {
 		defer close(s.done)
+		defer s.leave()
+		if s.order != nil {
+			s.order.await()
+		}
 		s.fetch()
+		if s.order != nil {
+			s.order.wait()
+		}
 		close(s.work)
 		workers.Wait()
+		s.giveBack()
 		s.cancel()
 		s.mu.Lock()
 		if s.alive != nil {
@@ -134,23 +142,32 @@ func (s *Subscription) goesOn() bool {
 	}
 }
 
-// room takes slots for at least half of what may be held, or fewer if no more are free at the end.
+// room waits for a free slot and takes it, and up to half of all; for more than one it waits while there is work left for a while.
 func (s *Subscription) room() int {
 	n := 0
 	for n < (cap(s.slots)+1)/2 {
+		if n > 0 && len(s.work) <= cap(s.work)/4 {
+			select {
+			case s.slots <- struct{}{}:
+				n++
+				continue
+			default:
+				return n
+			}
+		}
 		select {
 		case s.slots <- struct{}{}:
 			n++
 		case <-s.drain:
-			return s.giveBack(n)
+			return s.noRoom(n)
 		case <-s.ctx.Done():
-			return s.giveBack(n)
+			return s.noRoom(n)
 		}
 	}
 	return n
 }
 
-func (s *Subscription) giveBack(n int) int {
+func (s *Subscription) noRoom(n int) int {
 	for range n {
 		<-s.slots
 	}
@@ -169,21 +186,31 @@ func (s *Subscription) fetchSome(n int) (got int, err error) {
 			s.q.log.Error("queue: a message without metadata", "stream", s.stream, "group", s.group, "error", err)
 			continue
 		}
+		if !s.hold(m, meta) {
+			continue // it is here already, and the server has lost patience
+		}
 		got++
-		s.hold(m, meta)
-		s.work <- delivery{m, meta} // has room: a slot was taken
+		if d := (delivery{m, meta}); s.order != nil {
+			s.order.add(d)
+		} else {
+			s.work <- d // has room: a slot was taken
+		}
 	}
 	return got, batch.Error()
 }
 
-// hold keeps a message from being delivered to others.
-func (s *Subscription) hold(m jetstream.Msg, meta *jetstream.MsgMetadata) {
+// hold keeps a message from being delivered to others. It reports whether the message is new.
+func (s *Subscription) hold(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, twice := s.held[meta.Sequence.Stream]; twice {
+		return false
+	}
 	s.held[meta.Sequence.Stream] = m
 	if s.alive == nil {
 		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
+	return true
 }
 
 // stillHeld tells the server of what is held, until nothing is.
@@ -204,140 +231,4 @@ func (s *Subscription) release(d delivery) {
 	delete(s.held, d.meta.Sequence.Stream)
 	s.mu.Unlock()
 	<-s.slots
-}
-
-// worker handles messages.
-func (s *Subscription) worker() {
-	for d := range s.work {
-		if s.ctx.Err() != nil {
-			s.said(d.msg.Nak(), d)
-		} else {
-			s.one(d)
-		}
-		s.release(d)
-	}
-}
-
-// one handles a message and tells the server what became of it.
-func (s *Subscription) one(d delivery) {
-	if target := d.msg.Headers().Get(headerGroup); target != "" && target != s.group {
-		s.said(d.msg.Ack(), d) // it was sent again for another group
-		return
-	}
-	attempts := int(d.meta.NumDelivered)
-	if attempts > crashFactor*s.set.attempts {
-		s.toDead(d, "crashed", fmt.Errorf("it was delivered %d times, and nobody said what became of it", attempts-1))
-		return
-	}
-	begin := time.Now()
-	err := s.call(d)
-	s.tookTime(time.Since(begin))
-	var rejected *rejection
-	var later *postponement
-	switch {
-	case err == nil:
-		s.said(d.msg.Ack(), d)
-	case s.ctx.Err() != nil: // that says nothing of the message
-		s.said(d.msg.Nak(), d)
-	case errors.As(err, &rejected):
-		s.toDead(d, rejected.why, rejected.err)
-	case attempts >= s.set.attempts:
-		s.toDead(d, "attempts", err)
-	case errors.As(err, &later):
-		s.said(d.msg.NakWithDelay(later.wait), d)
-	default:
-		s.said(d.msg.NakWithDelay(s.set.backoff.Wait(attempts, rand.Float64())), d)
-	}
-}
-
-// call is the handler; a panic is an error.
-func (s *Subscription) call(d delivery) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v", v)
-			s.q.log.Error("queue: a handler panicked", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
-	return s.handle(s.ctx, d)
-}
-
-// toDead takes a message out of the group's way. If that fails, it comes again.
-func (s *Subscription) toDead(d delivery, why string, cause error) {
-	if err := s.bury(context.WithoutCancel(s.ctx), d, why, cause); err != nil {
-		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
-			"sequence", d.meta.Sequence.Stream, "reason", why, "cause", cause, "error", err)
-		s.said(d.msg.NakWithDelay(s.set.backoff.Bound(int(d.meta.NumDelivered))), d)
-		return
-	}
-	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "reason", why, "error", cause)
-	s.said(d.msg.Ack(), d)
-}
-
-// said heeds that the server could not be told what became of a message: it comes again.
-func (s *Subscription) said(err error, d delivery) {
-	if err != nil {
-		s.q.log.Warn("queue: the server could not be told of a message, which will come again", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "error", err)
-	}
-}
-
-func (s *Subscription) tookTime(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.took) < keptTimes {
-		s.took = append(s.took, d)
-		return
-	}
-	s.took[s.next] = d
-	s.next = (s.next + 1) % keptTimes
-}
-
-// Stats is how a group is doing.
-type Stats struct {
-	Lag       uint64        `json:"lag"`       // messages never delivered to the group
-	InFlight  int           `json:"inFlight"`  // delivered and not done with, in all processes, also those that wait for their next attempt
-	Retrying  int           `json:"retrying"`  // of them, those that were delivered more than once
-	Dead      uint64        `json:"dead"`      // dead letters
-	OldestAge time.Duration `json:"oldestAge"` // of the oldest message that is not done with; 0: there is none
-	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings
-	P99       time.Duration `json:"p99"`
-}
-
-// Stats asks the server how the group is doing.
-func (s *Subscription) Stats(ctx context.Context) (Stats, error) {
-	st, err := s.stats(ctx)
-	if err != nil {
-		return Stats{}, fmt.Errorf("queue: stream %s, group %q: %w", s.stream, s.group, err)
-	}
-	return st, nil
-}
-
-func (s *Subscription) stats(ctx context.Context) (Stats, error) {
-	info, err := s.cons.Info(ctx)
-	if err != nil {
-		return Stats{}, err
-	}
-	st := Stats{Lag: info.NumPending, InFlight: info.NumAckPending, Retrying: info.NumRedelivered}
-	if st.Dead, err = s.q.countDead(ctx, s.stream, s.group); err != nil {
-		return Stats{}, err
-	}
-	if st.Lag > 0 || st.InFlight > 0 {
-		stream, err := s.q.js.Stream(ctx, s.stream)
-		if err != nil {
-			return Stats{}, err
-		}
-		oldest, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(">"))
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return Stats{}, err
-		}
-		if err == nil {
-			st.OldestAge = time.Since(oldest.Time)
-		}
-	}
-	s.mu.Lock()
-	took := slices.Sorted(slices.Values(s.took))
-	s.mu.Unlock()
-	if n := len(took); n > 0 {
-		st.P50, st.P99 = took[n/2], took[n*99/100]
-	}
-	return st, nil
 }
