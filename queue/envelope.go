@@ -34,25 +34,30 @@ func (t *Topic[T]) envelope(m T, p publishing, now time.Time) (*nats.Msg, error)
 		p.id = nuid.Next()
 	}
 	key := p.id
-	h := make(nats.Header, 9)
-	h[headerID] = []string{p.id}
-	h[headerSpec] = []string{"1.0"}
-	h[headerEventID] = []string{p.id}
-	h[headerSource] = []string{"stile:topic:" + t.name}
-	h[headerType] = []string{t.schema}
-	h[headerTime] = []string{now.UTC().Format(time.RFC3339Nano)}
-	h[headerContentType] = []string{contentType}
+	h := make(nats.Header, 8)
+	values := make([]string, 0, 9) // of all headers, in one piece
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	set(headerID, p.id)
+	set(headerSpec, "1.0")
+	set(headerEventID, p.id)
+	set(headerSource, t.source)
+	set(headerType, t.schema)
+	set(headerTime, now.UTC().Format(time.RFC3339Nano))
+	set(headerContentType, contentType)
 	if t.key != nil {
 		key = t.key(m)
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)
 		}
-		h[headerKey] = []string{key}
+		set(headerKey, key)
 	}
 	if p.trace != "" {
-		h[headerTrace] = []string{p.trace}
+		set(headerTrace, p.trace)
 	}
-	return &nats.Msg{Subject: subjectOf(t.name, partitionOf(key)), Header: h, Data: data}, nil
+	return &nats.Msg{Subject: t.subjects[partitionOf(key)], Header: h, Data: data}, nil
 }
 
 // printable reports whether s can be a header's value and come back as it was.
@@ -65,9 +70,9 @@ func printable(s string) bool {
 	return s == "" || s[0] != ' ' && s[len(s)-1] != ' '
 }
 
-// appendHeader writes a header as NATS has it on the wire.
-func appendHeader(b []byte, h nats.Header) []byte {
-	b = append(b, "NATS/1.0\r\n"...)
+// wireHeader is a header as NATS has it on the wire.
+func wireHeader(h nats.Header) []byte {
+	b := append(make([]byte, 0, 512), "NATS/1.0\r\n"...)
 	for k, values := range h {
 		for _, v := range values {
 			b = append(append(append(append(b, k...), ": "...), v...), "\r\n"...)

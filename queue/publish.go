@@ -134,7 +134,7 @@ func (q *Queue) keep(s identity, d Durability, seq uint64, msg *nats.Msg) error 
 	if q.redo == nil || d == Buffered {
 		return nil
 	}
-	r := redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: msg.Subject, Header: appendHeader(nil, msg.Header), Data: msg.Data}
+	r := redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: msg.Subject, Header: wireHeader(msg.Header), Data: msg.Data}
 	if d == Bounded {
 		return q.redo.AppendLater(r)
 	}

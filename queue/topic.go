@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"regexp"
 	"strconv"
 	"strings"
@@ -45,12 +44,14 @@ const partitions = 16
 
 // Topic is where messages of one type are published. Its methods are safe for concurrent use.
 type Topic[T proto.Message] struct {
-	q      *Queue
-	name   string
-	stream identity
-	schema string
-	key    func(T) string // nil: messages have none
-	set    topicSettings
+	q        *Queue
+	name     string
+	stream   identity
+	schema   string
+	source   string             // of its events
+	subjects [partitions]string // of its messages
+	key      func(T) string     // nil: messages have none
+	set      topicSettings
 }
 
 type topicSettings struct {
@@ -93,7 +94,10 @@ const (
 // NewTopic returns the topic of a name, made on the server if it is not there. The settings of a topic that is there stay as they are;
 // others are an error.
 func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Topic[T], error) {
-	t := &Topic[T]{q: q, name: name}
+	t := &Topic[T]{q: q, name: name, source: "stile:topic:" + name}
+	for i := range t.subjects {
+		t.subjects[i] = subjectOf(name, strconv.Itoa(i))
+	}
 	t.set = topicSettings{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
 	for _, o := range opts {
 		if o != nil {
@@ -152,9 +156,11 @@ func streamName(topic string) string { return strings.ReplaceAll(topic, ".", "~"
 // subjectOf is a subject of a topic, or all for "*".
 func subjectOf(topic, partition string) string { return "q." + streamName(topic) + "." + partition }
 
-// partitionOf is where messages of a key go.
-func partitionOf(key string) string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(key)) // never fails
-	return strconv.Itoa(int(h.Sum32() % partitions))
+// partitionOf is where messages of a key go: their FNV-1a hash, as in NATS's own partitions.
+func partitionOf(key string) int {
+	h := uint32(2166136261)
+	for i := range len(key) {
+		h = (h ^ uint32(key[i])) * 16777619
+	}
+	return int(h % partitions)
 }
