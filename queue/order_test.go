@@ -1,13 +1,11 @@
 package queue
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,19 +184,10 @@ func TestOrderedKilled(t *testing.T) {
 	var o inOrder
 	lines := 0
 	for run := range kills {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "QUEUE_TEST_ORDERED="+dir, fmt.Sprintf("QUEUE_TEST_FIRST=run%d-", run))
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, said := child(t, "QUEUE_TEST_ORDERED="+dir, fmt.Sprintf("QUEUE_TEST_FIRST=run%d-", run))
 		begun := false
-		for scan := bufio.NewScanner(out); scan.Scan(); lines++ {
-			if err := o.handled(scan.Text()); err != nil {
+		for ; said.Scan(); lines++ {
+			if err := o.handled(said.Text()); err != nil {
 				t.Error(err)
 			}
 			if !begun {

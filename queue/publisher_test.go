@@ -77,11 +77,11 @@ type run struct {
 	last int
 }
 
-// publishUntil runs a publisher from a first ID, and ends it.
-func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func(*exec.Cmd)) run {
+// child starts this program as one of its children, which main_test.go knows, and returns what it says.
+func child(t *testing.T, env ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "QUEUE_TEST_PUBLISHER="+dir, "QUEUE_TEST_FIRST="+strconv.Itoa(first))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -90,11 +90,18 @@ func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return cmd, bufio.NewScanner(out)
+}
+
+// publishUntil runs a publisher from a first ID, and ends it.
+func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func(*exec.Cmd)) run {
+	t.Helper()
+	cmd, lines := child(t, "QUEUE_TEST_PUBLISHER="+dir, "QUEUE_TEST_FIRST="+strconv.Itoa(first))
 	r := run{kept: map[string][]int{}, safe: map[string]int{}, last: first}
 	heard := map[string][]time.Time{}
 	begun := false
 	var ended atomic.Pointer[time.Time]
-	for lines := bufio.NewScanner(out); lines.Scan(); {
+	for lines.Scan() {
 		var word, name string
 		var id int
 		if strings.HasPrefix(lines.Text(), "fault ") && ended.Load() != nil {
