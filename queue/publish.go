@@ -60,18 +60,15 @@ func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Rec
 }
 
 func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, error) {
-	if !printable(p.id) || !printable(p.trace) {
-		return Receipt{}, fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace)
+	if err := p.check(); err != nil {
+		return Receipt{}, err
 	}
 	msg, err := t.envelope(m, p, time.Now())
 	if err != nil {
 		return Receipt{}, err
 	}
-	if _, has := ctx.Deadline(); !has {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, publishLimit)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	ack, err := t.q.store(ctx, msg, p.block)
 	if err != nil {
 		return Receipt{}, err
@@ -82,10 +79,30 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	return Receipt{Topic: t.name, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }
 
+func (p *publishing) check() error {
+	if !printable(p.id) || !printable(p.trace) {
+		return fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace)
+	}
+	return nil
+}
+
+// bounded gives a context without a deadline one.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, has := ctx.Deadline(); has {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, publishLimit)
+}
+
 // store has the server take a message.
 func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (*jetstream.PubAck, error) {
+	return q.untilAnswered(ctx, block, func() (*jetstream.PubAck, error) { return q.ask(ctx, msg) })
+}
+
+// untilAnswered asks again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
+func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (*jetstream.PubAck, error)) (*jetstream.PubAck, error) {
 	for {
-		ack, err := q.ask(ctx, msg)
+		ack, err := ask()
 		switch {
 		case err == nil:
 			return ack, nil
@@ -134,9 +151,14 @@ func (q *Queue) keep(s identity, d Durability, seq uint64, msg *nats.Msg) error 
 	if q.redo == nil || d == Buffered {
 		return nil
 	}
-	r := redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: msg.Subject, Header: wireHeader(msg.Header), Data: msg.Data}
+	r := s.record(seq, msg)
 	if d == Bounded {
 		return q.redo.AppendLater(r)
 	}
 	return q.redo.Append(r)
+}
+
+// record is a message as the log has it.
+func (s identity) record(seq uint64, m *nats.Msg) redo.Record {
+	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: m.Subject, Header: wireHeader(m.Header), Data: m.Data}
 }

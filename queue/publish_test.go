@@ -211,3 +211,69 @@ func TestPublishTogether(t *testing.T) {
 		}
 	}
 }
+
+// TestPublishAll: all or none, and what is there already is not there twice.
+func TestPublishAll(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir)
+	top := topic(t, q, "orders")
+	batch := func(n int) (ms []text) {
+		for i := range n {
+			ms = append(ms, wrapperspb.String(fmt.Sprint(i)))
+		}
+		return ms
+	}
+	if rs, err := top.PublishAll(t.Context(), nil); len(rs) != 0 || err != nil {
+		t.Errorf("none: %v, %v", rs, err)
+	}
+	check := func(rs []Receipt, first uint64, duplicates int) {
+		t.Helper()
+		for i, r := range rs {
+			want := Receipt{Topic: "orders", ID: fmt.Sprintf("b-%d", i), Sequence: first + uint64(i), Duplicate: i < duplicates}
+			if r != want {
+				t.Errorf("%+v, want %+v", r, want)
+			}
+		}
+	}
+	rs, err := top.PublishAll(t.Context(), batch(10), ID("b"))
+	if err != nil || len(rs) != 10 {
+		t.Fatalf("%v, %v", rs, err)
+	}
+	check(rs, 1, 0)
+	if rs, err = top.PublishAll(t.Context(), batch(12), ID("b")); err != nil || len(rs) != 12 {
+		t.Fatalf("again, and two more: %v, %v", rs, err)
+	}
+	check(rs, 1, 10)
+	if rs, err = top.PublishAll(t.Context(), batch(1000)); err != nil || rs[999].Sequence != 1012 {
+		t.Errorf("a thousand: %v", err)
+	}
+	if _, err = top.PublishAll(t.Context(), batch(1001)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("more: %v", err)
+	}
+	if _, err = top.PublishAll(t.Context(), []text{wrapperspb.String(strings.Repeat("x", 9<<20))}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("9 MiB: %v", err)
+	}
+	if _, err = top.PublishAll(t.Context(), []text{wrapperspb.String("good"), wrapperspb.String(strings.Repeat("x", 2<<20))}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("one is too large: %v", err)
+	}
+	small := topic(t, q, "small", Keep(defaultMaxAge, 10_000))
+	if _, err = small.PublishAll(t.Context(), batch(200)); !errors.Is(err, ErrFull) {
+		t.Errorf("too many: %v", err)
+	}
+	if n := len(stored(t, q, "small")); n != 0 {
+		t.Errorf("%d of a batch that was refused", n)
+	}
+	shut(t, q)
+	if err := os.RemoveAll(filepath.Join(dir, "jetstream", "$G", "streams", "orders", "msgs")); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir)
+	if n := len(stored(t, q, "orders")); n != 1012 {
+		t.Errorf("%d messages are back", n)
+	}
+	for _, m := range stored(t, q, "orders") {
+		if m.Header.Get(headerBatchID) != "" {
+			t.Fatal("a message that is back has a batch")
+		}
+	}
+}

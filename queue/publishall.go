@@ -1,0 +1,149 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/queue/internal/redo"
+)
+
+// Headers by which a server takes messages together (ADR-50 of NATS).
+const (
+	headerBatchID  = "Nats-Batch-Id"
+	headerBatchSeq = "Nats-Batch-Sequence"
+	headerCommit   = "Nats-Batch-Commit"
+)
+
+const (
+	maxTogether      = 1000    // messages; the server takes no more
+	maxTogetherBytes = 8 << 20 // of them; half of what the log can write together
+)
+
+// Codes of JetStream for batches.
+const (
+	codeBatchDuplicate = 10201
+	codeBatchInFlight  = 10158 // an ID is on its way already
+)
+
+// PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
+// on. If some of them are there already, those that are not are stored one by one.
+func (t *Topic[T]) PublishAll(ctx context.Context, ms []T, opts ...PublishOption) ([]Receipt, error) {
+	var p publishing
+	for _, o := range opts {
+		if o != nil {
+			o(&p)
+		}
+	}
+	rs, err := t.publishAll(ctx, ms, p)
+	if err != nil {
+		return nil, fmt.Errorf("queue: topic %q: %d messages together: %w", t.name, len(ms), err)
+	}
+	return rs, nil
+}
+
+func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Receipt, error) {
+	if len(ms) == 0 {
+		return nil, nil
+	}
+	if len(ms) > maxTogether {
+		return nil, fmt.Errorf("%w: %d at most", ErrTooLarge, maxTogether)
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	msgs, size, now := make([]*nats.Msg, len(ms)), 0, time.Now()
+	for i, m := range ms {
+		one := p
+		if p.id != "" {
+			one.id = p.id + "-" + strconv.Itoa(i)
+		}
+		msg, err := t.envelope(m, one, now)
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+		msgs[i] = msg
+		size += proto.Size(m) + len(t.name) + redoOverhead
+	}
+	if size > maxTogetherBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, maxTogetherBytes)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rs, err := t.storeAll(ctx, msgs, p.block)
+	if err != nil {
+		return nil, err
+	}
+	return rs, explained(t.q.keepAll(t.stream, t.set.durability, rs, msgs))
+}
+
+// redoOverhead is more than a message's envelope has.
+const redoOverhead = 1 << 10
+
+// storeAll has the server take the messages.
+func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) ([]Receipt, error) {
+	rs := make([]Receipt, len(msgs))
+	put := func(i int, seq uint64, twice bool) {
+		rs[i] = Receipt{Topic: t.name, ID: msgs[i].Header[headerID][0], Sequence: seq, Duplicate: twice}
+	}
+	ack, err := t.q.untilAnswered(ctx, block, func() (*jetstream.PubAck, error) { return t.q.askAll(ctx, msgs) })
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == codeBatchDuplicate || api.ErrorCode == codeBatchInFlight) {
+		for i, m := range msgs {
+			ack, err := t.q.store(ctx, m, block)
+			if err != nil {
+				return nil, fmt.Errorf("some were there already, and now the first %d are: %w", i, err)
+			}
+			put(i, ack.Sequence, ack.Duplicate)
+		}
+		return rs, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range msgs {
+		put(i, ack.Sequence-uint64(len(msgs)-1-i), false)
+	}
+	return rs, nil
+}
+
+// askAll asks the server once. The answer is to the last message.
+func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (*jetstream.PubAck, error) {
+	batch := nuid.Next()
+	for i, m := range msgs {
+		h := maps.Clone(m.Header) // what is kept has no batch
+		h[headerBatchID], h[headerBatchSeq] = []string{batch}, []string{strconv.Itoa(i + 1)}
+		one := &nats.Msg{Subject: m.Subject, Header: h, Data: m.Data}
+		if i == len(msgs)-1 {
+			h[headerCommit] = []string{"1"}
+			return q.ask(ctx, one)
+		}
+		if err := q.nc.PublishMsg(one); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("nothing to publish")
+}
+
+// keepAll is keep for messages that were stored together.
+func (q *Queue) keepAll(s identity, d Durability, rs []Receipt, msgs []*nats.Msg) error {
+	if q.redo == nil || d == Buffered {
+		return nil
+	}
+	records := make([]redo.Record, len(msgs))
+	for i, m := range msgs {
+		records[i] = s.record(rs[i].Sequence, m)
+	}
+	if d == Bounded {
+		return q.redo.AppendLater(records...)
+	}
+	return q.redo.Append(records...)
+}
