@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -60,6 +59,5 @@ func explained(err error) error {
 
 // unanswered tells whether an error says nothing of whether the message was stored.
 func unanswered(err error) bool {
-	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrAsyncPublishTimeout)
+	return errors.Is(err, nats.ErrTimeout) || err == error(noResponders)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/stile-ipc/stile/queue/internal/redo"
 )
@@ -67,8 +66,6 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if err != nil {
 		return Receipt{}, err
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	ack, err := t.q.store(ctx, msg, p.block)
 	if err != nil {
 		return Receipt{}, err
@@ -86,63 +83,45 @@ func (p *publishing) check() error {
 	return nil
 }
 
-// bounded gives a context without a deadline one.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, has := ctx.Deadline(); has {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, publishLimit)
-}
-
 // store has the server take a message.
-func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (*jetstream.PubAck, error) {
-	return q.untilAnswered(ctx, block, func() (*jetstream.PubAck, error) { return q.ask(ctx, msg) })
+func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (answer, error) {
+	return q.untilAnswered(ctx, block, func() (answer, error) { return q.asker.ask(ctx, msg) })
 }
 
 // untilAnswered asks again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
-func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (*jetstream.PubAck, error)) (*jetstream.PubAck, error) {
+func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answer, error)) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return answer{}, err // nothing was sent
+	}
+	var began time.Time
 	for {
 		ack, err := ask()
-		switch {
-		case err == nil:
+		if err == nil {
 			return ack, nil
-		case unanswered(err) && ctx.Err() == nil:
+		}
+		if began.IsZero() {
+			began = time.Now().Add(-answerWithin)
+		}
+		_, has := ctx.Deadline()
+		goesOn := ctx.Err() == nil && (has || time.Since(began) < publishLimit)
+		switch {
+		case unanswered(err) && goesOn:
 			if sick := q.health(); sick != nil {
-				return nil, fmt.Errorf("%w: %w; mend that and start the program again", ErrNoAnswer, sick)
+				return answer{}, fmt.Errorf("%w: %w; mend that and start the program again", ErrNoAnswer, sick)
 			}
 			err = ErrNoAnswer
 		case unanswered(err):
-			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+			return answer{}, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 		default:
-			if err = explained(err); !block || !errors.Is(err, ErrFull) {
-				return nil, err
+			if err = explained(err); !block || !goesOn || !errors.Is(err, ErrFull) {
+				return answer{}, err
 			}
 		}
 		select {
 		case <-time.After(againAfter):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w; %w", err, ctx.Err())
+			return answer{}, fmt.Errorf("%w; %w", err, ctx.Err())
 		}
-	}
-}
-
-// ask asks the server once.
-func (q *Queue) ask(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
-	f, err := q.js.PublishMsgAsync(msg)
-	if err != nil {
-		return nil, err
-	}
-	late := time.NewTimer(answerWithin)
-	defer late.Stop()
-	select {
-	case ack := <-f.Ok():
-		return ack, nil
-	case err := <-f.Err():
-		return nil, err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", nats.ErrTimeout, ctx.Err())
-	case <-late.C:
-		return nil, nats.ErrTimeout
 	}
 }
 

@@ -157,7 +157,7 @@ func TestPublishRefused(t *testing.T) {
 	}
 	ended, cancel2 := context.WithCancel(t.Context())
 	cancel2()
-	if _, err := top.Publish(ended, body); !errors.Is(err, ErrNoAnswer) {
+	if _, err := top.Publish(ended, body); !errors.Is(err, context.Canceled) || errors.Is(err, ErrNoAnswer) {
 		t.Errorf("an ended context: %v", err)
 	}
 }
@@ -274,6 +274,29 @@ func TestPublishAll(t *testing.T) {
 	for _, m := range stored(t, q, "orders") {
 		if m.Header.Get(headerBatchID) != "" {
 			t.Fatal("a message that is back has a batch")
+		}
+	}
+}
+
+// TestAnswers: what a server may say, read quickly or not, is the same.
+func TestAnswers(t *testing.T) {
+	for text, want := range map[string]answer{
+		`{"stream":"orders","seq":5}`:                        {Sequence: 5},
+		`{"stream":"orders", "seq":5,"duplicate": true}`:     {Sequence: 5, Duplicate: true},
+		`{"stream":"orders","seq":5,"duplicate":true}`:       {Sequence: 5, Duplicate: true},
+		`{"stream":"orders","domain":"x","seq":5}`:           {Sequence: 5},
+		`{"stream":"orders","seq":18446744073709551615}`:     {Sequence: 18446744073709551615},
+		`{"stream":"orders","seq":12,"batch":"b","count":3}`: {Sequence: 12},
+		`{"type":"x","stream":"orders","seq":7}`:             {Sequence: 7},
+	} {
+		if got := readAnswer(&nats.Msg{Data: []byte(text)}); got != want {
+			t.Errorf("%s: %+v, want %+v", text, got, want)
+		}
+	}
+	for _, text := range []string{``, `{}`, `{"stream":"orders","seq":}`, `{"stream":"a","seq":0}`, `{"error":{"code":503,"err_code":10077,"description":"x"},"stream":"orders","seq":0}`,
+		`{"stream":"orders","seq":1,"error":{"code":400}}`, `+OK`, `{"stream":"orders","seq":99999999999999999999}`} {
+		if got := readAnswer(&nats.Msg{Data: []byte(text)}); got.Error == nil {
+			t.Errorf("%s: %+v", text, got)
 		}
 	}
 }

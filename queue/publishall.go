@@ -76,8 +76,6 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	if size > maxTogetherBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, maxTogetherBytes)
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	rs, err := t.storeAll(ctx, msgs, p.block)
 	if err != nil {
 		return nil, err
@@ -94,7 +92,7 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 	put := func(i int, seq uint64, twice bool) {
 		rs[i] = Receipt{Topic: t.name, ID: msgs[i].Header[headerID][0], Sequence: seq, Duplicate: twice}
 	}
-	ack, err := t.q.untilAnswered(ctx, block, func() (*jetstream.PubAck, error) { return t.q.askAll(ctx, msgs) })
+	ack, err := t.q.untilAnswered(ctx, block, func() (answer, error) { return t.q.askAll(ctx, msgs) })
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == codeBatchDuplicate || api.ErrorCode == codeBatchInFlight) {
 		for i, m := range msgs {
@@ -116,7 +114,7 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 }
 
 // askAll asks the server once. The answer is to the last message.
-func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (*jetstream.PubAck, error) {
+func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (answer, error) {
 	batch := nuid.Next()
 	for i, m := range msgs {
 		h := maps.Clone(m.Header) // what is kept has no batch
@@ -124,13 +122,13 @@ func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (*jetstream.PubAck
 		one := &nats.Msg{Subject: m.Subject, Header: h, Data: m.Data}
 		if i == len(msgs)-1 {
 			h[headerCommit] = []string{"1"}
-			return q.ask(ctx, one)
+			return q.asker.ask(ctx, one)
 		}
 		if err := q.nc.PublishMsg(one); err != nil {
-			return nil, err
+			return answer{}, err
 		}
 	}
-	return nil, errors.New("nothing to publish")
+	return answer{}, errors.New("nothing to publish")
 }
 
 // keepAll is keep for messages that were stored together.

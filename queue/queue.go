@@ -39,6 +39,7 @@ type Queue struct {
 	log    *slog.Logger
 	nc     *nats.Conn
 	js     jetstream.JetStream
+	asker  *asker
 	server *embedded.Server // nil: there is none of ours
 	redo   *redo.Log        // nil: durability is the server's
 
@@ -81,7 +82,10 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("the server %s (NATS %s) has JetStream: %v, API level %d; needed is level %d, which NATS has from 2.14 on",
 			q.nc.ConnectedUrlRedacted(), q.nc.ConnectedServerVersion(), on, level, needLevel)
 	}
-	if q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(maxAsync)); err != nil {
+	if q.js, err = jetstream.New(q.nc); err != nil {
+		return err
+	}
+	if q.asker, err = newAsker(q.nc); err != nil {
 		return err
 	}
 	if q.server == nil {
