@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -30,6 +31,8 @@ const (
 	defaultWithin      = 100 * time.Millisecond
 	// maxLater is how many bytes may wait that nobody waits for.
 	maxLater = 1 << 20
+	// maxSpare bounds the buffer that is kept for the next group.
+	maxSpare = 1 << 20
 )
 
 // Log is a redo log. It is safe for concurrent use by one process.
@@ -42,7 +45,8 @@ type Log struct {
 	mu      sync.Mutex
 	pending []*group // in order, none of them empty
 	soon    *time.Timer
-	err     error // why nothing is appended any more
+	spare   []byte // of a group that is written
+	err     error  // why nothing is appended any more
 
 	// Of who leads.
 	current *segment
@@ -66,6 +70,7 @@ type check struct {
 // group is what is written together.
 type group struct {
 	buf  []byte // with room for the head
+	led  bool   // somebody who waits for it will write it
 	done chan struct{}
 	err  error // once done is closed
 }
@@ -161,31 +166,33 @@ func (l *Log) begin(serial uint64) error {
 // Append returns when the records are on disk, all together. It may be that they are when it returns an error: nothing can
 // be appended then until the log is opened again, but after ErrTooLarge, which says that nothing has happened.
 func (l *Log) Append(records ...Record) error {
-	g, _, err := l.add(records, false)
+	g, lead, err := l.add(records, false)
 	if err != nil || g == nil {
 		return err
 	}
-	select {
-	case <-g.done:
-	case l.lead <- struct{}{}:
+	if lead {
+		l.lead <- struct{}{}
+		runtime.Gosched() // who is about to append does so first
 		l.write(g)
 		<-l.lead
 	}
+	<-g.done
 	return g.err
 }
 
 // AppendLater is Append that does not wait, unless too much is waiting already: the records are on disk within the time that Config
 // says. An error of the disk is that of a later call.
 func (l *Log) AppendLater(records ...Record) error {
-	_, full, err := l.add(records, true)
-	if err != nil || !full {
+	_, lead, err := l.add(records, true)
+	if err != nil || !lead {
 		return err
 	}
 	return l.flush()
 }
 
-// add puts records in a group that is pending. later: nobody waits for them; full tells whether somebody should.
-func (l *Log) add(records []Record, later bool) (g *group, full bool, err error) {
+// add puts records in a group that is pending. lead tells whether the caller is to write it: the first who waits for it is, and who does
+// not, later, if too much is waiting.
+func (l *Log) add(records []Record, later bool) (g *group, lead bool, err error) {
 	size := 0
 	for i := range records {
 		size += records[i].size()
@@ -205,16 +212,30 @@ func (l *Log) add(records []Record, later bool) (g *group, full bool, err error)
 	if n := len(l.pending); n > 0 && len(l.pending[n-1].buf)-groupHead+size <= most {
 		g = l.pending[n-1]
 	} else {
-		g = &group{buf: make([]byte, groupHead, groupHead+max(size, 1024)), done: make(chan struct{})}
+		g = &group{buf: l.buffer(size), done: make(chan struct{})}
 		l.pending = append(l.pending, g)
 	}
 	for i := range records {
 		g.buf = records[i].append(g.buf)
 	}
-	if later && l.soon == nil {
+	if !later {
+		lead, g.led = !g.led, true
+		return g, lead, nil
+	}
+	if l.soon == nil {
 		l.soon = time.AfterFunc(l.cfg.Within/2, func() { _ = l.flush() }) // an error is kept
 	}
 	return g, len(g.buf) > maxLater || len(l.pending) > 1, nil
+}
+
+// buffer returns one with room for a group's head, and for some bytes more. It is for who has mu.
+func (l *Log) buffer(size int) []byte {
+	b := l.spare
+	l.spare = nil
+	if cap(b) < groupHead+size {
+		b = make([]byte, 0, groupHead+max(size, 1024))
+	}
+	return b[:groupHead]
 }
 
 // flush writes what is pending.
@@ -254,6 +275,11 @@ func (l *Log) write(g *group) {
 		}
 		next.err = err
 		close(next.done)
+		l.mu.Lock()
+		if cap(next.buf) > cap(l.spare) && cap(next.buf) <= maxSpare {
+			l.spare = next.buf
+		}
+		l.mu.Unlock()
 	}
 }
 
