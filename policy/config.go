@@ -113,7 +113,7 @@ type MethodExtension struct {
 // Hedge is HedgingPolicy with a delay that may follow what is observed.
 type Hedge struct {
 	HedgingDelay Delay `json:"hedgingDelay" required:"true" doc:"a duration, or a percentile of the method's latency, such as p95"`
-	MaxAttempts  int   `json:"maxAttempts" range:">=2" default:"2" doc:"the first included"`
+	MaxAttempts  int   `json:"maxAttempts" usual:"5" range:">=2" default:"2" doc:"the first included"`
 }
 
 // Breaker has resilience4j's words.
@@ -138,8 +138,8 @@ type Limit struct {
 
 // Cache keeps answers of methods without side effects near the caller.
 type Cache struct {
-	TTL          Duration `json:"ttl" range:">0" required:"true" doc:"how long an answer is given again"`
-	StaleIfError Duration `json:"staleIfError" range:">=0" doc:"how much longer, when the call fails"`
+	TTL          Duration `json:"ttl" usual:"31536000e9" range:">0" required:"true" doc:"how long an answer is given again"`
+	StaleIfError Duration `json:"staleIfError" usual:"31536000e9" range:">=0" doc:"how much longer, when the call fails"`
 	KeyFields    []string `json:"keyFields" list:"distinct" doc:"fields of the request that make the key, such as sku or item.id; default: all"`
 	MaxBytes     Size     `json:"maxBytes" usual:"1099511627776" range:">0" default:"16MiB" doc:"of all answers of this entry"`
 }

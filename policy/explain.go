@@ -14,6 +14,7 @@ type Setting struct {
 	Value  string `json:"value"`
 	Source string `json:"source"` // file, default or proto
 	Place
+	Note string `json:"note,omitempty"` // why the value is not what is written
 }
 
 // Explain lists what holds for e.Method, in the order of the schema: what is written,
@@ -60,6 +61,9 @@ func (x *explainer) add(key, value string) {
 			s.Source, s.Place = "file", at
 		}
 	}
+	if n, err := strconv.Atoi(value); err == nil && n > maxGRPCAttempts && strings.HasSuffix(key, ".maxAttempts") {
+		s.Value, s.Note = strconv.Itoa(maxGRPCAttempts), fmt.Sprintf("%d is written; there are never more", n)
+	}
 	x.list = append(x.list, s)
 }
 
@@ -81,17 +85,9 @@ func (x *explainer) walk(v reflect.Value, path string) {
 		case field.Kind() == reflect.Struct && !isScalar:
 			x.walk(field, at)
 		case written || f.initial != "" || at == "x-stile.idempotency":
-			x.add(at, capped(at, say(field)))
+			x.add(at, say(field))
 		}
 	}
-}
-
-// capped writes how many attempts there are at most.
-func capped(key, written string) string {
-	if n, err := strconv.Atoi(written); err == nil && n > maxGRPCAttempts && strings.HasSuffix(key, ".maxAttempts") {
-		return fmt.Sprintf("%d (%d is written, gRPC makes no more)", maxGRPCAttempts, n)
-	}
-	return written
 }
 
 // say writes a value as a file would.

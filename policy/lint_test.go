@@ -80,6 +80,7 @@ func TestLint(t *testing.T) {
 		{"a queue longer than an attempt", "x-stile: {admission: {maxRequests: 9, maxQueueDelay: 0.4s}}\n" + entry(quote, "timeout: 1s, "+strings.Replace(retry, "[UNAVAILABLE]", "[UNAVAILABLE, DEADLINE_EXCEEDED]", 1)), methods, "queue-outlasts-attempts: is 0.4s, but an attempt of shop.Pricing/Quote has 0.333333333s"},
 		{"a number that nobody needs", "x-stile: {admission: {maxRequests: 1000000000000}}\n" + entry(quote, "timeout: 1s"), methods, "unusual: is 1000000000000, which is probably a mistake: more than 1000000 is of no use"},
 		{"a timeout of days", entry(quote, "timeout: 90000s"), methods, "unusual: is 90000s, which is probably a mistake: more than 86400s is of no use"},
+		{"more hedges than are made", "x-stile: {retryBudget: {}}\n" + entry(quote, "timeout: 1s, x-stile: {hedge: {hedgingDelay: 0.1s, maxAttempts: 99}}"), methods, "unusual: is 99, which is probably a mistake: more than 5 is of no use"},
 		{"a queue that fits", "x-stile: {admission: {maxRequests: 9}}\n" + entry(quote, "timeout: 1s"), methods, ""},
 		{"no timeout at all", "methodConfig: [{name: [{}], x-stile: {owner: me}}]", nil, "no-timeout: "},
 		{"wait without deadline", entry(quote, "waitForReady: true"), methods, "wait-without-deadline: "},

@@ -77,7 +77,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		d.faultf(whole, "", "the file is empty: write {} for a policy without rules")
 		return nil
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil
 	}
 	var more yaml.Node
@@ -85,7 +85,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		d.faultf(Place{more.Line, more.Column}, "", "a second document begins here: a policy is one document")
 		return nil
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil
 	}
 	if len(doc.Content) != 1 {
@@ -141,12 +141,26 @@ func escaped(s string) rune {
 }
 
 // syntax reports what the YAML reader says.
-func (d *decoder) syntax(err error) {
+func (d *decoder) syntax(err error, data []byte) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	var at Place
 	if n, _ := fmt.Sscanf(text, "line %d:", &at.Line); n == 1 {
 		_, text, _ = strings.Cut(text, ": ")
 		at.Column = 1
 	}
-	d.faultf(at, "", "not YAML or JSON: %s", text)
+	d.faultf(at, "", "not YAML or JSON: %s%s", text, hint(data, at.Line))
+}
+
+// hint says what people often mean by what is in and before a line that cannot be read.
+func hint(data []byte, line int) string {
+	lines := strings.Split(string(data), "\n")
+	for _, l := range lines[max(0, line-2):min(len(lines), max(line, 1))] {
+		switch bare := strings.TrimLeft(l, " "); {
+		case strings.HasPrefix(bare, "\t"):
+			return "; a tab does not indent: use spaces"
+		case strings.HasPrefix(bare, "//"), strings.HasPrefix(bare, "/*"):
+			return "; a comment begins with #"
+		}
+	}
+	return ""
 }

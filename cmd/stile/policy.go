@@ -259,6 +259,9 @@ func explain(out io.Writer, c *policy.Config, method string, methods policy.Meth
 		if s.Line > 0 {
 			from = fmt.Sprintf("%s:%d", file, s.Line)
 		}
+		if s.Note != "" {
+			from += " (" + s.Note + ")"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, policy.Printable(s.Value), from)
 	}
 	return w.Flush()
