@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -26,4 +28,35 @@ func BenchmarkPublish(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkHandle has messages handled that are there.
+func BenchmarkHandle(b *testing.B) {
+	q := open(b, b.TempDir())
+	top := topic(b, q, "orders", Durable(Buffered), Keep(defaultMaxAge, 4<<30))
+	ms := make([]text, 500)
+	for i := range ms {
+		ms[i] = wrapperspb.String(strings.Repeat("x", 256))
+	}
+	for range (b.N + len(ms) - 1) / len(ms) {
+		if _, err := top.PublishAll(b.Context(), ms); err != nil {
+			b.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var n atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	sub, err := top.Subscribe(b.Context(), "billing", func(context.Context, *Msg[text]) error {
+		if int(n.Add(1)) == b.N {
+			close(done)
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	<-done
+	b.StopTimer()
+	sub.Stop()
 }
