@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +24,14 @@ type asker struct {
 
 	mu      sync.Mutex
 	last    uint64 // question
-	waiting map[string]chan answer
+	waiting map[string]question
 	free    []chan answer
+}
+
+// question is a message that waits for its answer.
+type question struct {
+	subject string
+	answer  chan answer
 }
 
 // answer is what a stream says of a message.
@@ -32,10 +39,11 @@ type answer struct {
 	Sequence  uint64              `json:"seq"`
 	Duplicate bool                `json:"duplicate"`
 	Error     *jetstream.APIError `json:"error"`
+	denied    error
 }
 
 func newAsker(nc *nats.Conn) (*asker, error) {
-	a := &asker{nc: nc, inbox: nc.NewRespInbox() + ".", waiting: map[string]chan answer{}}
+	a := &asker{nc: nc, inbox: nc.NewRespInbox() + ".", waiting: map[string]question{}}
 	sub, err := nc.Subscribe(a.inbox+"*", a.heed)
 	if err != nil {
 		return nil, err
@@ -46,7 +54,7 @@ func newAsker(nc *nats.Conn) (*asker, error) {
 
 // ask publishes a message, whose Reply is the asker's, and waits for the answer.
 func (a *asker) ask(ctx context.Context, msg *nats.Msg) (answer, error) {
-	token, c := a.expect()
+	token, c := a.expect(msg.Subject)
 	msg.Reply = a.inbox + token
 	if err := a.nc.PublishMsg(msg); err != nil {
 		a.forget(token, c)
@@ -58,7 +66,10 @@ func (a *asker) ask(ctx context.Context, msg *nats.Msg) (answer, error) {
 	select {
 	case got := <-c:
 		a.reuse(c)
-		if got.Error != nil {
+		switch {
+		case got.denied != nil:
+			return answer{}, got.denied
+		case got.Error != nil:
 			return answer{}, got.Error
 		}
 		return got, nil
@@ -72,7 +83,7 @@ func (a *asker) ask(ctx context.Context, msg *nats.Msg) (answer, error) {
 }
 
 // expect returns where the next answer will come.
-func (a *asker) expect() (token string, c chan answer) {
+func (a *asker) expect(subject string) (token string, c chan answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if n := len(a.free); n > 0 {
@@ -82,7 +93,7 @@ func (a *asker) expect() (token string, c chan answer) {
 	}
 	a.last++
 	token = strconv.FormatUint(a.last, 36)
-	a.waiting[token] = c
+	a.waiting[token] = question{subject, c}
 	return token, c
 }
 
@@ -103,12 +114,27 @@ func (a *asker) forget(token string, _ chan answer) {
 func (a *asker) heed(m *nats.Msg) {
 	token := m.Subject[len(a.inbox):]
 	a.mu.Lock()
-	c := a.waiting[token]
+	q, ok := a.waiting[token]
 	delete(a.waiting, token)
 	a.mu.Unlock()
-	if c != nil {
-		c <- readAnswer(m) // has room: each token is answered once
+	if ok {
+		q.answer <- readAnswer(m) // has room: each token is answered once
 	}
+}
+
+// denied answers the messages to a subject that the user may not publish to: the server says it to the connection alone. It
+// reports whether there were any.
+func (a *asker) denied(err error) (found bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for token, q := range a.waiting {
+		if strings.Contains(err.Error(), strconv.Quote(q.subject)) {
+			delete(a.waiting, token)
+			q.answer <- answer{denied: err}
+			found = true
+		}
+	}
+	return found
 }
 
 var (

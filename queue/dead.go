@@ -28,7 +28,7 @@ const (
 const (
 	maxDeadError  = 1024
 	deadAge       = 90 * 24 * time.Hour
-	deadBytes     = 1 << 30
+	deadBytes     = 100 << 20
 	deadStreamEnd = "=dead" // no topic's stream ends so
 )
 

@@ -29,6 +29,7 @@ const (
 	codeStoreFailed   = 10077 // with DiscardNew: a limit is reached
 	codeMaxResources  = 10023 // of the server
 	codeAccountLimit  = 10002
+	codeNoStorage     = 10047 // for what a new stream may have
 	codeMessageLarge  = 10054
 	codeHeaderLarge   = 10097
 	codeIngestPending = 10167 // too much is on its way into the stream
@@ -44,6 +45,8 @@ func explained(err error) error {
 		switch api.ErrorCode {
 		case codeStoreFailed, codeMaxResources, codeAccountLimit, codeIngestPending:
 			return fmt.Errorf("%w: %s", ErrFull, api.Description)
+		case codeNoStorage:
+			return fmt.Errorf("what all topics may keep is more than the server may store: raise Config.MaxStore, or Keep less: %w", err)
 		case codeMessageLarge, codeHeaderLarge:
 			return fmt.Errorf("%w: %s", ErrTooLarge, api.Description)
 		}

@@ -155,6 +155,9 @@ func TestPublishRefused(t *testing.T) {
 	if _, err := top.Publish(t.Context(), wrapperspb.String("\xff")); err == nil {
 		t.Error("a string that is not UTF-8")
 	}
+	if _, err := NewTopic[text](q, "vast", Keep(defaultMaxAge, 1<<40)); err == nil || !strings.Contains(err.Error(), "raise Config.MaxStore") {
+		t.Errorf("1 TiB: %v", err)
+	}
 	ended, cancel2 := context.WithCancel(t.Context())
 	cancel2()
 	if _, err := top.Publish(ended, body); !errors.Is(err, context.Canceled) || errors.Is(err, ErrNoAnswer) {

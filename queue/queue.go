@@ -20,7 +20,8 @@ import (
 type Config struct {
 	// Dir is the folder of an embedded server, made if it is not there, for this process alone.
 	Dir string
-	// MaxStore is how many bytes all topics of an embedded server may have; 0: 8 GiB. The disk needs a fifth more, and 64 MiB.
+	// MaxStore is how many bytes all topics of an embedded server may keep, those that they may and have not included, and 100 MiB for each
+	// topic's dead letters; 0: 32 GiB. The disk needs a fifth more of what is kept, and 64 MiB.
 	MaxStore int64
 	// URL is that of a NATS server, or of several, parted by commas. Durability is then what the servers' sync_interval
 	// makes it.
@@ -88,6 +89,13 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	if q.asker, err = newAsker(q.nc); err != nil {
 		return err
 	}
+	others := q.nc.ErrorHandler()
+	q.nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
+		told := errors.Is(err, nats.ErrPermissionViolation) && q.asker.denied(err)
+		if !told && others != nil {
+			others(nc, sub, err)
+		}
+	})
 	if q.server == nil {
 		return nil
 	}

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	// Dir is the server's folder, made if it is not there. One process at a time can use it.
 	Dir string
-	// MaxStore is how many bytes all streams together may have; 0: 8 GiB. The disk has to have room for them and a fifth more:
+	// MaxStore is how many bytes the limits of all streams together may come to; 0: 32 GiB. The disk has to have room for them and a fifth more:
 	// the server counts messages, not what surrounds them.
 	MaxStore int64
 	// MaxPayload is how large a message may be, in bytes; 0: 1 MiB.
@@ -30,7 +30,7 @@ type Config struct {
 }
 
 const (
-	defaultMaxStore   = 8 << 30
+	defaultMaxStore   = 32 << 30
 	defaultMaxPayload = 1 << 20
 	maxMemory         = 64 << 20 // of streams in memory, of which we make none; 0 would be three quarters of the machine's
 	startLimit        = time.Minute
