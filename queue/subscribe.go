@@ -148,7 +148,7 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
 	if s.ordered && (t.key == nil || t.q.server == nil) {
-		return nil, errors.New("Ordered is for a topic with KeyBy, on an embedded server")
+		return nil, errors.New("there is order by key for a topic with KeyBy, on an embedded server (Ordered)")
 	}
 	leave, err := t.q.join(t.stream.name+" "+group, s.ordered)
 	if err != nil {
@@ -211,7 +211,7 @@ func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := q.groups[group]; n < 0 || ordered && n > 0 {
-		return nil, errors.New("Ordered is for one subscription of a group at a time, and the group has another")
+		return nil, errors.New("the group has another subscription, and one that is Ordered is alone")
 	}
 	add := 1
 	if ordered {

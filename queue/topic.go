@@ -118,7 +118,7 @@ func (t *Topic[T]) open() error {
 		return fmt.Errorf("kept are %d bytes for %s, %s: there must be a byte and %s at least", t.set.maxBytes, t.set.maxAge, t.set.durability, t.set.window)
 	}
 	if t.q.redo == nil && t.set.durability == Bounded {
-		return errors.New("Bounded is for embedded servers; elsewhere the server's sync_interval holds")
+		return errors.New("no topic is Bounded but on embedded servers; elsewhere the server's sync_interval holds")
 	}
 	if t.set.key != nil {
 		key, ok := t.set.key.(func(T) string)
