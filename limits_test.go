@@ -378,9 +378,14 @@ func TestWaitingCallsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := pb.NewTestServiceClient(cc)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for svc.most.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
 	_, _ = c.EmptyCall(ctx, &pb.Empty{}) // its handler stays
-	cancel()
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.EmptyCall(context.Background(), &pb.Empty{})
