@@ -107,13 +107,13 @@ func (s *serverStream) process(m *method) error {
 	}
 	var reply any
 	var err error
+	s.reusable = m.unary != nil
 	if full := s.cc.conn.door.full; full != nil {
 		err = full(s.ctx, s.cc.call.Method)
 	}
 	switch {
 	case err != nil: // the request is not decoded
 	case m.unary != nil:
-		s.reusable = true
 		reply, err = m.unary.Handler(m.impl, s.ctx, s.RecvMsg, s.cc.conn.door.set.unaryInt)
 	default:
 		err = s.runStream(m)

@@ -210,7 +210,8 @@ func WithAllowUIDs(uids ...int) grpc.DialOption {
 }
 
 // Policy makes the server's calls obey p, at the listener and at the local door, before all
-// other interceptors but the one of [grpc.UnaryInterceptor] or [grpc.StreamInterceptor].
+// other interceptors but the one of [grpc.UnaryInterceptor] or [grpc.StreamInterceptor]. At the door a call for which
+// x-stile.admission has no room is refused before that one, too.
 func Policy(p *policy.Policy) grpc.ServerOption {
 	return ownServerOption{set: func(o *ownServerOptions) { o.policy = p }}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
@@ -31,6 +32,7 @@ type call struct {
 	tried    int             // attempts made
 
 	req, reply any
+	replyType  protoreflect.MessageType // if the call may be hedged; nil: of none
 	cc         *grpc.ClientConn
 	invoke     grpc.UnaryInvoker
 	opts       []grpc.CallOption

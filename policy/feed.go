@@ -32,6 +32,9 @@ type Feed interface {
 // feedBackoff is how long a feed that has nothing new is left alone.
 var feedBackoff = control.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second, Multiplier: 2}
 
+// maxHasty is how many versions may come one upon the other.
+const maxHasty = 100
+
 // maxTold is how many different errors of one outage are told: some have a port or a time in them.
 const maxTold = 10
 
@@ -57,6 +60,7 @@ type feedWatch struct {
 	fault  error    // why last was not put in force
 	outage []string // errors told since the feed last had a version
 	vain   int      // calls of Next in a row that brought nothing new
+	hasty  int      // that have returned at once
 }
 
 // heed puts a version in force, or returns why not: once for each version, and for each error of an outage.
@@ -90,17 +94,37 @@ func (w *feedWatch) heed(data []byte, err error) error {
 
 func (w *feedWatch) run(ctx context.Context) {
 	for {
-		if w.vain > 0 && !sleep(ctx, feedBackoff.Wait(w.vain, rand.Float64())) {
+		if wait := w.wait(); wait > 0 && !sleep(ctx, wait) {
 			return
 		}
+		asked := time.Now()
 		data, err := w.feed.Next(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		switch took := time.Since(asked); {
+		case took > feedBackoff.Max: // it was well for a while
+			w.vain, w.hasty = 0, 0
+		case took >= feedBackoff.Initial:
+			w.hasty = 0
+		default:
+			w.hasty++
 		}
 		if fault := w.heed(data, err); fault != nil {
 			w.p.refuse(fault)
 		}
 	}
+}
+
+// wait is how long the feed is left alone now: also one that has a new version each time it is asked.
+func (w *feedWatch) wait() time.Duration {
+	switch {
+	case w.vain > 0:
+		return feedBackoff.Wait(w.vain, rand.Float64())
+	case w.hasty > maxHasty:
+		return feedBackoff.Initial
+	}
+	return 0
 }
 
 // sleep says whether it lasted until its end, before ctx's.

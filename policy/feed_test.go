@@ -468,3 +468,28 @@ func TestCopyOfAnyName(t *testing.T) {
 		}
 	}
 }
+
+// hasty is a feed that has something new whenever it is asked.
+type hasty struct{ n int }
+
+func (h *hasty) Name() string { return "test://hasty" }
+
+func (h *hasty) Next(context.Context) ([]byte, error) {
+	h.n++
+	return fmt.Appendf(nil, "# %d\n{}", h.n), nil
+}
+
+// TestFeedHasty: a feed that cannot stop is not asked without end.
+func TestFeedHasty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := new(hasty)
+		p, err := Follow(t.Context(), feed, WithoutLastGood(), WithLogger(slog.New(slog.DiscardHandler)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if err := p.Close(); err != nil || feed.n > maxHasty+110 {
+			t.Errorf("asked %d times, %v", feed.n, err)
+		}
+	})
+}

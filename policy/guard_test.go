@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 )
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -212,6 +214,20 @@ func TestServerInHandle(t *testing.T) {
 			t.Errorf("%d shed", p.Count(CallShed))
 		}
 	})
+}
+
+// TestStrangeNames: names that peers invent leave nothing behind, with a tap handle, which sees them.
+func TestStrangeNames(t *testing.T) {
+	p := file(t, "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 0}}", nil)
+	handle := ServerInHandle(p)
+	for i := range 2 * maxRoutes {
+		if _, err := handle(t.Context(), &tap.Info{FullMethodName: fmt.Sprintf("/s%d/m", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(p.targets[""].table.Load().routes); n != 0 {
+		t.Errorf("%d names are kept", n)
+	}
 }
 
 func TestServer(t *testing.T) {

@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/policy/control"
 )
@@ -73,23 +76,99 @@ func TestHedgesOnTime(t *testing.T) {
 	})
 }
 
-// TestHedgePanics: a panic on a hedge's goroutine is the caller's.
+// hanging is an invoker whose first attempt hangs until it is cancelled, and whose others are hedge.
+func hanging(hedge func()) grpc.UnaryInvoker {
+	return func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+		if md, _ := metadata.FromOutgoingContext(ctx); len(md[previousAttempts]) > 0 {
+			hedge()
+		}
+		<-ctx.Done()
+		return contextStatus(ctx.Err())
+	}
+}
+
+// TestHedgePanics: a panic on a hedge's goroutine is the caller's, and gives the budget back.
 func TestHedgePanics(t *testing.T) {
+	for name, invoke := range map[string]grpc.UnaryInvoker{
+		"codec": hanging(func() { panic("codec") }),
+		"trace": hanging(func() {}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := rule(t, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: 0.01s}}", nil)
+				if name == "trace" {
+					p.news.trace = func(context.Context) string { panic("trace") }
+				}
+				s := &side{p: p}
+				b := s.see(nil).t.route(unaryMethod).budget.budget
+				func() {
+					defer func() {
+						if v := recover(); !strings.HasPrefix(fmt.Sprint(v), name+", in a hedge:\n") {
+							t.Errorf("panic %v", v)
+						}
+					}()
+					err := s.unary(t.Context(), unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil, invoke)
+					t.Errorf("no panic: %v", err)
+				}()
+				for i := range 3 { // minRetryConcurrency
+					if !b.Take() {
+						t.Errorf("the budget has kept something: %d", i)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestHedgeNeedsMessages: what cannot be copied is not hedged.
+func TestHedgeNeedsMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &side{p: rule(t, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: 0.01s}}", nil)}
-		invoke := func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
-			if md, _ := metadata.FromOutgoingContext(ctx); len(md[previousAttempts]) > 0 {
-				panic("codec")
-			}
-			<-ctx.Done()
-			return contextStatus(ctx.Err())
+		for _, reply := range []any{nil, new(string)} {
+			err := s.unary(t.Context(), unaryMethod, &pb.SimpleRequest{}, reply, nil, hanging(func() { t.Error("hedged") }))
+			wantCode(t, err, codes.DeadlineExceeded)
 		}
-		defer func() {
-			if v := recover(); !strings.HasPrefix(fmt.Sprint(v), "codec, in a hedge:\n") {
-				t.Errorf("panic %v", v)
-			}
-		}()
-		err := s.unary(t.Context(), unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil, invoke)
-		t.Errorf("no panic: %v", err)
 	})
+}
+
+// TestHedgeWhileDecoding: a hedge begins while the first attempt's answer is being decoded; the race detector looks on.
+func TestHedgeWhileDecoding(t *testing.T) {
+	data, err := proto.Marshal(&pb.SimpleResponse{Username: "first"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			s := &side{p: rule(t, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: 0.01s}}", nil)}
+			invoke := func(ctx context.Context, _ string, _, reply any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+				if md, _ := metadata.FromOutgoingContext(ctx); len(md[previousAttempts]) > 0 {
+					<-ctx.Done()
+					return contextStatus(ctx.Err())
+				}
+				time.Sleep(10 * time.Millisecond)
+				return proto.Unmarshal(data, reply.(proto.Message))
+			}
+			reply := new(pb.SimpleResponse)
+			if err := s.unary(t.Context(), unaryMethod, &pb.SimpleRequest{}, reply, nil, invoke); err != nil || reply.GetUsername() != "first" {
+				t.Errorf("%v, %v", reply, err)
+			}
+		})
+	}
+}
+
+// TestNoHedgeAfterStop: the first attempt brings word that nobody is to try again, just when the hedge begins.
+func TestNoHedgeAfterStop(t *testing.T) {
+	s := &side{p: rule(t, "timeout: 1s, x-stile: {idempotency: IDEMPOTENT, hedge: {hedgingDelay: 0.01s}}", nil)}
+	k := &call{side: s, r: s.see(nil).t.route(unaryMethod), ctx: t.Context(), deadline: time.Now().Add(time.Hour), req: &pb.SimpleRequest{}, reply: &pb.SimpleResponse{}}
+	k.invoke = func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+		t.Error("hedged")
+		return nil
+	}
+	first := k.next()
+	h := newRace(k) // as pending.fire does
+	h.armed = true
+	first.err = status.Error(codes.Unavailable, "no more")
+	first.Report.Trailer = map[string][]string{pushback: {"-1"}}
+	h.finish(first)
+	h.start()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"reflect"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -32,7 +31,7 @@ type race struct {
 	room   [2]*try
 	winner *try          // went well or failed for good; nil: none yet
 	failed *try          // the last that failed otherwise
-	panics any           // what an attempt on a goroutine of its own has panicked with
+	panics string        // what an attempt on a goroutine of its own has panicked with
 	why    string        // there is no further attempt
 	over   bool          // nothing starts any more
 	ended  chan struct{} // made by who waits; closed at the end
@@ -68,6 +67,9 @@ func (k *call) hedged() error {
 
 // makeFirst makes the first attempt. When it has returned, k.turn.race is the caller's to read.
 func (k *call) makeFirst(t *try) {
+	if m, ok := k.reply.(proto.Message); ok { // while nobody else has it
+		k.replyType = m.ProtoReflect().Type()
+	}
 	if wait := k.hedgeDelay(); wait >= 0 {
 		k.r.pending.add(k, k.begun+wait)
 		defer k.r.pending.remove(k)
@@ -106,32 +108,55 @@ func (h *race) armLocked(d time.Duration) {
 	}
 }
 
-// start makes a further attempt, on a goroutine of its own.
+// start makes a further attempt, on a goroutine of its own. A panic there is the caller's, who might know what to do.
 func (h *race) start() {
-	k := h.k
-	h.mu.Lock()
-	h.armed = false
-	if h.over || k.tried >= k.r.attempts || !h.allowedLocked() {
-		h.endLocked()
-		h.mu.Unlock()
-		return
-	}
-	k.tell(Retried, nil, "hedge")
-	t := k.next()
-	t.req, t.reply, t.opts = proto.Clone(k.req.(proto.Message)), like(k.reply), t.own(k.opts) // the caller may have both back before this attempt ends
-	h.live = append(h.live, t)
-	h.armLocked(k.hedgeDelay())
-	h.mu.Unlock()
+	var t *try
 	defer func() {
-		if v := recover(); v != nil { // the caller, who might know what to do, is on another goroutine
-			h.mu.Lock()
-			h.panics = fmt.Sprintf("%v, in a hedge:\n%s", v, debug.Stack())
-			h.mu.Unlock()
-			t.err = errPanicked
-			h.finish(t)
+		if v := recover(); v != nil {
+			h.panicked(t, fmt.Sprintf("%v, in a hedge:\n%s", v, debug.Stack()))
 		}
 	}()
-	k.makePaid(t, true)
+	if t = h.another(); t != nil {
+		h.k.makePaid(t, true)
+		h.finish(t)
+	}
+}
+
+// another prepares one more attempt, which the budget has granted, or returns nil.
+func (h *race) another() (t *try) {
+	k := h.k
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.armed = false
+	if h.over || h.why != "" || k.tried >= k.r.attempts || !h.allowedLocked() {
+		h.endLocked()
+		return nil
+	}
+	defer func() { // also when what follows panics
+		if t == nil {
+			k.r.budget.budget.Give()
+		}
+	}()
+	k.tell(Retried, nil, "hedge")
+	req, reply, opts := proto.Clone(k.req.(proto.Message)), k.replyType.New().Interface(), own(k.opts) // the caller may have all back before this attempt ends
+	one := k.next()
+	one.req, one.reply, one.opts = req, reply, opts
+	h.live = append(h.live, one)
+	h.armLocked(k.hedgeDelay())
+	return one
+}
+
+// panicked ends the race, unless it is over.
+func (h *race) panicked(t *try, text string) {
+	if t == nil {
+		t = new(try)
+	}
+	h.mu.Lock()
+	if h.winner == nil && !h.over {
+		h.panics = text
+	}
+	h.mu.Unlock()
+	t.err = errPanicked
 	h.finish(t)
 }
 
@@ -142,8 +167,8 @@ func (h *race) allowedLocked() bool {
 		h.why = aboveRetries
 		return false
 	}
-	if _, ok := h.k.req.(proto.Message); !ok {
-		h.why = "the request cannot be copied"
+	if _, ok := h.k.req.(proto.Message); !ok || h.k.replyType == nil {
+		h.why = "the messages cannot be copied"
 		return false
 	}
 	if time.Until(h.k.deadline) <= 0 {
@@ -226,7 +251,7 @@ func (h *race) wait() (*try, error) {
 		h.mu.Lock()
 	}
 	h.stopLocked()
-	if h.panics != nil {
+	if h.panics != "" {
 		panic(h.panics)
 	}
 	switch w := h.winner; {
@@ -308,16 +333,8 @@ func (r *route) nonFatal(c codes.Code) bool {
 	return ClassOf(c) == FallBack
 }
 
-// like returns an empty message of the same type.
-func like(reply any) any {
-	if m, ok := reply.(proto.Message); ok {
-		return m.ProtoReflect().New().Interface()
-	}
-	return reflect.New(reflect.TypeOf(reply).Elem()).Interface()
-}
-
-// own returns opts with the caller's variables replaced by ones of t's own.
-func (t *try) own(opts []grpc.CallOption) []grpc.CallOption {
+// own returns opts with the caller's variables replaced by others.
+func own(opts []grpc.CallOption) []grpc.CallOption {
 	mine := make([]grpc.CallOption, len(opts))
 	for i, o := range opts {
 		switch o.(type) {
@@ -348,10 +365,7 @@ func (t *try) handOver(k *call) {
 	if t.err != nil {
 		return
 	}
-	if m, ok := k.reply.(proto.Message); ok {
-		proto.Reset(m)
-		proto.Merge(m, t.reply.(proto.Message))
-		return
-	}
-	reflect.ValueOf(k.reply).Elem().Set(reflect.ValueOf(t.reply).Elem())
+	m := k.reply.(proto.Message) // or there would be no other attempt
+	proto.Reset(m)
+	proto.Merge(m, t.reply.(proto.Message))
 }

@@ -104,6 +104,17 @@ func (t *target) route(method string) *route {
 	return t.find(rules, method)
 }
 
+// peek is route for a method that there may not be, so that nothing is kept of it: the result has no state.
+func (t *target) peek(rules *rules, method string) *route {
+	if tab := t.table.Load(); tab.rules == rules {
+		if r := tab.routes[method]; r != nil {
+			return r
+		}
+	}
+	e := rules.Effective(method, linked(method))
+	return &route{Effective: e, target: t, rules: rules, shadow: e.Config.Stile.Shadow}
+}
+
 // find resolves a method that is not in the table.
 func (t *target) find(rules *rules, method string) *route {
 	t.mu.Lock()
@@ -112,6 +123,9 @@ func (t *target) find(rules *rules, method string) *route {
 	if tab.rules == rules {
 		if r := tab.routes[method]; r != nil {
 			return r
+		}
+		if len(tab.routes) >= maxRoutes {
+			return t.resolveLocked(rules, method, tab.before[method])
 		}
 	}
 	next := &table{rules: rules, routes: map[string]*route{}, before: tab.before}
@@ -125,10 +139,8 @@ func (t *target) find(rules *rules, method string) *route {
 		maps.Copy(next.before, tab.routes)
 	}
 	r := t.resolveLocked(rules, method, next.before[method])
-	if len(next.routes) < maxRoutes {
-		next.routes[method] = r
-		t.table.Store(next)
-	}
+	next.routes[method] = r
+	t.table.Store(next)
 	return r
 }
 

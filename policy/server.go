@@ -56,7 +56,8 @@ func StreamServerInterceptor(p *Policy) grpc.StreamServerInterceptor {
 // for [grpc.InTapHandle] of a grpc-go server and goes beside the interceptors, which count what goes on. Of
 // such a refusal grpc-go sends code and message alone, so that callers wait for their own backoff, not for what the
 // server would say. A [github.com/stile-ipc/stile.Server] with a policy refuses local calls so by itself, and
-// with all details; a tap handle would shut its door.
+// with all details; a tap handle would shut its door. grpc-go keeps some
+// hundred bytes of each such call until its deadline.
 func ServerInHandle(p *Policy) tap.ServerInHandle {
 	full := Full(p)
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
@@ -69,9 +70,13 @@ func ServerInHandle(p *Policy) tap.ServerInHandle {
 func Full(p *Policy) func(ctx context.Context, method string) error {
 	t := orDefault(p).attach("")
 	return func(ctx context.Context, method string) error {
-		r := t.route(method)
-		a := t.admission(r.rules)
-		if a == nil || r.shadow || ctx.Err() != nil {
+		rules := t.p.rules.Load()
+		a := t.admission(rules)
+		if a == nil || ctx.Err() != nil {
+			return nil
+		}
+		r := t.peek(rules, method)
+		if r.shadow {
 			return nil
 		}
 		now := t.p.now()
