@@ -59,6 +59,7 @@ func publishForever(dir string) error {
 				id := next
 				next++
 				mu.Unlock()
+				say("begun", top, id)
 				if _, err := top.Publish(context.Background(), wrapperspb.String(strings.Repeat("x", id%3000)), ID(strconv.Itoa(id))); err != nil {
 					errs <- err
 					return
@@ -73,7 +74,7 @@ func publishForever(dir string) error {
 // run is what a publisher process said.
 type run struct {
 	kept map[string][]int // by topic
-	safe map[string]int   // how many of them were heard of 100 ms before the end
+	safe int              // how many that are Bounded were, before one began that is Synced and was kept
 	last int
 }
 
@@ -97,28 +98,32 @@ func child(t *testing.T, env ...string) (*exec.Cmd, *bufio.Scanner) {
 func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func(*exec.Cmd)) run {
 	t.Helper()
 	cmd, lines := child(t, "QUEUE_TEST_PUBLISHER="+dir, "QUEUE_TEST_FIRST="+strconv.Itoa(first))
-	r := run{kept: map[string][]int{}, safe: map[string]int{}, last: first}
-	heard := map[string][]time.Time{}
+	r := run{kept: map[string][]int{}, last: first}
+	before := map[int]int{} // when a message began
 	begun := false
-	var ended atomic.Pointer[time.Time]
+	var ended atomic.Bool
 	for lines.Scan() {
 		var word, name string
 		var id int
-		if strings.HasPrefix(lines.Text(), "fault ") && ended.Load() != nil {
+		if strings.HasPrefix(lines.Text(), "fault ") && ended.Load() {
 			continue // the disk is gone
 		}
-		if n, err := fmt.Sscan(lines.Text(), &word, &name, &id); n != 3 || word != "kept" {
+		if n, err := fmt.Sscan(lines.Text(), &word, &name, &id); n != 3 {
 			t.Errorf("the publisher says %q: %v", lines.Text(), err)
 			continue
 		}
-		r.kept[name] = append(r.kept[name], id)
-		heard[name] = append(heard[name], time.Now())
+		if word == "begun" {
+			before[id] = len(r.kept[Bounded.String()])
+			continue
+		}
+		if r.kept[name] = append(r.kept[name], id); name == Synced.String() {
+			r.safe = max(r.safe, before[id])
+		}
 		r.last = max(r.last, id)
 		if !begun {
 			begun = true
 			time.AfterFunc(d, func() {
-				now := time.Now()
-				ended.Store(&now)
+				ended.Store(true)
 				end(cmd)
 			})
 		}
@@ -126,13 +131,6 @@ func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func
 	_ = cmd.Wait() // it was killed
 	if !begun {
 		t.Fatal("the publisher did nothing")
-	}
-	for name, times := range heard {
-		for _, at := range times {
-			if ended.Load().Sub(at) > 100*time.Millisecond {
-				r.safe[name]++
-			}
-		}
 	}
 	return r
 }

@@ -19,7 +19,8 @@ type Durability int
 const (
 	// Synced: the message is on disk. It is there after a power cut.
 	Synced Durability = iota
-	// Bounded: it is on disk within 100 ms. A power cut can take what was published in the last 100 ms.
+	// Bounded: it is on disk within 100 ms, on a disk that keeps up. A power cut can take what was published in 100 ms, and no more: while
+	// the disk takes longer, Publish waits.
 	Bounded
 	// Buffered: the server has it. A power cut can take what was published in the last two minutes; the
 	// end of the process takes nothing.

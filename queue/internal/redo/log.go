@@ -20,7 +20,7 @@ type Config struct {
 
 	SegmentSize int64         // bytes; 0: 16 MiB
 	Segments    int           // of the ring; 0: 4
-	Within      time.Duration // in which what nobody waits for is on disk; 0: 100 ms
+	Within      time.Duration // for how long what nobody waits for may not be on disk; 0: 100 ms
 
 	open func(path string, size int64) (file, error) // of tests
 }
@@ -45,8 +45,9 @@ type Log struct {
 	mu      sync.Mutex
 	pending []*group // in order, none of them empty
 	soon    *time.Timer
-	spare   []byte // of a group that is written
-	err     error  // why nothing is appended any more
+	oldest  time.Time // since when something that nobody waits for is not on disk; zero: nothing
+	spare   []byte    // of a group that is written
+	err     error     // why nothing is appended any more
 
 	// Of who leads.
 	current *segment
@@ -69,10 +70,11 @@ type check struct {
 
 // group is what is written together.
 type group struct {
-	buf  []byte // with room for the head
-	led  bool   // somebody who waits for it will write it
-	done chan struct{}
-	err  error // once done is closed
+	buf   []byte    // with room for the head
+	led   bool      // somebody who waits for it will write it
+	later time.Time // of the first record that nobody waits for; zero: none
+	done  chan struct{}
+	err   error // once done is closed
 }
 
 // ErrClosed is what Append returns after Close.
@@ -180,8 +182,8 @@ func (l *Log) Append(records ...Record) error {
 	return g.err
 }
 
-// AppendLater is Append that does not wait, unless too much is waiting already: the records are on disk within the time that Config
-// says. An error of the disk is that of a later call.
+// AppendLater is Append that does not wait, unless too much is waiting already, or for longer than Config says: at no time is more at risk
+// than what was appended within that time. An error of the disk is that of a later call.
 func (l *Log) AppendLater(records ...Record) error {
 	_, lead, err := l.add(records, true)
 	if err != nil || !lead {
@@ -222,10 +224,17 @@ func (l *Log) add(records []Record, later bool) (g *group, lead bool, err error)
 		lead, g.led = !g.led, true
 		return g, lead, nil
 	}
+	now := time.Now()
+	if g.later.IsZero() {
+		g.later = now
+	}
+	if l.oldest.IsZero() {
+		l.oldest = now
+	}
 	if l.soon == nil {
 		l.soon = time.AfterFunc(l.cfg.Within/2, func() { _ = l.flush() }) // an error is kept
 	}
-	return g, len(g.buf) > maxLater || len(l.pending) > 1, nil
+	return g, len(g.buf) > maxLater || len(l.pending) > 1 || now.Sub(l.oldest) >= l.cfg.Within, nil
 }
 
 // buffer returns one with room for a group's head, and for some bytes more. It is for who has mu.
@@ -276,6 +285,12 @@ func (l *Log) write(g *group) {
 		next.err = err
 		close(next.done)
 		l.mu.Lock()
+		l.oldest = time.Time{}
+		for _, p := range l.pending { // in order
+			if l.oldest = p.later; !l.oldest.IsZero() {
+				break
+			}
+		}
 		if cap(next.buf) > cap(l.spare) && cap(next.buf) <= maxSpare {
 			l.spare = next.buf
 		}

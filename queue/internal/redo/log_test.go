@@ -331,6 +331,50 @@ func TestLater(t *testing.T) {
 	})
 }
 
+// TestLaterWaits: while the disk is slow, no more is at risk than what was appended within the time allowed.
+func TestLaterWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk(rand.New(rand.NewPCG(7, 8)))
+		var slow atomic.Bool
+		cfg := Config{Dir: t.TempDir(), Checkpoint: nothing, open: func(path string, size int64) (file, error) {
+			f, err := d.open(path, size)
+			return slowFile{f, &slow}, err
+		}}
+		l, _ := reopened(t, cfg)
+		slow.Store(true)
+		begin := time.Now()
+		n := 0
+		for time.Since(begin) < 3*time.Second {
+			before := time.Now()
+			if err := l.AppendLater(message(n, 10)); err != nil {
+				t.Fatal(err)
+			}
+			n++
+			if at := before.Sub(begin); time.Since(before) == 0 && at%time.Second > 150*time.Millisecond && at < 2*time.Second {
+				t.Fatalf("appended after %v, while the disk was at work for longer than allowed", at)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n < 15 || n > 60 {
+			t.Errorf("%d appended in 3 s", n)
+		}
+		closed(t, l)
+	})
+}
+
+// slowFile takes a second for a sync.
+type slowFile struct {
+	file
+	slow *atomic.Bool
+}
+
+func (f slowFile) Sync() error {
+	if f.slow.Load() {
+		time.Sleep(time.Second)
+	}
+	return f.file.Sync()
+}
+
 // TestSlowCheckpoint: who appends waits when the ring has gone round, and no sooner; a checkpoint that fails is everybody's error.
 func TestSlowCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
