@@ -54,7 +54,7 @@ func (k *call) answer() error {
 	}
 	*room = key
 	err := k.shared(key)
-	if err == nil || !r.fallback || ClassOf(status.Code(err)) != FallBack || k.ctx.Err() != nil {
+	if err == nil || !r.fallback || ClassOf(status.Code(err)) != FallBack || k.ctx.Err() == context.Canceled {
 		return err
 	}
 	value, _, ok := r.cache.Get(key, k.side.p.now())
@@ -167,11 +167,11 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// tracing tells metadata by which calls are followed.
+// tracing tells metadata by which calls are followed. Baggage is none: handlers read it.
 func tracing(name string) bool {
 	switch name {
-	case "traceparent", "tracestate", "b3", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "grpc-trace-bin", "grpc-tags-bin", previousAttempts:
+	case "traceparent", "tracestate", "b3", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "grpc-trace-bin", previousAttempts:
 		return true
 	}
-	return strings.HasPrefix(name, "x-b3-") || strings.HasPrefix(name, "x-datadog-") || strings.HasPrefix(name, "uberctx-")
+	return strings.HasPrefix(name, "x-b3-") || strings.HasPrefix(name, "x-datadog-")
 }

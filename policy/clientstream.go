@@ -37,6 +37,7 @@ func (s *side) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clien
 		k.takeFinish()
 	}
 	g := &guardedStream{k: k, desc: desc, streamer: streamer, began: now}
+	g.moved.L = &g.mu
 	if err := g.open(); err != nil {
 		return nil, err
 	}
@@ -60,8 +61,9 @@ type guardedStream struct {
 	permit   permit
 	admitted bool
 
-	reading   sync.Mutex // held by who receives; outside mu
 	mu        sync.Mutex // held while an attempt takes the place of another
+	moved     sync.Cond  // tells of changes of receiving, cur, committed and err
+	receiving bool       // somebody is in RecvMsg
 	cur       grpc.ClientStream
 	try       *try
 	kept      []any // messages sent, as long as another attempt may need them
@@ -142,6 +144,7 @@ func (g *guardedStream) connectLocked() error {
 		cur, err := g.attemptLocked()
 		if err == nil {
 			g.cur = cur
+			g.moved.Broadcast()
 			return nil
 		}
 		if err = g.againLocked(err, nil); err != nil {
@@ -209,6 +212,7 @@ func (g *guardedStream) againLocked(err error, cur grpc.ClientStream) error {
 // commitLocked makes the attempt under way the last one.
 func (g *guardedStream) commitLocked() {
 	g.committed, g.kept, g.size = true, nil, 0
+	g.moved.Broadcast()
 }
 
 func (g *guardedStream) keepLocked(m any) {
@@ -263,10 +267,11 @@ func (g *guardedStream) Header() (metadata.MD, error) {
 // replace follows the end of an attempt that has no answer: it asks for the status and makes
 // another attempt, unless who receives has done so. The error is the stream's end, which RecvMsg returns.
 func (g *guardedStream) replace(cur grpc.ClientStream) error {
-	g.reading.Lock()
-	defer g.reading.Unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for g.receiving && g.cur == cur && !g.committed && g.err == nil { // who receives learns of the end, too
+		g.moved.Wait()
+	}
 	if g.cur != cur {
 		return nil
 	}
@@ -284,6 +289,7 @@ func (g *guardedStream) replace(cur grpc.ClientStream) error {
 	}
 	if err != nil {
 		g.err = err
+		g.moved.Broadcast()
 	}
 	return err
 }
@@ -324,8 +330,13 @@ func (g *guardedStream) CloseSend() error {
 }
 
 func (g *guardedStream) RecvMsg(m any) error {
-	g.reading.Lock()
-	defer g.reading.Unlock()
+	g.mu.Lock()
+	for g.receiving { // one at a time
+		g.moved.Wait()
+	}
+	g.receiving = true
+	g.mu.Unlock()
+	defer g.free()
 	for {
 		g.mu.Lock()
 		cur, err := g.cur, g.err
@@ -357,6 +368,14 @@ func (g *guardedStream) RecvMsg(m any) error {
 	}
 }
 
+// free lets others receive.
+func (g *guardedStream) free() {
+	g.mu.Lock()
+	g.receiving = false
+	g.mu.Unlock()
+	g.moved.Broadcast()
+}
+
 // received follows a message, or the end of a stream that went well.
 func (g *guardedStream) received(over bool) {
 	g.mu.Lock()
@@ -382,6 +401,7 @@ func (g *guardedStream) finish(err error) {
 			r.budget.budget.Give()
 		}
 		g.extra, g.committed = false, true
+		g.moved.Broadcast()
 		g.mu.Unlock()
 		if unwatch != nil {
 			unwatch()

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,5 +236,67 @@ func TestStreamOfTwoGoroutines(t *testing.T) {
 	}
 	if srv.calls.Load() == 200 {
 		t.Error("nothing was tried again")
+	}
+}
+
+// TestStreamBothWays: one sends while another receives, and the first attempt fails in the middle: the stream goes on, whoever sees that first.
+func TestStreamBothWays(t *testing.T) {
+	const messages = 40
+	srv := &testServer{duplex: func(ss pb.TestService_FullDuplexCallServer) error {
+		for i := 1; ; i++ {
+			m, err := ss.Recv()
+			switch {
+			case err != nil:
+				return nil // the client has sent all
+			case attemptsOf(ss.Context()) == "0":
+				if i == 3 {
+					return status.Error(codes.Unavailable, "in the middle")
+				}
+				continue
+			}
+			if err := ss.Send(&pb.StreamingOutputCallResponse{Payload: m.GetPayload()}); err != nil {
+				return err
+			}
+		}
+	}}
+	p := rule(t, "timeout: 20s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT}", nil)
+	client := dial(t, serve(t, srv), obeying(p)...)
+	payload := &pb.Payload{Body: make([]byte, 4000)}
+	var callers sync.WaitGroup
+	var refused atomic.Int64 // by the budget
+	for range 6 {
+		callers.Go(func() {
+			for range 10 {
+				s, err := client.FullDuplexCall(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go func() {
+					for range messages {
+						if s.Send(&pb.StreamingOutputCallRequest{Payload: payload}) != nil {
+							return
+						}
+					}
+					_ = s.CloseSend()
+				}()
+				n := 0
+				for ; ; n++ {
+					if _, err = s.Recv(); err != nil {
+						break
+					}
+				}
+				switch {
+				case status.Code(err) == codes.Unavailable:
+					refused.Add(1)
+				case err != io.EOF || n != messages:
+					t.Errorf("%d messages, then %v", n, err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if refused.Load() == 60 {
+		t.Error("no stream was tried again")
 	}
 }
