@@ -19,6 +19,8 @@ import (
 // pays where calls are rare and short. A handler that waits nevertheless holds up its
 // client's other calls; it must not stop the server.
 //
+// With a policy whose x-stile.admission may have calls wait for their turn it changes nothing.
+//
 // A name that the server does not have is said in the log.
 func NonBlocking(methods ...string) grpc.ServerOption {
 	own := slices.Clone(methods)
@@ -100,6 +102,9 @@ func (b *inlineBatch) relieve() {
 func (c *serverConn) inlines(s *serverStream, flags wire.Flags) bool {
 	if c.reliever == nil || flags&wire.FlagHalfClose == 0 {
 		return false
+	}
+	if p := c.door.own.policy; p != nil && p.Config().Stile.Admission != nil {
+		return false // the call may have to wait for its turn
 	}
 	m := c.door.methods.methods[s.cc.call.Method]
 	return m != nil && m.nonBlocking

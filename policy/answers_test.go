@@ -300,3 +300,12 @@ func TestHedgeKeepsBackoff(t *testing.T) {
 		})
 	}
 }
+
+// TestBaggage: what handlers may read is part of a cache's key.
+func TestBaggage(t *testing.T) {
+	for name, want := range map[string]bool{"traceparent": true, "x-b3-traceid": true, "x-datadog-trace-id": true, "baggage": false, "uberctx-tenant": false, "grpc-tags-bin": false, "authorization": false} {
+		if tracing(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
+	}
+}

@@ -49,7 +49,7 @@ func (k *call) attempts() error {
 	}
 	r.budget.budget.Begin()
 	defer r.budget.budget.End()
-	if r.hedge != nil {
+	if r.hedge != nil && k.copied() {
 		return k.hedged()
 	}
 	for extra := false; ; extra = true {

@@ -32,7 +32,7 @@ type call struct {
 	tried    int             // attempts made
 
 	req, reply any
-	replyType  protoreflect.MessageType // if the call may be hedged; nil: of none
+	replyType  protoreflect.MessageType // if the call may be hedged
 	cc         *grpc.ClientConn
 	invoke     grpc.UnaryInvoker
 	opts       []grpc.CallOption

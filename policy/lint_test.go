@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -160,5 +162,25 @@ methodConfig:
 `), pricing(t))
 	if len(found) > 0 {
 		t.Errorf("found %v where every method known has an entry of its own", found)
+	}
+}
+
+// TestReadme: nothing is wrong with the policy that the README shows.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(text), "```yaml\n")[1:]
+	if len(blocks) == 0 {
+		t.Error("no policy")
+	}
+	for _, b := range blocks {
+		b, _, _ = strings.Cut(b, "```")
+		for _, f := range Lint(parse(t, b), nil) {
+			if f.Severity == SeverityError {
+				t.Error(f.Error())
+			}
+		}
 	}
 }

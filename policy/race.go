@@ -43,6 +43,17 @@ func newRace(k *call) *race {
 	return h
 }
 
+// copied tells whether the call's messages can be copied, as overlapping attempts need, and notes the reply's type while nobody
+// else has it.
+func (k *call) copied() bool {
+	_, ok := k.req.(proto.Message)
+	m, is := k.reply.(proto.Message)
+	if ok && is {
+		k.replyType = m.ProtoReflect().Type()
+	}
+	return ok && is
+}
+
 // hedged makes the call with hedges.
 func (k *call) hedged() error {
 	t := k.next()
@@ -67,9 +78,6 @@ func (k *call) hedged() error {
 
 // makeFirst makes the first attempt. When it has returned, k.turn.race is the caller's to read.
 func (k *call) makeFirst(t *try) {
-	if m, ok := k.reply.(proto.Message); ok { // while nobody else has it
-		k.replyType = m.ProtoReflect().Type()
-	}
 	if wait := k.hedgeDelay(); wait >= 0 {
 		k.r.pending.add(k, k.begun+wait)
 		defer k.r.pending.remove(k)
@@ -165,10 +173,6 @@ func (h *race) allowedLocked() bool {
 	b := h.k.r.budget
 	if len(metadata.ValueFromIncomingContext(h.k.ctx, previousAttempts)) > 0 {
 		h.why = aboveRetries
-		return false
-	}
-	if _, ok := h.k.req.(proto.Message); !ok || h.k.replyType == nil {
-		h.why = "the messages cannot be copied"
 		return false
 	}
 	if time.Until(h.k.deadline) <= 0 {

@@ -212,7 +212,14 @@ func (r *route) setAttempts(b *budget) {
 // setAnswers reads what concerns answers that are given again.
 func (r *route) setAnswers(known *Method, before *route) {
 	x := &r.Config.Stile
-	if r.Idempotency != NoSideEffects || known == nil || known.Streams || x.Cache == nil && !x.Coalesce {
+	if r.Idempotency != NoSideEffects || x.Cache == nil && !x.Coalesce {
+		return // lint says so
+	}
+	if known == nil {
+		r.target.p.news.tellRoute(context.Background(), r, &Event{Kind: Faulty, Detail: "no cache and no coalescing: the program knows no .proto file of the method"})
+		return
+	}
+	if known.Streams {
 		return // lint says so
 	}
 	var fields []string
