@@ -19,7 +19,6 @@ import (
 type asker struct {
 	nc     *nats.Conn
 	inbox  string // what subjects of answers begin with
-	sub    *nats.Subscription
 	timers sync.Pool
 
 	mu      sync.Mutex
@@ -48,7 +47,6 @@ func newAsker(nc *nats.Conn) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.sub = sub
 	return a, sub.SetPendingLimits(-1, -1) // there are no more than questions
 }
 
@@ -57,7 +55,7 @@ func (a *asker) ask(ctx context.Context, msg *nats.Msg) (answer, error) {
 	token, c := a.expect(msg.Subject)
 	msg.Reply = a.inbox + token
 	if err := a.nc.PublishMsg(msg); err != nil {
-		a.forget(token, c)
+		a.forget(token)
 		return answer{}, err
 	}
 	late := a.timer()
@@ -78,7 +76,7 @@ func (a *asker) ask(ctx context.Context, msg *nats.Msg) (answer, error) {
 	case <-late.C:
 		err = nats.ErrTimeout
 	}
-	a.forget(token, c)
+	a.forget(token)
 	return answer{}, err
 }
 
@@ -104,7 +102,7 @@ func (a *asker) reuse(c chan answer) {
 }
 
 // forget ends a wait. The channel may just have been sent an answer, so it is not used again.
-func (a *asker) forget(token string, _ chan answer) {
+func (a *asker) forget(token string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.waiting, token)

@@ -42,7 +42,7 @@ func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) 
 	if err != nil {
 		return identity{}, explained(err)
 	}
-	return identity{s.CachedInfo().Config.Name, s.CachedInfo().Created.UnixNano()}, q.settle()
+	return identityOf(s.CachedInfo()), q.settle()
 }
 
 func deadSubject(stream, group string) string { return "dead." + stream + "." + group }
@@ -235,8 +235,8 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 // remove deletes a dead letter, first from the log: a power cut would bring it back.
 func (d *DeadLetters) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
 	if d.q.redo != nil {
-		info := s.CachedInfo()
-		if err := d.q.redo.Append(redo.Record{Stream: info.Config.Name, Created: info.Created.UnixNano(), Seq: seq, Deleted: true}); err != nil {
+		id := identityOf(s.CachedInfo())
+		if err := d.q.redo.Append(redo.Record{Stream: id.name, Created: id.created, Seq: seq, Deleted: true}); err != nil {
 			return explained(err)
 		}
 	}

@@ -45,13 +45,7 @@ const againAfter = 50 * time.Millisecond
 // Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
 // with the same ID, until ctx ends, or 10 s; if Publish then returns [ErrNoAnswer] the message may be there or not.
 func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
-	var p publishing
-	for _, o := range opts {
-		if o != nil {
-			o(&p)
-		}
-	}
-	r, err := t.publish(ctx, m, p)
+	r, err := t.publish(ctx, m, publishingOf(opts))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("queue: topic %q: %w", t.name, err)
 	}
@@ -74,6 +68,15 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 		return Receipt{}, explained(err)
 	}
 	return Receipt{Topic: t.name, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+}
+
+func publishingOf(opts []PublishOption) (p publishing) {
+	for _, o := range opts {
+		if o != nil {
+			o(&p)
+		}
+	}
+	return p
 }
 
 func (p *publishing) check() error {
@@ -127,14 +130,21 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 
 // keep has the log take a message that the server has acknowledged.
 func (q *Queue) keep(s identity, d Durability, seq uint64, msg *nats.Msg) error {
-	if q.redo == nil || d == Buffered {
+	if !q.logs(d) {
 		return nil
 	}
-	r := s.record(seq, msg)
+	return q.append(d, s.record(seq, msg))
+}
+
+// logs tells whether the log takes messages of a level.
+func (q *Queue) logs(d Durability) bool { return q.redo != nil && d != Buffered }
+
+// append has the log take records of a level.
+func (q *Queue) append(d Durability, records ...redo.Record) error {
 	if d == Bounded {
-		return q.redo.AppendLater(r)
+		return q.redo.AppendLater(records...)
 	}
-	return q.redo.Append(r)
+	return q.redo.Append(records...)
 }
 
 // record is a message as the log has it.

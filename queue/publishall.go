@@ -37,13 +37,7 @@ const (
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
 // on. If some of them are there already, those that are not are stored one by one.
 func (t *Topic[T]) PublishAll(ctx context.Context, ms []T, opts ...PublishOption) ([]Receipt, error) {
-	var p publishing
-	for _, o := range opts {
-		if o != nil {
-			o(&p)
-		}
-	}
-	rs, err := t.publishAll(ctx, ms, p)
+	rs, err := t.publishAll(ctx, ms, publishingOf(opts))
 	if err != nil {
 		return nil, fmt.Errorf("queue: topic %q: %d messages together: %w", t.name, len(ms), err)
 	}
@@ -133,15 +127,12 @@ func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (answer, error) {
 
 // keepAll is keep for messages that were stored together.
 func (q *Queue) keepAll(s identity, d Durability, rs []Receipt, msgs []*nats.Msg) error {
-	if q.redo == nil || d == Buffered {
+	if !q.logs(d) {
 		return nil
 	}
 	records := make([]redo.Record, len(msgs))
 	for i, m := range msgs {
 		records[i] = s.record(rs[i].Sequence, m)
 	}
-	if d == Bounded {
-		return q.redo.AppendLater(records...)
-	}
-	return q.redo.Append(records...)
+	return q.append(d, records...)
 }

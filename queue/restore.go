@@ -19,6 +19,10 @@ type identity struct {
 	created int64 // ns since 1970
 }
 
+func identityOf(info *jetstream.StreamInfo) identity {
+	return identity{info.Config.Name, info.Created.UnixNano()}
+}
+
 // restorer puts back what streams had acknowledged and have no more.
 type restorer struct {
 	q       *Queue
@@ -69,7 +73,7 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 	if err != nil {
 		return err
 	}
-	if info.Created.UnixNano() != id.created {
+	if identityOf(info) != id {
 		return nil
 	}
 	n := 0

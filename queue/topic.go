@@ -144,7 +144,7 @@ func (t *Topic[T]) open() error {
 	if err != nil {
 		return explained(err)
 	}
-	t.stream = identity{s.CachedInfo().Config.Name, s.CachedInfo().Created.UnixNano()}
+	t.stream = identityOf(s.CachedInfo())
 	return t.q.settle()
 }
 
