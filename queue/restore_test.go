@@ -15,7 +15,9 @@ import (
 )
 
 // TestRestore publishes, takes what a power cut may take from the server's folder, and finds all again.
-func TestRestore(t *testing.T) { testRestore(t, func(t *testing.T, q *Queue, _ string) *Queue { return q }) }
+func TestRestore(t *testing.T) {
+	testRestore(t, func(t *testing.T, q *Queue, _ string) *Queue { return q })
+}
 
 // TestGuestRestore does so with what guests publish.
 func TestGuestRestore(t *testing.T) {
