@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -30,22 +28,17 @@ func BenchmarkLayer(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := delivery{fakeMsg{msg: msg}, &jetstream.MsgMetadata{}}
+	msg.Reply = "$JS.ACK.bench.bench.1.7.7.1700000000000000000.0"
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
+			d, err := delivered(msg)
+			if err != nil {
+				b.Fatal(err)
+			}
 			if _, err := top.read(d, 1); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 }
-
-// fakeMsg is a message of no server.
-type fakeMsg struct {
-	jetstream.Msg
-	msg *nats.Msg
-}
-
-func (m fakeMsg) Headers() nats.Header { return m.msg.Header }
-func (m fakeMsg) Data() []byte         { return m.msg.Data }

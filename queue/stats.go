@@ -60,14 +60,3 @@ func (s *Subscription) stats(ctx context.Context) (Stats, error) {
 	}
 	return st, nil
 }
-
-func (s *Subscription) tookTime(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.took) < keptTimes {
-		s.took = append(s.took, d)
-		return
-	}
-	s.took[s.next] = d
-	s.next = (s.next + 1) % keptTimes
-}
