@@ -85,6 +85,23 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 	return &nats.Msg{Subject: a.subjects[partitionOf(key)], Header: h, Data: data}, nil
 }
 
+// room is what a message may grow by, in bytes: dead letters have more headers, and so have messages that were forwarded.
+const room = 8 << 10
+
+// fits returns [ErrTooLarge] if a message has no room to grow.
+func (q *Queue) fits(m *nats.Msg) error {
+	size := len(m.Data)
+	for k, values := range m.Header {
+		for _, v := range values {
+			size += len(k) + len(v) + len(": \r\n")
+		}
+	}
+	if most := int(q.nc.MaxPayload()) - room; size > most {
+		return fmt.Errorf("%w: %d bytes with its headers, at most %d", ErrTooLarge, size, most)
+	}
+	return nil
+}
+
 // printable reports whether s can be a header's value and come back as it was.
 func printable(s string) bool {
 	for i := range len(s) {

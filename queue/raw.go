@@ -193,6 +193,9 @@ func (q *Queue) publishRaw(ctx context.Context, topic string, m RawMsg, p publis
 	if err != nil {
 		return Receipt{}, err
 	}
+	if err := q.fits(msg); err != nil {
+		return Receipt{}, err
+	}
 	ack, err := q.store(ctx, msg, p.block)
 	if err != nil {
 		return Receipt{}, err
