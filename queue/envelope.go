@@ -23,17 +23,20 @@ const (
 	headerContentType = "content-type"
 )
 
-const contentType = "application/protobuf"
-
 // address is what the envelopes of a topic's messages have in common.
 type address struct {
 	schema   string             // full name of the messages' type
+	content  string             // content-type
 	source   string             // of the events
 	subjects [partitions]string // of the messages
 }
 
-func addressOf(topic, schema string) address {
-	a := address{schema: schema, source: "stile:topic:" + topic}
+// addressOf makes a topic's address; hash is the type's, or empty.
+func addressOf(topic, schema, hash string) address {
+	a := address{schema: schema, source: "stile:topic:" + topic, content: contentType}
+	if hash != "" {
+		a.content += schemaParam + hash
+	}
 	for i := range a.subjects {
 		a.subjects[i] = subjectOf(topic, strconv.Itoa(i))
 	}
@@ -70,7 +73,7 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 	set(headerSource, a.source)
 	set(headerType, a.schema)
 	set(headerTime, now.UTC().Format(time.RFC3339Nano))
-	set(headerContentType, contentType)
+	set(headerContentType, a.content)
 	if keyed {
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)

@@ -188,7 +188,7 @@ func (q *Queue) publishRaw(ctx context.Context, topic string, m RawMsg, p publis
 	if err := p.check(); err != nil {
 		return Receipt{}, err
 	}
-	to := addressOf(topic, schema)
+	to := addressOf(topic, schema, "")
 	msg, err := to.envelope(m.Key, m.Key != "", m.Data, p, time.Now())
 	if err != nil {
 		return Receipt{}, err
