@@ -28,12 +28,12 @@ func BenchmarkLayer(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	msg.Reply = "$JS.ACK.bench.bench.1.7.7.1700000000000000000.0"
+	reply, header := []byte("$JS.ACK.bench.bench.1.7.7.1700000000000000000.0"), wireHeader(msg.Header)
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			d, err := delivered(msg)
-			if err != nil {
+			d := delivery{Reply: reply, Header: Header{raw: header}, Data: msg.Data}
+			if err := d.readReply(); err != nil {
 				b.Fatal(err)
 			}
 			if _, err := top.read(d, 1); err != nil {

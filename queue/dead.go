@@ -50,11 +50,7 @@ func deadSubject(stream, group string) string { return "dead." + stream + "." + 
 func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, why string, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	h := nats.Header{}
-	for k, v := range d.Header {
-		h[k] = v
-	}
-	seq := d.seq
+	h, seq := d.Header.Map(), d.seq
 	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.stored.UTC().Format(time.RFC3339Nano), seq)}
 	h[headerGroup] = []string{group}
 	h[headerDeadReason] = []string{headerText(why)}
@@ -63,7 +59,7 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
 	h[headerDeadSince] = []string{d.stored.UTC().Format(time.RFC3339Nano)}
 	h[headerDeadOrigin] = []string{number(seq)}
-	h[headerDeadSubject] = []string{d.Subject}
+	h[headerDeadSubject] = []string{string(d.Subject)}
 	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.Data}
 	ack, err := q.store(ctx, msg, false)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -181,7 +180,7 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 		w.f.failed(err)
 		return err
 	}
-	h := maps.Clone(d.Header)
+	h := d.Header.Map()
 	for _, name := range []string{headerBatchID, headerBatchSeq, headerCommit, headerGroup} {
 		delete(h, name)
 	}
@@ -191,7 +190,7 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 	}
 	within, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	_, err := w.remote.store(within, &nats.Msg{Subject: d.Subject, Header: h, Data: d.Data}, false)
+	_, err := w.remote.store(within, &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, false)
 	switch {
 	case err == nil:
 		w.sure(d.seq)

@@ -124,7 +124,7 @@ func TestForwardOld(t *testing.T) {
 	}
 	old := time.Now().Add(-2 * idWindow)
 	message := func(id string, seq uint64, stored time.Time) delivery {
-		return delivery{Msg: &nats.Msg{Subject: first[0].Header.Get("x"), Header: nats.Header{headerID: {id}}}, seq: seq, stored: stored}
+		return delivery{Header: Header{parsed: nats.Header{headerID: {id}}}, seq: seq, stored: stored}
 	}
 	w := &forwarding{f: f, remote: remote, began: time.Now(), doubted: map[uint64]time.Time{}}
 	check := func(d delivery, want bool) {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -29,8 +30,8 @@ const headerPending = "Nats-Pending-Messages"
 // puller asks for a subscription's messages.
 type puller struct {
 	s     *Subscription
-	inbox string // what answers' subjects begin with; how many messages were asked for follows
-	sub   *nats.Subscription
+	inbox string        // what answers' subjects begin with; how many messages were asked for follows
+	stop  func()        // ends what comes
 	quiet chan struct{} // closed: nothing more is asked for, and nothing is to come
 
 	// The subscription's mu guards what follows.
@@ -45,11 +46,24 @@ func newPuller(s *Subscription) (*puller, error) {
 	p := &puller{s: s, inbox: s.q.nc.NewRespInbox() + ".", quiet: make(chan struct{})}
 	p.late = time.AfterFunc(time.Hour, p.again)
 	p.late.Stop()
-	var err error
-	if p.sub, err = s.q.nc.Subscribe(p.inbox+"*", p.came); err != nil {
+	l, err := s.q.messages()
+	if err != nil {
 		return nil, err
 	}
-	return p, p.sub.SetPendingLimits(-1, -1) // what is asked for is the limit
+	if l != nil {
+		sub := l.subscribe(p.inbox+"*", s.take, p.told)
+		s.say, p.stop = l.publish, func() { l.unsubscribe(sub) }
+		return p, nil
+	}
+	s.say = func(subject, reply, body []byte) error {
+		return s.q.nc.PublishMsg(&nats.Msg{Subject: string(subject), Reply: string(reply), Data: body})
+	}
+	sub, err := s.q.nc.Subscribe(p.inbox+"*", p.came)
+	if err != nil {
+		return nil, err
+	}
+	p.stop = func() { _ = sub.Unsubscribe() } // or the connection is closed
+	return p, sub.SetPendingLimits(-1, -1)    // what is asked for is the limit
 }
 
 // moreLocked decides how many messages to ask for now; the caller does so, with ask, when it no longer has the lock.
@@ -78,23 +92,21 @@ func (p *puller) ask(n int) {
 		return
 	}
 	most := max(pullBytes, 2*int(p.s.q.nc.MaxPayload()))
-	err := p.s.q.nc.PublishMsg(&nats.Msg{
-		Subject: "$JS.API.CONSUMER.MSG.NEXT." + p.s.stream + "." + p.s.group, Reply: p.inbox + strconv.Itoa(n),
-		Data: fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit),
-	})
+	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.group), []byte(p.inbox+strconv.Itoa(n)),
+		fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit))
 	if err != nil {
 		p.over(n, err)
 	}
 }
 
-// came takes in what the server sends.
+// came takes in what a server elsewhere sends.
 func (p *puller) came(m *nats.Msg) {
 	if m.Reply == "" {
-		p.told(m)
+		p.told(m.Subject, m.Header)
 		return
 	}
-	d, err := delivered(m)
-	if err != nil {
+	d := delivery{Subject: []byte(m.Subject), Reply: []byte(m.Reply), Header: Header{parsed: m.Header}, Data: m.Data}
+	if err := d.readReply(); err != nil {
 		p.s.q.log.Error("queue: a message that is not JetStream's", "stream", p.s.stream, "group", p.s.group, "error", err)
 		return
 	}
@@ -102,15 +114,15 @@ func (p *puller) came(m *nats.Msg) {
 }
 
 // told heeds what the server says of a request.
-func (p *puller) told(m *nats.Msg) {
-	n, err := strconv.Atoi(strings.TrimPrefix(m.Subject, p.inbox))
+func (p *puller) told(subject string, h nats.Header) {
+	n, err := strconv.Atoi(strings.TrimPrefix(subject, p.inbox))
 	if err != nil {
 		return // it is nothing that we asked for
 	}
-	if left, err := strconv.Atoi(m.Header.Get(headerPending)); err == nil {
+	if left, err := strconv.Atoi(h.Get(headerPending)); err == nil {
 		n = left
 	}
-	status, text := m.Header.Get("Status"), m.Header.Get("Description")
+	status, text := h.Get("Status"), h.Get("Description")
 	switch {
 	case status == "404", status == "408", text == "Batch Completed", text == "Message Size Exceeds MaxBytes":
 		p.over(n, nil)
@@ -161,7 +173,7 @@ func (p *puller) end() {
 	p.restLocked()
 	p.s.mu.Unlock()
 	<-p.quiet
-	_ = p.sub.Unsubscribe() // or the connection is closed
+	p.stop()
 	p.late.Stop()
 }
 
@@ -177,39 +189,45 @@ func (p *puller) restLocked() {
 
 // delivery is a message that came.
 type delivery struct {
-	*nats.Msg
-	seq    uint64 // in the stream
-	times  int    // it was delivered, this one included
-	stored time.Time
+	Subject []byte
+	Reply   []byte // where the server is told of it
+	Header  Header
+	Data    []byte
+	seq     uint64 // in the stream
+	times   int    // it was delivered, this one included
+	stored  time.Time
 }
 
-// delivered reads what the server says of a message in the subject of its answer, which ends in .TIMES.SEQUENCE.CONSUMER'S.TIME.PENDING, and
+var ackPrefix = []byte("$JS.ACK.")
+
+// readReply reads what the server says of a message in the subject of its answer, which ends in .TIMES.SEQUENCE.CONSUMER'S.TIME.PENDING, and
 // since 2.11 may go on with a token.
-func delivered(m *nats.Msg) (delivery, error) {
-	subject, ok := strings.CutPrefix(m.Reply, "$JS.ACK.")
-	parts := strings.Count(subject, ".") + 1
+func (d *delivery) readReply() error {
+	subject, ok := bytes.CutPrefix(d.Reply, ackPrefix)
+	parts := bytes.Count(subject, dot) + 1
 	skip := 2 // stream and consumer
 	if parts > 7 {
 		skip = 4 // and before them domain and account
 	}
 	for range skip {
-		_, subject, _ = strings.Cut(subject, ".")
+		_, subject, _ = bytes.Cut(subject, dot)
 	}
 	var n [4]uint64
 	for i := range n {
-		var word string
-		word, subject, _ = strings.Cut(subject, ".")
-		v, err := strconv.ParseUint(word, 10, 64)
-		if err != nil {
+		var word []byte
+		word, subject, _ = bytes.Cut(subject, dot)
+		if n[i] = number64(word); n[i] == 1<<64-1 {
 			ok = false
 		}
-		n[i] = v
 	}
 	if !ok || parts != 7 && parts < 9 {
-		return delivery{}, fmt.Errorf("its answer is to go to %q", m.Reply)
+		return fmt.Errorf("its answer is to go to %q", d.Reply)
 	}
-	return delivery{Msg: m, seq: n[1], times: int(n[0]), stored: time.Unix(0, int64(n[3]))}, nil
+	d.seq, d.times, d.stored = n[1], int(n[0]), time.Unix(0, int64(n[3]))
+	return nil
 }
+
+var dot = []byte(".")
 
 // What the server is told of a message.
 var (
@@ -218,11 +236,11 @@ var (
 	wordInProgress = []byte("+WPI")
 )
 
-func (s *Subscription) ack(d delivery) error { return s.q.nc.Publish(d.Reply, wordAck) }
+func (s *Subscription) ack(d delivery) error { return s.say(d.Reply, nil, wordAck) }
 
 func (s *Subscription) nak(d delivery, wait time.Duration) error {
 	if wait <= 0 {
-		return s.q.nc.Publish(d.Reply, wordNak)
+		return s.say(d.Reply, nil, wordNak)
 	}
-	return s.q.nc.Publish(d.Reply, fmt.Appendf(nil, `-NAK {"delay":%d}`, wait))
+	return s.say(d.Reply, nil, fmt.Appendf(nil, `-NAK {"delay":%d}`, wait))
 }

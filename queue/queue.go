@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -45,14 +46,16 @@ type Queue struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	asker  *asker
-	server *embedded.Server // nil: there is none in this process
-	redo   keeper           // nil: durability is the server's
-	host   *host            // nil: there is no server here to have guests
+	server *embedded.Server         // nil: there is none in this process
+	dial   func() (net.Conn, error) // to an embedded server, here or in another process; nil: it is elsewhere
+	redo   keeper                   // nil: durability is the server's
+	host   *host                    // nil: there is no server here to have guests
 
 	once   sync.Once
 	closed error
 
 	mu     sync.Mutex
+	line   *line          // on which messages come; nil: nobody has subscribed, or nats.go has that
 	groups map[string]int // subscriptions of this process; negative: one that is ordered
 }
 
@@ -80,14 +83,16 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	opts = append(opts, cfg.NATS...)
 	if dir, visits := strings.CutPrefix(cfg.URL, "unix:"); visits {
 		opts = append([]nats.Option{nats.ReconnectWait(againAfter)}, opts...)
-		if q.nc, err = embedded.Visit(strings.TrimPrefix(dir, "//"), opts...); err == nil {
-			q.redo = guest{q.nc}
+		dir = strings.TrimPrefix(dir, "//")
+		if q.nc, err = embedded.Visit(dir, opts...); err == nil {
+			q.redo, q.dial = guest{q.nc}, func() (net.Conn, error) { return embedded.Dial(dir) }
 		}
 	} else if cfg.URL != "" {
 		q.nc, err = nats.Connect(cfg.URL, opts...)
 	} else {
 		q.server, err = embedded.Start(embedded.Config{Dir: cfg.Dir, MaxStore: cfg.MaxStore, Logger: cfg.Logger})
 		if err == nil {
+			q.dial = q.server.Dial
 			q.nc, err = q.server.Connect()
 		}
 	}
@@ -147,6 +152,10 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 // ended before.
 func (q *Queue) Close() error {
 	q.once.Do(func() {
+		q.mu.Lock()
+		l := q.line
+		q.mu.Unlock()
+		l.close()
 		if q.nc != nil {
 			q.nc.Close()
 		}
@@ -163,6 +172,18 @@ func (q *Queue) Close() error {
 		}
 	})
 	return q.closed
+}
+
+// messages returns the line of an embedded server, here or in another process; nil: it is a server elsewhere.
+func (q *Queue) messages() (*line, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.dial == nil || q.line != nil {
+		return q.line, nil
+	}
+	var err error
+	q.line, err = newLine(q.dial, int(q.nc.MaxPayload()), q.log)
+	return q.line, err
 }
 
 // settle puts what was made on an embedded server, such as a stream, on disk.

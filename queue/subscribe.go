@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
@@ -25,7 +24,7 @@ type Msg[T proto.Message] struct {
 	Sequence  uint64 // in the stream
 	Attempt   int    // to handle it; the first is 1
 	Published time.Time
-	Header    nats.Header // not to be changed
+	Header    Header
 }
 
 // Handler handles a message. When it returns nil the message is done with; any other result is tried again, but for those of [Reject].

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -27,21 +26,22 @@ type Subscription struct {
 	once   sync.Once     // closes drain
 	order  *order        // what comes goes there instead of to the workers; nil: there is no order
 	pull   *puller
-	done   chan struct{} // closed when all has ended
+	say    func(subject, reply, body []byte) error // to the server
+	done   chan struct{}                           // closed when all has ended
 
 	mu        sync.Mutex
-	held      map[uint64]*nats.Msg // what came and is not done with
-	waiting   []delivery           // of them, what no worker has taken
-	taken     int                  // of waiting, how many have been since, from its beginning
-	idle      int                  // workers that wait for work
-	woken     bool                 // one of them is on its way
-	work      sync.Cond            // tells them
-	noMore    bool                 // there will be no work
-	unhandled []delivery           // what is given back in the end
-	alive     *time.Timer          // tells the server of what is held
-	took      []time.Duration      // the last handlers', a ring
-	next      int                  // in took
-	pace      time.Duration        // that a handler takes, about
+	held      map[uint64][]byte // what came and is not done with: its Reply
+	waiting   []delivery        // of them, what no worker has taken
+	taken     int               // of waiting, how many have been since, from its beginning
+	idle      int               // workers that wait for work
+	woken     bool              // one of them is on its way
+	work      sync.Cond         // tells them
+	noMore    bool              // there will be no work
+	unhandled []delivery        // what is given back in the end
+	alive     *time.Timer       // tells the server of what is held
+	took      []time.Duration   // the last handlers', a ring
+	next      int               // in took
+	pace      time.Duration     // that a handler takes, about
 }
 
 // keptTimes is how many handlings Stats tells of.
@@ -49,7 +49,7 @@ const keptTimes = 1024
 
 func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, set subscribing) *Subscription {
 	s := &Subscription{
-		q: q, stream: stream, group: group, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64]*nats.Msg{},
+		q: q, stream: stream, group: group, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64][]byte{},
 	}
 	s.work.L = &s.mu
 	return s
@@ -126,7 +126,7 @@ func (s *Subscription) take(d delivery) {
 		s.mu.Unlock()
 		return
 	}
-	s.held[d.seq] = d.Msg
+	s.held[d.seq] = d.Reply
 	if s.alive == nil {
 		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
@@ -192,8 +192,8 @@ func (s *Subscription) capacity() int {
 func (s *Subscription) stillHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range s.held {
-		_ = s.q.nc.Publish(m.Reply, wordInProgress) // the connection is down: what then is delivered again was to be expected
+	for _, reply := range s.held {
+		_ = s.say(reply, nil, wordInProgress) // the connection is down: what then is delivered again was to be expected
 	}
 	s.alive = nil
 	if len(s.held) > 0 {

@@ -161,6 +161,15 @@ func Visit(dir string, opts ...nats.Option) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// Dial makes a connection to the server that another process has started on a folder. It is the caller's.
+func Dial(dir string) (net.Conn, error) {
+	c, err := net.Dial("unix", doorPath(dir))
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %s: %w: %w", dir, ErrAway, err)
+	}
+	return c, nil
+}
+
 // visitor dials a door, wherever it is asked to.
 type visitor struct {
 	path string

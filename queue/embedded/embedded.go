@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,6 +121,15 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
 	return nc, nil
+}
+
+// Dial makes a connection on which the server speaks NATS's protocol. It is the caller's.
+func (s *Server) Dial() (net.Conn, error) {
+	c, err := s.server.InProcessConn()
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	return c, nil
 }
 
 // Health tells what is wrong with the server, such as a disk that was full: a stream that could not write takes nothing any more
