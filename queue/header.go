@@ -48,11 +48,44 @@ func (h Header) Map() nats.Header {
 // nextHeader reads a line NAME: VALUE; name is nil if there is none. The first line of all headers, with the protocol's version, has no colon.
 func nextHeader(b []byte) (name, value, rest []byte) {
 	for len(b) > 0 {
-		line, after, _ := bytes.Cut(b, []byte("\r\n"))
-		if name, value, ok := bytes.Cut(line, []byte(":")); ok {
-			return name, bytes.TrimSpace(value), after
+		line := b
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
 		}
-		b = after
+		if i := bytes.IndexByte(line, ':'); i >= 0 {
+			return line[:i], bytes.TrimLeft(bytes.TrimSuffix(line[i+1:], []byte("\r")), " \t"), b
+		}
 	}
 	return nil, nil, nil
+}
+
+// envelope is what a message's headers say of it, as parts of them.
+type envelope struct{ kind, content, id, key, time []byte }
+
+// envelope reads them all in one go.
+func (h Header) envelope() (e envelope) {
+	if h.raw == nil {
+		get := func(name string) []byte { return []byte(h.parsed.Get(name)) }
+		return envelope{get(headerType), get(headerContentType), get(headerEventID), get(headerKey), get(headerTime)}
+	}
+	for rest := h.raw; ; {
+		var name, value []byte
+		if name, value, rest = nextHeader(rest); name == nil {
+			return e
+		}
+		switch string(name) {
+		case headerType:
+			e.kind = value
+		case headerContentType:
+			e.content = value
+		case headerEventID:
+			e.id = value
+		case headerKey:
+			e.key = value
+		case headerTime:
+			e.time = value
+		}
+	}
 }

@@ -1,10 +1,10 @@
 package queue
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -56,7 +56,7 @@ func collect(d protoreflect.MessageDescriptor, all map[protoreflect.FullName]pro
 }
 
 // isProtobuf reads a content-type, and the schema's hash if it has one.
-func isProtobuf(s string) (hash string, ok bool) {
-	kind, hash, _ := strings.Cut(s, schemaParam)
-	return hash, kind == contentType
+func isProtobuf(s []byte) (hash []byte, ok bool) {
+	kind, hash, _ := bytes.Cut(s, []byte(schemaParam))
+	return hash, string(kind) == contentType
 }

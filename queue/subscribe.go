@@ -280,28 +280,27 @@ func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.Consu
 
 // read makes the handler's message.
 func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
-	h := d.Header
-	if schema := h.Get(headerType); schema != t.schema {
-		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", schema, t.schema)
+	e := d.Header.envelope()
+	if string(e.kind) != t.schema {
+		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", e.kind, t.schema)
 	}
-	hash, ok := isProtobuf(h.Get(headerContentType))
+	hash, ok := isProtobuf(e.content)
 	if !ok {
-		return nil, fmt.Errorf("its content-type is %q, not %s", h.Get(headerContentType), contentType)
+		return nil, fmt.Errorf("its content-type is %q, not %s", e.content, contentType)
 	}
-	id := h.Get(headerEventID)
-	if id == "" {
+	if len(e.id) == 0 {
 		return nil, errors.New("it has no ce-id")
 	}
 	var zero T
 	v := zero.ProtoReflect().Type().New().Interface().(T)
 	if err := proto.Unmarshal(d.Data, v); err != nil {
-		if own := strings.TrimPrefix(t.content, contentType+schemaParam); hash != "" && hash != own {
+		if own := strings.TrimPrefix(t.content, contentType+schemaParam); len(hash) > 0 && string(hash) != own {
 			err = fmt.Errorf("%w; its publisher's schema of the type is %s, the subscriber's %s", err, hash, own)
 		}
 		return nil, err
 	}
-	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: h}
-	if at, err := time.Parse(time.RFC3339Nano, h.Get(headerTime)); err == nil {
+	m := &Msg[T]{Value: v, ID: string(e.id), Key: string(e.key), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: d.Header}
+	if at, err := time.Parse(time.RFC3339Nano, string(e.time)); err == nil {
 		m.Published = at
 	}
 	return m, nil
