@@ -46,9 +46,11 @@ type Queue struct {
 
 	once   sync.Once
 	closed error
+	now    func() time.Time // of delays
 
 	mu     sync.Mutex
-	groups map[string]int // subscriptions of this process; negative: one that is ordered
+	groups map[string]int    // subscriptions of this process; negative: one that is ordered
+	movers map[string]*mover // by stream
 }
 
 // Open opens a queue. With Dir it starts the server, and puts into the streams again what a power cut has taken out of them; it
@@ -60,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	q := &Queue{log: cfg.Logger, groups: map[string]int{}}
+	q := &Queue{log: cfg.Logger, now: time.Now, groups: map[string]int{}}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
@@ -126,6 +128,7 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 // ended before.
 func (q *Queue) Close() error {
 	q.once.Do(func() {
+		q.stopMovers()
 		if q.nc != nil {
 			q.nc.Close()
 		}

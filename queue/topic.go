@@ -52,6 +52,7 @@ type Topic[T proto.Message] struct {
 	source   string             // of its events
 	subjects [partitions]string // of its messages
 	key      func(T) string     // nil: messages have none
+	mover    *mover
 	set      topicSettings
 }
 
@@ -145,7 +146,11 @@ func (t *Topic[T]) open() error {
 		return explained(err)
 	}
 	t.stream = identityOf(s.CachedInfo())
-	return t.q.settle()
+	if err := t.q.settle(); err != nil {
+		return err
+	}
+	t.mover = t.q.mover(t.stream, t.set.maxBytes)
+	return nil
 }
 
 // Name returns the topic's name.
