@@ -141,18 +141,17 @@ func TestCancel(t *testing.T) {
 
 // TestCancelRace cancels messages when they are due: each is either cancelled or comes, once.
 func TestCancelRace(t *testing.T) {
-	const messages = 400
-	dir := t.TempDir()
-	q := open(t, dir)
+	const messages = 300
+	q := open(t, t.TempDir())
 	q.now = func() time.Time { return time.Now().Add(-rand.N(20 * time.Millisecond)) } // whether it is due is not agreed upon
 	top := topic(t, q, "orders", Durable(Buffered))
 	sub, got := arrivals(t, top, "billing")
 	var cancelled sync.Map
 	var n atomic.Int64
 	var all sync.WaitGroup
+	begin := time.Now().Add(time.Second)
 	for i := range messages {
-		id := strconv.Itoa(i)
-		due := time.Now().Add(time.Duration(200+rand.IntN(600)) * time.Millisecond)
+		id, due := strconv.Itoa(i), begin.Add(time.Duration(i)*8*time.Millisecond)
 		if _, err := top.Publish(t.Context(), wrapperspb.String(id), ID(id), At(due)); err != nil {
 			t.Fatal(err)
 		}
