@@ -39,15 +39,28 @@ func (s *Subscription) worker() {
 
 // attempt has a message handled. n is the attempt's number, from 1.
 func (s *Subscription) attempt(d delivery, n int) outcome {
-	if target := d.msg.Headers().Get(headerGroup); target != "" && target != s.group {
-		return outcome{} // it was sent again, for another group
-	}
-	if n > crashFactor*s.set.attempts {
-		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it", n-1)}
+	if o, over := s.unhandledOutcome(d, n); over {
+		return o
 	}
 	begin := time.Now()
 	err := s.call(d, n)
 	s.tookTime(time.Since(begin))
+	return s.outcomeOf(err, n)
+}
+
+// unhandledOutcome tells of a message that is not to be handled what becomes of it.
+func (s *Subscription) unhandledOutcome(d delivery, n int) (o outcome, over bool) {
+	if target := d.msg.Headers().Get(headerGroup); target != "" && target != s.group {
+		return outcome{}, true // it was sent again, for another group
+	}
+	if n > crashFactor*s.set.attempts {
+		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it", n-1)}, true
+	}
+	return outcome{}, false
+}
+
+// outcomeOf is what a handler's error makes of attempt n.
+func (s *Subscription) outcomeOf(err error, n int) outcome {
 	var rejected *rejection
 	var later *postponement
 	switch {

@@ -16,6 +16,10 @@ func TestMain(m *testing.M) {
 		delayer(dir)
 		return
 	}
+	if dir := os.Getenv("QUEUE_TEST_BATCH"); dir != "" {
+		batchConsumer(dir)
+		return
+	}
 	if dir := os.Getenv("QUEUE_TEST_ORDERED"); dir != "" {
 		orderedConsumer(dir)
 		return

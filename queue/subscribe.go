@@ -42,6 +42,10 @@ type subscribing struct {
 	inbox    Inbox
 	ordered  bool
 	ackWait  time.Duration
+
+	latency   time.Duration // of batches
+	most      int           // messages of a batch; 0: there are none
+	mostBytes int
 }
 
 // Workers sets how many messages are handled at once; the default is 8.
@@ -132,14 +136,18 @@ func (t *Topic[T]) Subscribe(ctx context.Context, group string, handle Handler[T
 			o(&s)
 		}
 	}
-	sub, err := t.subscribe(ctx, group, handle, s)
+	if s.most != 0 || s.latency != 0 {
+		return nil, fmt.Errorf("queue: topic %q, group %q: Latency and BatchSize are for SubscribeBatch", t.name, group)
+	}
+	sub, err := t.subscribe(ctx, group, handle, nil, s)
 	if err != nil {
 		return nil, fmt.Errorf("queue: topic %q, group %q: %w", t.name, group, err)
 	}
 	return sub, nil
 }
 
-func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
+// subscribe subscribes with one of the two kinds of handlers.
+func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], many BatchHandler[T], s subscribing) (*Subscription, error) {
 	if !groupName.MatchString(group) {
 		return nil, errors.New("a group's name has letters, digits, - and _, and 64 of them at most")
 	}
@@ -154,7 +162,7 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 	if err != nil {
 		return nil, err
 	}
-	sub, err := t.join(ctx, group, handle, s)
+	sub, err := t.join(ctx, group, handle, many, s)
 	if err != nil {
 		leave()
 		return nil, err
@@ -165,8 +173,8 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 }
 
 // join makes the subscription.
-func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
-	s.prefetch, s.ackWait = max(2*s.workers, minPrefetch), ackWait
+func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], many BatchHandler[T], s subscribing) (*Subscription, error) {
+	s.prefetch, s.ackWait = max(min(2*s.workers*max(s.most, 1), maxUnderWay), minPrefetch), ackWait
 	if t.q.server != nil {
 		s.ackWait = ackWaitEmbedded
 	}
@@ -194,6 +202,9 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 			return handle(ctx, m)
 		}
 		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
+	}
+	if many != nil {
+		sub.batch = t.together(many)
 	}
 	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
 		return t.q.bury(ctx, dead, t.name, group, d, why, err)

@@ -18,7 +18,8 @@ type Subscription struct {
 	cons   jetstream.Consumer
 	set    subscribing
 	handle func(ctx context.Context, d delivery, attempt int) error
-	leave  func() // of the group
+	batch  func(ctx context.Context, ds []delivery) []said // instead of handle; nil: messages are handled one by one
+	leave  func()                                          // of the group
 	bury   func(ctx context.Context, d delivery, why string, err error) error
 
 	ctx    context.Context // of the handlers
@@ -57,8 +58,12 @@ func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, se
 func (s *Subscription) start(ctx context.Context) {
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	var workers sync.WaitGroup
+	work := s.worker
+	if s.batch != nil {
+		work = s.batcher
+	}
 	for range s.set.workers {
-		workers.Go(s.worker)
+		workers.Go(work)
 	}
 	go func() {
 		defer close(s.done)
