@@ -100,6 +100,7 @@ func (m *mover) wake() {
 
 func (m *mover) run(ctx context.Context) {
 	defer close(m.done)
+	told := false
 	for ctx.Err() == nil {
 		wait := lookAgain
 		s, err := m.find(ctx)
@@ -108,8 +109,11 @@ func (m *mover) run(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			wait = moveAgain
-			m.q.log.Warn("queue: delayed messages cannot be read now", "stream", m.name, "error", err)
+			if !told {
+				m.q.log.Warn("queue: delayed messages cannot be read now", "stream", m.name, "error", err)
+			}
 		}
+		told = err != nil && s == nil // one that could be found was read for a while
 		m.sleep(ctx, wait)
 	}
 }
