@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -9,12 +10,14 @@ import (
 )
 
 // TestDelayURL: on a server elsewhere a message comes when its publisher is gone, also one that a process had taken when it died; and with several
-// processes each comes once.
+// processes each comes once, also when the server was away.
 func TestDelayURL(t *testing.T) {
-	s := natsServer(t, t.TempDir(), server.RANDOM_PORT)
+	dir := t.TempDir()
+	s := natsServer(t, dir, server.RANDOM_PORT)
+	port := s.Addr().(*net.TCPAddr).Port
 	connect := func() *Queue {
 		t.Helper()
-		q, err := Open(t.Context(), Config{URL: s.ClientURL(), NATS: []nats.Option{nats.UserInfo("shop", "right")}, Logger: quiet()})
+		q, err := Open(t.Context(), Config{URL: s.ClientURL(), NATS: []nats.Option{nats.UserInfo("shop", "right"), nats.ReconnectWait(50 * time.Millisecond)}, Logger: quiet()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,5 +67,13 @@ func TestDelayURL(t *testing.T) {
 	laterLeft(t, one, "orders", 0)
 	if len(came) != messages || len(got) != 0 {
 		t.Errorf("%d came, %d twice", len(came), len(got))
+	}
+	later(t, topic(t, one, "orders"), "while it is away", 300*time.Millisecond)
+	s.Shutdown()
+	s.WaitForShutdown()
+	time.Sleep(500 * time.Millisecond)
+	natsServer(t, dir, port)
+	if m := next(t, got); m.ID != "while it is away" {
+		t.Errorf("%+v", m)
 	}
 }
