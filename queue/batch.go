@@ -109,7 +109,7 @@ func (t *Topic[T]) together(handle BatchHandler[T]) func(ctx context.Context, ds
 		var ms []*Msg[T]
 		var places []int // of ms in ds
 		for i, d := range ds {
-			m, err := t.read(d, int(d.meta.NumDelivered))
+			m, err := t.read(d, d.attempt())
 			if err != nil {
 				all[i].err = Reject(err, "unreadable")
 				continue
@@ -155,7 +155,7 @@ func (s *Subscription) batcher() {
 	for batch := g.next(); batch != nil; batch = g.next() {
 		var many []delivery
 		for _, d := range batch {
-			if d.meta.NumDelivered <= togetherTries {
+			if d.attempt() <= togetherTries {
 				many = append(many, d)
 			} else {
 				s.handleTogether([]delivery{d})
@@ -177,7 +177,7 @@ func (s *Subscription) handleTogether(ds []delivery) {
 	}
 	left := ds[:0:0]
 	for _, d := range ds {
-		if o, over := s.unhandledOutcome(d, int(d.meta.NumDelivered)); over {
+		if o, over := s.unhandledOutcome(d, d.attempt()); over {
 			s.settle(d, o)
 		} else {
 			left = append(left, d)
@@ -190,7 +190,7 @@ func (s *Subscription) handleTogether(ds []delivery) {
 	all := s.batch(s.ctx, left)
 	s.tookTime(time.Since(begin))
 	for i, d := range left {
-		o := s.outcomeOf(all[i].err, int(d.meta.NumDelivered))
+		o := s.outcomeOf(all[i].err, d.attempt())
 		if o.what == died && all[i].shared { // by another's fault, perhaps
 			s.handleTogether([]delivery{d})
 			continue

@@ -31,7 +31,7 @@ func (s *Subscription) worker() {
 	for d := range s.work {
 		o := outcome{what: cut}
 		if s.ctx.Err() == nil {
-			o = s.attempt(d, int(d.meta.NumDelivered))
+			o = s.attempt(d, d.attempt())
 		}
 		s.settle(d, o)
 	}
@@ -96,7 +96,7 @@ func (s *Subscription) settle(d delivery, o outcome) {
 	case handled:
 		err = d.msg.Ack()
 	case retried:
-		err = d.msg.NakWithDelay(o.wait)
+		err = s.retry(d, o.wait)
 	case cut: // given back when nothing is fetched any more, or it would come again at once
 		s.mu.Lock()
 		s.unhandled = append(s.unhandled, d)
@@ -130,7 +130,7 @@ func (s *Subscription) toDead(d delivery, o outcome) error {
 	if err := s.bury(context.WithoutCancel(s.ctx), d, o.why, o.cause); err != nil {
 		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
 			"sequence", d.meta.Sequence.Stream, "reason", o.why, "cause", o.cause, "error", err)
-		return d.msg.NakWithDelay(s.set.backoff.Bound(int(d.meta.NumDelivered)))
+		return d.msg.NakWithDelay(s.set.backoff.Bound(d.attempt()))
 	}
 	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "reason", o.why, "error", o.cause)
 	return d.msg.Ack()

@@ -53,7 +53,8 @@ func Workers(n int) SubscribeOption { return func(s *subscribing) { s.workers = 
 
 // Retry sets how often a message is tried, and the bounds of the wait before the second attempt, which doubles until longest: each wait is
 // a random part of its bound. The default is 8 attempts, a second and an hour. After the last attempt the message goes to the dead
-// letters. A message that waits counts among those under way, of which a group has 10,000 at most.
+// letters. A message that waits counts among those under way, of which a group has 10,000 at most; for more than a minute it waits among those with
+// a [Delay], if it has no order, and comes as another message of the topic, for the group alone.
 func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 	return func(s *subscribing) {
 		s.attempts, s.backoff = attempts, control.Backoff{Initial: first, Max: longest, Multiplier: 2}
@@ -193,6 +194,7 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 		return nil, err
 	}
 	sub := newSubscription(t.q, t.stream.name, group, cons, s)
+	sub.mover = t.mover
 	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
 		m, err := t.read(d, attempt)
 		if err != nil {

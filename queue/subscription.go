@@ -14,6 +14,7 @@ import (
 type Subscription struct {
 	q      *Queue
 	stream string
+	mover  *mover // of the topic
 	group  string
 	cons   jetstream.Consumer
 	set    subscribing
