@@ -55,7 +55,7 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	h[headerGroup] = []string{group}
 	h[headerDeadReason] = []string{headerText(why)}
 	h[headerDeadError] = []string{headerText(cause.Error())}
-	h[headerDeadAttempts] = []string{strconv.Itoa(d.times)}
+	h[headerDeadAttempts] = []string{strconv.Itoa(d.attempt())}
 	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
 	h[headerDeadSince] = []string{d.stored.UTC().Format(time.RFC3339Nano)}
 	h[headerDeadOrigin] = []string{number(seq)}
@@ -213,7 +213,7 @@ func deadLetter(m *jetstream.RawStreamMsg) DeadLetter {
 func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	h := nats.Header{}
 	for k, v := range l.Header {
-		if !strings.HasPrefix(k, "Stile-Dead-") {
+		if !strings.HasPrefix(k, "Stile-Dead-") && k != headerAttempts {
 			h[k] = v
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // keeper makes receipts true.
 type keeper interface {
-	// append returns when records, of one stream, are kept as a level has it.
+	// append returns when records are kept as a level has it.
 	append(ctx context.Context, d Durability, records ...redo.Record) error
 	close() error
 }
@@ -38,9 +38,13 @@ type guest struct{ nc *nats.Conn }
 const guestPatience = 3 * time.Second
 
 func (g guest) append(ctx context.Context, d Durability, records ...redo.Record) error {
-	req := hostRequest{Do: hostKeep, Level: d, Stream: records[0].Stream, Created: records[0].Created, Deleted: records[0].Deleted}
+	req := hostRequest{Do: hostKeep, Level: d}
 	for _, r := range records {
-		req.Sequences = append(req.Sequences, r.Seq)
+		h := hostRecord{Stream: r.Stream, Created: r.Created, Sequence: r.Seq, Deleted: r.Deleted}
+		if r.Deleted {
+			h.Subject, h.Token = r.Subject, string(r.Data)
+		}
+		req.Records = append(req.Records, h)
 	}
 	_, err := g.ask(ctx, req)
 	return err

@@ -123,10 +123,10 @@ func TestGuestRefused(t *testing.T) {
 	top := topic(t, q, "t")
 	for name, req := range map[string]hostRequest{
 		"another version":  {Do: "dance"},
-		"no such stream":   {Do: hostKeep, Stream: "nowhere", Sequences: []uint64{1}},
-		"no such message":  {Do: hostKeep, Stream: top.stream.name, Created: top.stream.created, Sequences: []uint64{7}},
-		"made anew":        {Do: hostKeep, Stream: top.stream.name, Created: 1, Sequences: []uint64{1}},
-		"too many at once": {Do: hostKeep, Stream: top.stream.name, Created: top.stream.created, Sequences: make([]uint64, maxTogether+1)},
+		"no such stream":   {Do: hostKeep, Records: []hostRecord{{Stream: "nowhere", Sequence: 1}}},
+		"no such message":  {Do: hostKeep, Records: []hostRecord{{Stream: top.stream.name, Created: top.stream.created, Sequence: 7}}},
+		"made anew":        {Do: hostKeep, Records: []hostRecord{{Stream: top.stream.name, Created: 1, Sequence: 1}}},
+		"too many at once": {Do: hostKeep, Records: make([]hostRecord, maxTogether+1)},
 	} {
 		if _, err := q.redo.(guest).ask(t.Context(), req); err == nil || errors.Is(err, ErrNoAnswer) {
 			t.Errorf("%s: %v", name, err)

@@ -32,7 +32,7 @@ func (s *Subscription) worker() {
 	for d, ok := s.nextWork(); ok; d, ok = s.nextWork() {
 		o := outcome{what: cut}
 		if s.ctx.Err() == nil {
-			o = s.attempt(d, d.times)
+			o = s.attempt(d, d.attempt())
 		}
 		s.settle(d, o)
 	}
@@ -40,24 +40,29 @@ func (s *Subscription) worker() {
 
 // attempt has a message handled. n is the attempt's number, from 1.
 func (s *Subscription) attempt(d delivery, n int) outcome {
-	if target := d.Header.Get(headerGroup); target != "" && target != s.group {
-		return outcome{} // it was sent again, for another group
-	}
-	if n > crashFactor*s.set.attempts {
-		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it", n-1)}
+	if o, over := s.unhandledOutcome(d, n); over {
+		return o
 	}
 	begin := time.Now()
 	err := s.call(d, n)
-	o := outcome{}
-	if err != nil {
-		o = s.failed(err, n)
-	}
+	o := s.outcomeOf(err, n)
 	o.took = time.Since(begin)
 	return o
 }
 
-// failed is what the error of attempt n comes to.
-func (s *Subscription) failed(err error, n int) outcome {
+// unhandledOutcome tells of a message that is not to be handled what becomes of it.
+func (s *Subscription) unhandledOutcome(d delivery, n int) (o outcome, over bool) {
+	if target := d.Header.Get(headerGroup); target != "" && target != s.group {
+		return outcome{}, true // it was sent again, for another group
+	}
+	if n > crashFactor*s.set.attempts {
+		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it", n-1)}, true
+	}
+	return outcome{}, false
+}
+
+// outcomeOf is what a handler's error makes of attempt n.
+func (s *Subscription) outcomeOf(err error, n int) outcome {
 	var rejected *rejection
 	var later *postponement
 	switch {
@@ -91,7 +96,7 @@ func (s *Subscription) settle(d delivery, o outcome) {
 	case handled:
 		err = s.ack(d)
 	case retried:
-		err = s.nak(d, o.wait)
+		err = s.retry(d, o.wait)
 	case cut: // given back when nothing is fetched any more, or it would come again at once
 		s.mu.Lock()
 		s.unhandled = append(s.unhandled, d)
@@ -125,7 +130,7 @@ func (s *Subscription) toDead(d delivery, o outcome) error {
 	if err := s.bury(context.WithoutCancel(s.ctx), d, o.why, o.cause); err != nil {
 		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
 			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
-		return s.nak(d, s.set.backoff.Bound(d.times))
+		return s.nak(d, s.set.backoff.Bound(d.attempt()))
 	}
 	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.seq, "reason", o.why, "error", o.cause)
 	return s.ack(d)

@@ -29,13 +29,20 @@ const (
 )
 
 type hostRequest struct {
-	Do        string     `json:"do"`
-	Level     Durability `json:"level,omitempty"`
-	Stream    string     `json:"stream,omitempty"`
-	Created   int64      `json:"created,omitempty"` // ns since 1970
-	Sequences []uint64   `json:"sequences,omitempty"`
-	Deleted   bool       `json:"deleted,omitempty"`
-	Group     string     `json:"group,omitempty"`
+	Do      string       `json:"do"`
+	Level   Durability   `json:"level,omitempty"`
+	Records []hostRecord `json:"records,omitempty"`
+	Group   string       `json:"group,omitempty"`
+}
+
+// hostRecord names a message that is in a stream, or was.
+type hostRecord struct {
+	Stream   string `json:"stream"`
+	Created  int64  `json:"created"` // ns since 1970
+	Sequence uint64 `json:"sequence"`
+	Deleted  bool   `json:"deleted,omitempty"`
+	Subject  string `json:"subject,omitempty"` // of a delayed message that waits no more
+	Token    string `json:"token,omitempty"`
 }
 
 type hostAnswer struct {
@@ -130,28 +137,36 @@ func (h *host) do(ctx context.Context, req hostRequest) (ordered bool, err error
 
 // keep has the log take messages, which are read from the server: what a guest says of them is not believed.
 func (h *host) keep(ctx context.Context, req hostRequest) error {
-	if len(req.Sequences) > maxTogether {
-		return fmt.Errorf("%d messages together, at most %d", len(req.Sequences), maxTogether)
+	if len(req.Records) > maxTogether {
+		return fmt.Errorf("%d messages together, at most %d", len(req.Records), maxTogether)
 	}
-	id := identity{req.Stream, req.Created}
-	s, err := h.stream(ctx, id)
-	if err != nil {
-		return err
-	}
-	records := make([]redo.Record, 0, len(req.Sequences))
-	for _, seq := range req.Sequences {
-		if req.Deleted {
-			records = append(records, id.deleted(seq))
+	records := make([]redo.Record, 0, len(req.Records))
+	for _, r := range req.Records {
+		id := identity{r.Stream, r.Created}
+		s, err := h.stream(ctx, id)
+		if err != nil {
+			return err
+		}
+		if r.Deleted {
+			rec := id.deleted(r.Sequence)
+			rec.Subject, rec.Data = r.Subject, []byte(r.Token)
+			records = append(records, rec)
 			continue
 		}
-		m, err := s.GetMsg(ctx, seq)
+		m, err := s.GetMsg(ctx, r.Sequence)
+		if errors.Is(err, jetstream.ErrMsgNotFound) && isLater(r.Stream) {
+			continue // it was handed over meanwhile
+		}
 		if err != nil {
-			return fmt.Errorf("message %d of stream %s: %w", seq, req.Stream, err)
+			return fmt.Errorf("message %d of stream %s: %w", r.Sequence, r.Stream, err)
 		}
 		for _, name := range []string{headerBatchID, headerBatchSeq, headerCommit} { // it comes back alone
 			delete(m.Header, name)
 		}
-		records = append(records, id.record(seq, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}))
+		records = append(records, id.record(r.Sequence, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}))
+	}
+	if len(records) == 0 {
+		return nil
 	}
 	return h.q.redo.append(ctx, req.Level, records...)
 }

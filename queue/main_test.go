@@ -12,6 +12,14 @@ func TestMain(m *testing.M) {
 		publisher(dir)
 		return
 	}
+	if dir := os.Getenv("QUEUE_TEST_DELAYER"); dir != "" {
+		delayer(dir)
+		return
+	}
+	if dir := os.Getenv("QUEUE_TEST_BATCH"); dir != "" {
+		batchConsumer(dir)
+		return
+	}
 	if dir := os.Getenv("QUEUE_TEST_ORDERED"); dir != "" {
 		orderedConsumer(dir)
 		return

@@ -134,7 +134,7 @@ func (o *order) next(key string) (d delivery, ok bool) {
 
 // one tries a message until it is handled or dead, or the subscription ends.
 func (o *order) one(d delivery) outcome {
-	for n := d.times; ; n++ {
+	for n := d.attempt(); ; n++ {
 		select {
 		case o.permits <- struct{}{}:
 		case <-o.s.ctx.Done():

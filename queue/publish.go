@@ -15,7 +15,7 @@ import (
 type Receipt struct {
 	Topic     string `json:"topic"`
 	ID        string `json:"id"`
-	Sequence  uint64 `json:"sequence"`            // in the stream
+	Sequence  uint64 `json:"sequence"`            // in the stream; 0: it is not due yet
 	Duplicate bool   `json:"duplicate,omitempty"` // a message with this ID was there already
 }
 
@@ -24,6 +24,7 @@ type publishing struct {
 	id    string
 	trace string
 	block bool
+	due   time.Time // zero: at once
 }
 
 // PublishOption says how one message is published.
@@ -62,6 +63,9 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	}
 	if err := t.q.fits(msg); err != nil {
 		return Receipt{}, err
+	}
+	if p.due.After(time.Now()) {
+		return t.publishLater(ctx, msg, p)
 	}
 	ack, err := t.q.store(ctx, msg, p.block)
 	if err != nil {

@@ -35,7 +35,7 @@ const (
 )
 
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
-// on. If some of them are there already, those that are not are stored one by one.
+// on. If some of them are there already, those that are not are stored one by one. They cannot have a [Delay].
 func (t *Topic[T]) PublishAll(ctx context.Context, ms []T, opts ...PublishOption) ([]Receipt, error) {
 	rs, err := t.publishAll(ctx, ms, publishingOf(opts))
 	if err != nil {
@@ -53,6 +53,9 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	}
 	if err := p.check(); err != nil {
 		return nil, err
+	}
+	if !p.due.IsZero() {
+		return nil, errors.New("they cannot be delayed")
 	}
 	msgs, size, now := make([]*nats.Msg, len(ms)), 0, time.Now()
 	for i, m := range ms {

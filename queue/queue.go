@@ -53,10 +53,12 @@ type Queue struct {
 
 	once   sync.Once
 	closed error
+	now    func() time.Time // of delays
 
 	mu     sync.Mutex
-	line   *line          // on which messages come; nil: nobody has subscribed, or nats.go has that
-	groups map[string]int // subscriptions of this process; negative: one that is ordered
+	line   *line             // on which messages come; nil: nobody has subscribed, or nats.go has that
+	groups map[string]int    // subscriptions of this process; negative: one that is ordered
+	movers map[string]*mover // by stream
 }
 
 // Open opens a queue. With Dir it starts the server, and puts into the streams again what a power cut has taken out of them; it
@@ -68,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	q := &Queue{log: cfg.Logger, groups: map[string]int{}}
+	q := &Queue{log: cfg.Logger, now: time.Now, groups: map[string]int{}}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
@@ -152,6 +154,7 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 // ended before.
 func (q *Queue) Close() error {
 	q.once.Do(func() {
+		q.stopMovers()
 		q.mu.Lock()
 		l := q.line
 		q.mu.Unlock()

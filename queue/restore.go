@@ -33,6 +33,7 @@ type restorer struct {
 type restored struct {
 	messages map[uint64]redo.Record
 	deleted  map[uint64]bool
+	gone     map[string]redo.Record // delayed messages, by token
 }
 
 // add takes in a record of the log.
@@ -40,12 +41,15 @@ func (r *restorer) add(rec redo.Record) error {
 	id := identity{rec.Stream, rec.Created}
 	s := r.streams[id]
 	if s == nil {
-		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[uint64]bool{}}
+		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[uint64]bool{}, gone: map[string]redo.Record{}}
 		r.streams[id] = s
 	}
-	if rec.Deleted {
+	switch {
+	case rec.Deleted && isLater(rec.Stream):
+		s.gone[string(rec.Data)] = rec
+	case rec.Deleted:
 		s.deleted[rec.Seq] = true
-	} else {
+	default:
 		s.messages[rec.Seq] = rec
 	}
 	return nil
@@ -68,6 +72,9 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 	}
 	if err != nil {
 		return err
+	}
+	if isLater(id.name) {
+		return r.later(ctx, stream, id, s)
 	}
 	info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
 	if err != nil {

@@ -41,6 +41,10 @@ type subscribing struct {
 	inbox    Inbox
 	ordered  bool
 	ackWait  time.Duration
+
+	latency   time.Duration // of batches
+	most      int           // messages of a batch; 0: there are none
+	mostBytes int
 }
 
 // Workers sets how many messages are handled at once; the default is 8.
@@ -48,7 +52,8 @@ func Workers(n int) SubscribeOption { return func(s *subscribing) { s.workers = 
 
 // Retry sets how often a message is tried, and the bounds of the wait before the second attempt, which doubles until longest: each wait is
 // a random part of its bound. The default is 8 attempts, a second and an hour. After the last attempt the message goes to the dead
-// letters. A message that waits counts among those under way, of which a group has 10,000 at most.
+// letters. A message that waits counts among those under way, of which a group has 10,000 at most; for more than a minute it waits among those with
+// a [Delay], if it has no order, and comes as another message of the topic, for the group alone.
 func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 	return func(s *subscribing) {
 		s.attempts, s.backoff = attempts, control.Backoff{Initial: first, Max: longest, Multiplier: 2}
@@ -133,14 +138,18 @@ func (t *Topic[T]) Subscribe(ctx context.Context, group string, handle Handler[T
 			o(&s)
 		}
 	}
-	sub, err := t.subscribe(ctx, group, handle, s)
+	if s.most != 0 || s.latency != 0 {
+		return nil, fmt.Errorf("queue: topic %q, group %q: Latency and BatchSize are for SubscribeBatch", t.name, group)
+	}
+	sub, err := t.subscribe(ctx, group, handle, nil, s)
 	if err != nil {
 		return nil, fmt.Errorf("queue: topic %q, group %q: %w", t.name, group, err)
 	}
 	return sub, nil
 }
 
-func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
+// subscribe subscribes with one of the two kinds of handlers.
+func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], many BatchHandler[T], s subscribing) (*Subscription, error) {
 	if !groupName.MatchString(group) {
 		return nil, errors.New("a group's name has letters, digits, - and _, and 64 of them at most")
 	}
@@ -155,7 +164,7 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 	if err != nil {
 		return nil, err
 	}
-	sub, err := t.join(ctx, group, handle, s)
+	sub, err := t.join(ctx, group, handle, many, s)
 	if err != nil {
 		leave()
 		return nil, err
@@ -173,7 +182,7 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 }
 
 // join makes the subscription.
-func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
+func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], many BatchHandler[T], s subscribing) (*Subscription, error) {
 	s.ackWait = ackWait
 	if t.q.redo != nil {
 		s.ackWait = ackWaitEmbedded
@@ -190,6 +199,7 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 		return nil, err
 	}
 	sub := newSubscription(t.q, t.stream.name, group, cons, s)
+	sub.mover = t.mover
 	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
 		m, err := t.read(d, attempt)
 		if err != nil {
@@ -199,6 +209,9 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 			return handle(ctx, m)
 		}
 		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
+	}
+	if many != nil {
+		sub.batch = t.together(many)
 	}
 	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
 		return t.q.bury(ctx, dead, t.name, group, d, why, err)

@@ -13,11 +13,13 @@ import (
 type Subscription struct {
 	q      *Queue
 	stream string
+	mover  *mover // of the topic
 	group  string
 	cons   jetstream.Consumer
 	set    subscribing
 	handle func(ctx context.Context, d delivery, attempt int) error
-	leave  func() // of the group
+	batch  func(ctx context.Context, ds []delivery) []said // instead of handle; nil: messages are handled one by one
+	leave  func()                                          // of the group
 	bury   func(ctx context.Context, d delivery, why string, err error) error
 
 	ctx    context.Context // of the handlers
@@ -36,6 +38,7 @@ type Subscription struct {
 	idle      int               // workers that wait for work
 	woken     bool              // one of them is on its way
 	work      sync.Cond         // tells them
+	ending    bool              // nothing more is asked for
 	noMore    bool              // there will be no work
 	unhandled []delivery        // what is given back in the end
 	alive     *time.Timer       // tells the server of what is held
@@ -62,8 +65,12 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 		return explained(err)
 	}
 	var workers sync.WaitGroup
+	work := s.worker
+	if s.batch != nil {
+		work = s.batcher
+	}
 	for range s.set.workers {
-		workers.Go(s.worker)
+		workers.Go(work)
 	}
 	go func() {
 		defer close(s.done)
@@ -76,6 +83,10 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 		case <-s.drain:
 		case <-s.ctx.Done():
 		}
+		s.mu.Lock()
+		s.ending = true
+		s.work.Broadcast()
+		s.mu.Unlock()
 		s.pull.end()
 		if s.order != nil {
 			s.order.wait()
@@ -164,17 +175,54 @@ func (s *Subscription) nextWork() (d delivery, ok bool) {
 		if s.noMore {
 			return delivery{}, false
 		}
-		s.idle++
-		s.work.Wait()
-		s.idle--
-		s.woken = false
+		s.awaitWorkLocked()
 	}
+	return s.workLocked(), true
+}
+
+// workNow does not wait.
+func (s *Subscription) workNow() (d delivery, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waitingLocked() == 0 {
+		return delivery{}, false
+	}
+	return s.workLocked(), true
+}
+
+// workUntil waits no longer than until a moment, nor when the subscription is to end.
+func (s *Subscription) workUntil(moment time.Time) (d delivery, ok bool) {
+	t := time.AfterFunc(time.Until(moment), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.work.Broadcast()
+	})
+	defer t.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.waitingLocked() == 0 {
+		if s.ending || !time.Now().Before(moment) {
+			return delivery{}, false
+		}
+		s.awaitWorkLocked()
+	}
+	return s.workLocked(), true
+}
+
+func (s *Subscription) awaitWorkLocked() {
+	s.idle++
+	s.work.Wait()
+	s.idle--
+	s.woken = false
+}
+
+func (s *Subscription) workLocked() (d delivery) {
 	d, s.waiting[s.taken] = s.waiting[s.taken], delivery{}
 	if s.taken++; s.taken == len(s.waiting) {
 		s.waiting, s.taken = s.waiting[:0], 0
 	}
 	s.wakeLocked()
-	return d, true
+	return d
 }
 
 // capacity is how many messages may be held: what the handlers do in prefetchFor, as far as they have shown their pace.
@@ -182,6 +230,8 @@ func (s *Subscription) capacity() int {
 	switch {
 	case s.order != nil:
 		return max(2*s.set.workers, orderedPrefetch)
+	case s.batch != nil:
+		return max(min(2*s.set.workers*s.set.most, maxUnderWay), minPrefetch)
 	case s.pace == 0:
 		return max(2*s.set.workers, minPrefetch)
 	}

@@ -49,8 +49,9 @@ type Topic[T proto.Message] struct {
 	name   string
 	stream identity
 	address
-	key func(T) string // nil: messages have none
-	set topicSettings
+	key   func(T) string // nil: messages have none
+	mover *mover
+	set   topicSettings
 }
 
 type topicSettings struct {
@@ -141,7 +142,11 @@ func (t *Topic[T]) open() error {
 		return explained(err)
 	}
 	t.stream = identityOf(s.CachedInfo())
-	return t.q.settle(ctx)
+	if err := t.q.settle(ctx); err != nil {
+		return err
+	}
+	t.mover = t.q.mover(t.stream, t.set.maxBytes)
+	return nil
 }
 
 // Name returns the topic's name.
