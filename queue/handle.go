@@ -66,6 +66,8 @@ func (s *Subscription) outcomeOf(err error, n int) outcome {
 	var rejected *rejection
 	var later *postponement
 	switch {
+	case err == nil:
+		return outcome{}
 	case s.ctx.Err() != nil:
 		return outcome{what: cut}
 	case errors.As(err, &rejected):
