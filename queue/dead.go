@@ -145,7 +145,7 @@ func (d *DeadLetters) Redrive(ctx context.Context, keep func(*DeadLetter) bool) 
 			return false, err
 		}
 		n++
-		return true, d.remove(ctx, s, l.Sequence)
+		return true, d.remove(ctx, s, l)
 	})
 	return n, err
 }
@@ -155,7 +155,7 @@ func (d *DeadLetters) Discard(ctx context.Context, keep func(*DeadLetter) bool) 
 	n := 0
 	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
 		n++
-		return true, d.remove(ctx, s, l.Sequence)
+		return true, d.remove(ctx, s, l)
 	})
 	return n, err
 }
@@ -228,14 +228,24 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 }
 
 // remove deletes a dead letter, first from the log: a power cut would bring it back.
-func (d *DeadLetters) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
+func (d *DeadLetters) remove(ctx context.Context, s jetstream.Stream, l *DeadLetter) error {
 	if d.q.redo != nil {
-		if err := d.q.redo.append(ctx, Synced, identityOf(s.CachedInfo()).deleted(seq)); err != nil {
+		rec := identityOf(s.CachedInfo()).deleted(l.Sequence, deadSubject(d.origin.name, d.group), l.Header.Get(headerID))
+		if err := d.q.redo.append(ctx, Synced, rec); err != nil {
 			return explained(err)
 		}
 	}
-	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return err
+	return removeMsg(ctx, s, l.Sequence)
+}
+
+// removeMsg deletes a message that may have been deleted already.
+func removeMsg(ctx context.Context, s jetstream.Stream, seq uint64) error {
+	err := s.DeleteMsg(ctx, seq)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if _, gone := s.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	return fmt.Errorf("message %d is not taken away: %w", seq, explained(err))
 }

@@ -201,8 +201,7 @@ func (m *mover) forget(ctx context.Context, s jetstream.Stream, d Durability, se
 
 // gone is the log's record of a message that waits no more. The token tells it from a later one.
 func (m *mover) gone(s jetstream.Stream, seq uint64, subject, token string) redo.Record {
-	id := identityOf(s.CachedInfo())
-	return redo.Record{Stream: id.name, Created: id.created, Seq: seq, Deleted: true, Subject: subject, Data: []byte(token)}
+	return identityOf(s.CachedInfo()).deleted(seq, subject, token)
 }
 
 // dueOf is when a message is due that waits.

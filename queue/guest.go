@@ -42,7 +42,7 @@ func (g guest) append(ctx context.Context, d Durability, records ...redo.Record)
 	for _, r := range records {
 		h := hostRecord{Stream: r.Stream, Created: r.Created, Sequence: r.Seq, Deleted: r.Deleted}
 		if r.Deleted {
-			h.Subject, h.Token = r.Subject, string(r.Data)
+			h.Subject, h.ID = r.Subject, string(r.Data)
 		}
 		req.Records = append(req.Records, h)
 	}

@@ -41,8 +41,8 @@ type hostRecord struct {
 	Created  int64  `json:"created"` // ns since 1970
 	Sequence uint64 `json:"sequence"`
 	Deleted  bool   `json:"deleted,omitempty"`
-	Subject  string `json:"subject,omitempty"` // of a delayed message that waits no more
-	Token    string `json:"token,omitempty"`
+	Subject  string `json:"subject,omitempty"` // of one that was deleted
+	ID       string `json:"id,omitempty"`      // that tells it from others
 }
 
 type hostAnswer struct {
@@ -148,9 +148,7 @@ func (h *host) keep(ctx context.Context, req hostRequest) error {
 			return err
 		}
 		if r.Deleted {
-			rec := id.deleted(r.Sequence)
-			rec.Subject, rec.Data = r.Subject, []byte(r.Token)
-			records = append(records, rec)
+			records = append(records, id.deleted(r.Sequence, r.Subject, r.ID))
 			continue
 		}
 		m, err := s.GetMsg(ctx, r.Sequence)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -253,7 +252,7 @@ func (m *mover) move(ctx context.Context, s jetstream.Stream, seq uint64) (uint6
 	}
 	token := msg.Header.Get(headerToken)
 	if token == "" {
-		return seq, m.remove(ctx, s, seq)
+		return seq, removeMsg(ctx, s, seq)
 	}
 	if _, waits := dueOf(msg.Header); waits {
 		taken, err := m.take(ctx, s, msg)
@@ -272,7 +271,7 @@ func (m *mover) move(ctx context.Context, s jetstream.Stream, seq uint64) (uint6
 			return seq, explained(err)
 		}
 	}
-	return seq, m.remove(ctx, s, seq)
+	return seq, removeMsg(ctx, s, seq)
 }
 
 // take makes a message that waits one that is taken, and returns its sequence; 0: another has taken or cancelled it.
@@ -303,15 +302,4 @@ func dueMessage(msg *jetstream.RawStreamMsg) *nats.Msg {
 		}
 	}
 	return &nats.Msg{Subject: msg.Header.Get(headerTo), Header: h, Data: msg.Data}
-}
-
-func (m *mover) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
-	err := s.DeleteMsg(ctx, seq)
-	if err == nil {
-		return nil
-	}
-	if _, gone := s.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	return fmt.Errorf("it is not taken away: %w", explained(err))
 }

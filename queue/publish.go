@@ -151,7 +151,7 @@ func (s identity) record(seq uint64, m *nats.Msg) redo.Record {
 	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: m.Subject, Header: wireHeader(m.Header), Data: m.Data}
 }
 
-// deleted is the record of a message that was deleted.
-func (s identity) deleted(seq uint64) redo.Record {
-	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Deleted: true}
+// deleted is the record of a message that was deleted; id is what tells it from others that may have its sequence after a power cut.
+func (s identity) deleted(seq uint64, subject, id string) redo.Record {
+	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Deleted: true, Subject: subject, Data: []byte(id)}
 }

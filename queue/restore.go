@@ -32,7 +32,7 @@ type restorer struct {
 // restored is what the log says of a stream.
 type restored struct {
 	messages map[uint64]redo.Record
-	deleted  map[uint64]bool
+	deleted  map[string]bool        // by ID: a sequence can be another message's after a power cut
 	gone     map[string]redo.Record // delayed messages, by token
 }
 
@@ -41,14 +41,14 @@ func (r *restorer) add(rec redo.Record) error {
 	id := identity{rec.Stream, rec.Created}
 	s := r.streams[id]
 	if s == nil {
-		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[uint64]bool{}, gone: map[string]redo.Record{}}
+		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[string]bool{}, gone: map[string]redo.Record{}}
 		r.streams[id] = s
 	}
 	switch {
 	case rec.Deleted && isLater(rec.Stream):
 		s.gone[string(rec.Data)] = rec
 	case rec.Deleted:
-		s.deleted[rec.Seq] = true
+		s.deleted[string(rec.Data)] = true
 	default:
 		s.messages[rec.Seq] = rec
 	}
@@ -85,10 +85,18 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 	}
 	n := 0
 	for _, seq := range slices.Sorted(maps.Keys(s.messages)) {
-		if s.deleted[seq] || !missing(&info.State, seq) {
+		if !missing(&info.State, seq) {
 			continue
 		}
-		if err := r.publish(ctx, s.messages[seq]); err != nil {
+		rec := s.messages[seq]
+		h, err := nats.DecodeHeadersMsg(rec.Header)
+		if err != nil {
+			return fmt.Errorf("message %d: %w", seq, err)
+		}
+		if s.deleted[h.Get(headerID)] {
+			continue
+		}
+		if _, err := r.q.store(ctx, &nats.Msg{Subject: rec.Subject, Header: h, Data: rec.Data}, false); err != nil {
 			return err
 		}
 		n++
@@ -106,13 +114,4 @@ func missing(s *jetstream.StreamState, seq uint64) bool {
 	}
 	_, gone := slices.BinarySearch(s.Deleted, seq)
 	return gone && seq >= s.FirstSeq
-}
-
-func (r *restorer) publish(ctx context.Context, rec redo.Record) error {
-	h, err := nats.DecodeHeadersMsg(rec.Header)
-	if err != nil {
-		return fmt.Errorf("message %d: %w", rec.Seq, err)
-	}
-	_, err = r.q.store(ctx, &nats.Msg{Subject: rec.Subject, Header: h, Data: rec.Data}, false)
-	return err
 }
