@@ -72,9 +72,9 @@ func (o *outboxTable) insert(ctx context.Context, tx *sql.Tx, subject string, he
 	return number, err
 }
 
-// first returns the first rows that are committed and not refused: up to rows of them, and up to about size bytes.
-func (o *outboxTable) first(ctx context.Context, rows, size int) (out []outboxRow, err error) {
-	found, err := o.db.QueryContext(ctx, o.query("SELECT number, subject, header, data FROM TABLE WHERE topic = ? AND error = '' ORDER BY number LIMIT ?"), o.topic, rows)
+// first returns the first rows that are committed, and neither refused nor gone: up to rows of them, and up to about size bytes.
+func (o *outboxTable) first(ctx context.Context, gone []int64, rows, size int) (out []outboxRow, err error) {
+	found, err := o.db.QueryContext(ctx, o.query("SELECT number, subject, header, data FROM TABLE WHERE topic = ? AND error = '' AND number NOT IN ("+list(gone)+") ORDER BY number LIMIT ?"), o.topic, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -94,18 +94,17 @@ func (o *outboxTable) first(ctx context.Context, rows, size int) (out []outboxRo
 
 // remove deletes rows.
 func (o *outboxTable) remove(ctx context.Context, numbers []int64) error {
-	if len(numbers) == 0 {
-		return nil
-	}
-	list := make([]byte, 0, 16*len(numbers))
-	for i, n := range numbers {
-		if i > 0 {
-			list = append(list, ',')
-		}
-		list = strconv.AppendInt(list, n, 10)
-	}
-	_, err := o.db.ExecContext(ctx, o.query("DELETE FROM TABLE WHERE number IN ("+string(list)+")"))
+	_, err := o.db.ExecContext(ctx, o.query("DELETE FROM TABLE WHERE number IN ("+list(numbers)+")"))
 	return err
+}
+
+// list is numbers as SQL has them: at least one, which no row has.
+func list(numbers []int64) string {
+	b := append(make([]byte, 0, 2+16*len(numbers)), "-1"...)
+	for _, n := range numbers {
+		b = strconv.AppendInt(append(b, ','), n, 10)
+	}
+	return string(b)
 }
 
 // refuse notes why a row cannot be published.

@@ -28,6 +28,8 @@ const (
 
 	relayRows  = 256 // published together
 	relayBytes = 4 << 20
+	// maxPublished is how many rows may wait to be deleted; then nothing is published.
+	maxPublished = 4 * relayRows
 )
 
 // relayBackoff is the wait after a failure.
@@ -49,18 +51,20 @@ type relay struct {
 	done    chan struct{} // closed when the relay has ended
 	err     error         // why it has, before it was told to; valid after done
 
-	published []int64 // rows that are in the topic and could not be deleted; the relay's own
+	dirty   chan struct{} // there are rows to delete; closed: there will be none
+	cleared chan struct{} // closed when rows are deleted no more
 
-	mu      sync.Mutex
-	awaited map[int64]time.Time // rows that were written and not yet seen, and when
-	latest  time.Time           // of them
-	swept   time.Time           // awaited, of those that have not come
+	mu        sync.Mutex
+	awaited   map[int64]time.Time // rows that were written and not yet seen, and when
+	latest    time.Time           // of them
+	swept     time.Time           // awaited, of those that have not come
+	published []int64             // rows that are to be deleted
 }
 
 func newRelay(q *Queue, rows *outboxTable, stream identity, level Durability, subjects []string) *relay {
 	r := &relay{
 		q: q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
-		done: make(chan struct{}), awaited: map[int64]time.Time{},
+		done: make(chan struct{}), dirty: make(chan struct{}, 1), cleared: make(chan struct{}), awaited: map[int64]time.Time{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
@@ -124,6 +128,11 @@ func (r *relay) patience(now time.Time) time.Duration {
 
 func (r *relay) run() {
 	defer close(r.done)
+	go r.clear()
+	defer func() {
+		close(r.dirty)
+		<-r.cleared
+	}()
 	for failed := 0; ; {
 		last := r.closed()
 		err := r.all()
@@ -184,10 +193,11 @@ func (r *relay) rest() {
 // all publishes rows until there are none.
 func (r *relay) all() error {
 	for {
-		if err := r.delete(nil); err != nil {
-			return err
+		gone := r.gone()
+		for ; len(gone) >= maxPublished && r.ctx.Err() == nil; gone = r.gone() {
+			r.pause(lastLook) // the database is in trouble
 		}
-		rows, err := r.rows.first(r.ctx, relayRows, relayBytes)
+		rows, err := r.rows.first(r.ctx, gone, relayRows, relayBytes)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -198,14 +208,43 @@ func (r *relay) all() error {
 	}
 }
 
-// delete deletes rows that were published.
-func (r *relay) delete(numbers []int64) error {
+// gone is the rows that are published and may still be there.
+func (r *relay) gone() []int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.published)
+}
+
+// delete has rows deleted that were published.
+func (r *relay) delete(numbers []int64) {
+	r.mu.Lock()
 	r.published = append(r.published, numbers...)
-	err := r.rows.remove(r.ctx, r.published)
-	if err == nil {
-		r.published = nil
+	r.mu.Unlock()
+	select {
+	case r.dirty <- struct{}{}:
+	default:
 	}
-	return err
+}
+
+// clear deletes published rows. It does so beside the relay: in SQLite a writer may have to wait for long.
+func (r *relay) clear() {
+	defer close(r.cleared)
+	failed := 0
+	for range r.dirty {
+		for gone := r.gone(); len(gone) > 0 && r.ctx.Err() == nil; gone = r.gone() {
+			if err := r.rows.remove(r.ctx, gone); err != nil {
+				if failed++; failed == 1 && r.ctx.Err() == nil {
+					r.q.log.Warn("queue: what was published cannot be deleted from the outbox; trying again", "topic", r.rows.topic, "error", err)
+				}
+				r.pause(relayBackoff.Wait(failed, 0.5+rand.Float64()/2))
+				continue
+			}
+			failed = 0
+			r.mu.Lock()
+			r.published = r.published[len(gone):]
+			r.mu.Unlock()
+		}
+	}
 }
 
 // sending is a row on its way.
@@ -216,7 +255,7 @@ type sending struct {
 	err    error
 }
 
-// some publishes rows together and deletes them. Those that are refused for good are marked.
+// some publishes rows together and has them deleted. Those that are refused for good are marked.
 func (r *relay) some(rows []outboxRow) error {
 	all := make([]sending, len(rows))
 	chains := map[string][]*sending{} // by key
@@ -254,7 +293,8 @@ func (r *relay) some(rows []outboxRow) error {
 			return explained(err)
 		}
 	}
-	return errors.Join(r.delete(kept), cmp.Or(errs...))
+	r.delete(kept)
+	return cmp.Or(errs...)
 }
 
 // send has the server take messages: those of a chain one after the other, up to one that it does not take now.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,6 +186,28 @@ func relayed(t *testing.T, o outbox) {
 		}
 		return n == 0
 	})
+}
+
+// comes waits for a message.
+func comes(t *testing.T, top topic, value string) {
+	t.Helper()
+	got := make(chan struct{})
+	var once sync.Once
+	sub, err := top.Subscribe(t.Context(), fmt.Sprint("waiter", rand.Uint32()), func(_ context.Context, m *queue.Msg[text]) error {
+		if m.Value.GetValue() == value {
+			once.Do(func() { close(got) })
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Stop()
+	select {
+	case <-got:
+	case <-time.After(watchdog):
+		t.Fatalf("%q does not come", value)
+	}
 }
 
 // arrived returns all messages of a topic, in their order.
