@@ -16,7 +16,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check bench bench-policy bench-queue soak-queue fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -67,6 +67,10 @@ test-load: ## policies under load and faults, in virtual time, without -race
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
 	cd examples && CGO_ENABLED=1 go test -race -timeout 10m ./...
+
+test-postgres: compiler ## test inbox and outbox with a PostgreSQL server, which it starts
+	$(say) "test with PostgreSQL"
+	cd examples && CGO_ENABLED=1 ../scripts/postgres.sh go test -race -count=1 -timeout 10m -run '/PostgreSQL' ./databases
 
 test-compat: compiler ## compare with grpc-go, with -race
 	$(say) "test compatibility with grpc-go"
