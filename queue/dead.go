@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/stile-ipc/stile/queue/internal/redo"
 )
 
 // Headers of dead letters, and of messages that were sent again.
@@ -42,7 +40,7 @@ func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) 
 	if err != nil {
 		return identity{}, explained(err)
 	}
-	return identityOf(s.CachedInfo()), q.settle()
+	return identityOf(s.CachedInfo()), q.settle(ctx)
 }
 
 func deadSubject(stream, group string) string { return "dead." + stream + "." + group }
@@ -70,7 +68,7 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	if err != nil {
 		return err
 	}
-	return q.keep(dead, Synced, ack.Sequence, msg)
+	return q.keep(ctx, dead, Synced, ack.Sequence, msg)
 }
 
 // headerText makes a text fit for a header.
@@ -229,14 +227,13 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	if err != nil {
 		return err
 	}
-	return d.q.keep(d.origin, Synced, ack.Sequence, msg)
+	return d.q.keep(ctx, d.origin, Synced, ack.Sequence, msg)
 }
 
 // remove deletes a dead letter, first from the log: a power cut would bring it back.
 func (d *DeadLetters) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
 	if d.q.redo != nil {
-		id := identityOf(s.CachedInfo())
-		if err := d.q.redo.Append(redo.Record{Stream: id.name, Created: id.created, Seq: seq, Deleted: true}); err != nil {
+		if err := d.q.redo.append(ctx, Synced, identityOf(s.CachedInfo()).deleted(seq)); err != nil {
 			return explained(err)
 		}
 	}

@@ -18,7 +18,7 @@ func (q *Queue) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue
 		kv, err = q.js.KeyValue(ctx, bucket)
 	}
 	if err == nil {
-		err = q.settle()
+		err = q.settle(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("queue: bucket %q: %w", bucket, err)

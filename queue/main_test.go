@@ -16,5 +16,9 @@ func TestMain(m *testing.M) {
 		orderedConsumer(dir)
 		return
 	}
+	if dir := os.Getenv("QUEUE_TEST_HOST"); dir != "" {
+		hostForever(dir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }

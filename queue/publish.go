@@ -64,7 +64,7 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := t.q.keep(t.stream, t.set.durability, ack.Sequence, msg); err != nil {
+	if err := t.q.keep(ctx, t.stream, t.set.durability, ack.Sequence, msg); err != nil {
 		return Receipt{}, explained(err)
 	}
 	return Receipt{Topic: t.name, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
@@ -129,25 +129,22 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 }
 
 // keep has the log take a message that the server has acknowledged.
-func (q *Queue) keep(s identity, d Durability, seq uint64, msg *nats.Msg) error {
+func (q *Queue) keep(ctx context.Context, s identity, d Durability, seq uint64, msg *nats.Msg) error {
 	if !q.logs(d) {
 		return nil
 	}
-	return q.append(d, s.record(seq, msg))
+	return q.redo.append(ctx, d, s.record(seq, msg))
 }
 
 // logs tells whether the log takes messages of a level.
 func (q *Queue) logs(d Durability) bool { return q.redo != nil && d != Buffered }
 
-// append has the log take records of a level.
-func (q *Queue) append(d Durability, records ...redo.Record) error {
-	if d == Bounded {
-		return q.redo.AppendLater(records...)
-	}
-	return q.redo.Append(records...)
-}
-
 // record is a message as the log has it.
 func (s identity) record(seq uint64, m *nats.Msg) redo.Record {
 	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: m.Subject, Header: wireHeader(m.Header), Data: m.Data}
+}
+
+// deleted is the record of a message that was deleted.
+func (s identity) deleted(seq uint64) redo.Record {
+	return redo.Record{Stream: s.name, Created: s.created, Seq: seq, Deleted: true}
 }

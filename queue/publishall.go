@@ -74,7 +74,7 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	if err != nil {
 		return nil, err
 	}
-	return rs, explained(t.q.keepAll(t.stream, t.set.durability, rs, msgs))
+	return rs, explained(t.q.keepAll(ctx, t.stream, t.set.durability, rs, msgs))
 }
 
 // redoOverhead is more than a message's envelope has.
@@ -126,7 +126,7 @@ func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (answer, error) {
 }
 
 // keepAll is keep for messages that were stored together.
-func (q *Queue) keepAll(s identity, d Durability, rs []Receipt, msgs []*nats.Msg) error {
+func (q *Queue) keepAll(ctx context.Context, s identity, d Durability, rs []Receipt, msgs []*nats.Msg) error {
 	if !q.logs(d) {
 		return nil
 	}
@@ -134,5 +134,5 @@ func (q *Queue) keepAll(s identity, d Durability, rs []Receipt, msgs []*nats.Msg
 	for i, m := range msgs {
 		records[i] = s.record(rs[i].Sequence, m)
 	}
-	return q.append(d, records...)
+	return q.redo.append(ctx, d, records...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ type Config struct {
 	// topic's dead letters; 0: 32 GiB. The disk needs a fifth more of what is kept, and 64 MiB.
 	MaxStore int64
 	// URL is that of a NATS server, or of several, parted by commas. Durability is then what the servers' sync_interval
-	// makes it.
+	// makes it. Or it is unix: and the Dir of another process of the same user, whose embedded server is used as if it were this one's, all
+	// levels of durability included, for as long as that process lives; when it comes back, this one goes on.
 	URL string
 	// NATS has further options for the connection to URL, such as credentials.
 	NATS []nats.Option
@@ -41,8 +43,9 @@ type Queue struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	asker  *asker
-	server *embedded.Server // nil: there is none of ours
-	redo   *redo.Log        // nil: durability is the server's
+	server *embedded.Server // nil: there is none in this process
+	redo   keeper           // nil: durability is the server's
+	host   *host            // nil: there is no server here to have guests
 
 	once   sync.Once
 	closed error
@@ -68,8 +71,14 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 }
 
 func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
-	if cfg.URL != "" {
-		q.nc, err = nats.Connect(cfg.URL, append([]nats.Option{nats.MaxReconnects(-1)}, cfg.NATS...)...)
+	opts := append([]nats.Option{nats.MaxReconnects(-1)}, cfg.NATS...)
+	if dir, visits := strings.CutPrefix(cfg.URL, "unix:"); visits {
+		opts = append([]nats.Option{nats.ReconnectWait(againAfter)}, opts...)
+		if q.nc, err = embedded.Visit(strings.TrimPrefix(dir, "//"), opts...); err == nil {
+			q.redo = guest{q.nc}
+		}
+	} else if cfg.URL != "" {
+		q.nc, err = nats.Connect(cfg.URL, opts...)
 	} else {
 		q.server, err = embedded.Start(embedded.Config{Dir: cfg.Dir, MaxStore: cfg.MaxStore, Logger: cfg.Logger})
 		if err == nil {
@@ -99,7 +108,11 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	if q.server == nil {
 		return nil
 	}
-	return q.openLog(ctx, filepath.Join(cfg.Dir, "redo"))
+	if err := q.openLog(ctx, filepath.Join(cfg.Dir, "redo")); err != nil {
+		return err
+	}
+	q.host, err = newHost(q)
+	return err
 }
 
 // openLog opens the redo log and republishes what is missing.
@@ -115,7 +128,9 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 		}
 		return q.server.Sync()
 	}}, missing.add)
-	q.redo = log
+	if log != nil {
+		q.redo = logKeeper{log}
+	}
 	if errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("%w; messages with receipts may be missing in the topics, those of the last minutes before the damage; to go on without them, move the folder %s away", err, dir)
 	}
@@ -129,9 +144,10 @@ func (q *Queue) Close() error {
 		if q.nc != nil {
 			q.nc.Close()
 		}
+		q.host.end()
 		var errs []error
 		if q.redo != nil {
-			errs = append(errs, q.redo.Close())
+			errs = append(errs, q.redo.close())
 		}
 		if q.server != nil {
 			errs = append(errs, q.server.Close())
@@ -144,7 +160,11 @@ func (q *Queue) Close() error {
 }
 
 // settle puts what was made on an embedded server, such as a stream, on disk.
-func (q *Queue) settle() error {
+func (q *Queue) settle(ctx context.Context) error {
+	if g, visits := q.redo.(guest); visits {
+		_, err := g.ask(ctx, hostRequest{Do: hostSettle})
+		return err
+	}
 	if q.server == nil {
 		return nil
 	}

@@ -16,9 +16,18 @@ import (
 
 // TestRestore publishes, takes what a power cut may take from the server's folder, and finds all again.
 func TestRestore(t *testing.T) {
+	testRestore(t, func(t *testing.T, q *Queue, _ string) *Queue { return q })
+}
+
+// TestGuestRestore does so with what guests publish.
+func TestGuestRestore(t *testing.T) {
+	testRestore(t, func(t *testing.T, _ *Queue, dir string) *Queue { return visit(t, dir) })
+}
+
+func testRestore(t *testing.T, publisher func(t *testing.T, q *Queue, dir string) *Queue) {
 	dir := t.TempDir()
 	q := open(t, dir)
-	top := topic(t, q, "orders")
+	top := topic(t, publisher(t, q, dir), "orders")
 	publish := func(from, to int) {
 		t.Helper()
 		for i := from; i < to; i++ {
@@ -34,9 +43,17 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	q = open(t, dir)
-	top = topic(t, q, "orders")
-	publish(50, 100)
-	gone := topic(t, q, "gone")
+	pub := publisher(t, q, dir)
+	top = topic(t, pub, "orders")
+	publish(50, 75)
+	var rest []text
+	for i := 75; i < 100; i++ {
+		rest = append(rest, wrapperspb.String(fmt.Sprint(i)))
+	}
+	if _, err := top.PublishAll(t.Context(), rest, ID("all")); err != nil {
+		t.Fatal(err)
+	}
+	gone := topic(t, pub, "gone")
 	if _, err := gone.Publish(t.Context(), wrapperspb.String("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +74,11 @@ func TestRestore(t *testing.T) {
 		q = open(t, dir)
 		all := stored(t, q, "orders")
 		for i := range 100 {
-			if m := all[uint64(i+1)]; m == nil || m.Header.Get(headerID) != fmt.Sprint(i) {
+			id := fmt.Sprint(i)
+			if i >= 75 {
+				id = fmt.Sprintf("all-%d", i-75)
+			}
+			if m := all[uint64(i+1)]; m == nil || m.Header.Get(headerID) != id {
 				t.Errorf("message %d: %v", i, m)
 			}
 		}

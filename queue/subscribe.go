@@ -148,14 +148,18 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
 	if s.ordered && (t.key == nil || t.q.server == nil) {
-		return nil, errors.New("there is order by key for a topic with KeyBy, on an embedded server (Ordered)")
+		return nil, errors.New("there is order by key for a topic with KeyBy, in the process that has the embedded server (Ordered)")
 	}
-	leave, err := t.q.join(t.stream.name+" "+group, s.ordered)
+	leave, err := t.q.join(inProcess(t.stream.name, group), s.ordered)
 	if err != nil {
 		return nil, err
 	}
 	sub, err := t.join(ctx, group, handle, s)
 	if err != nil {
+		leave()
+		return nil, err
+	}
+	if err := t.q.alone(ctx, sub); err != nil {
 		leave()
 		return nil, err
 	}
@@ -167,7 +171,7 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 // join makes the subscription.
 func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
 	s.prefetch, s.ackWait = max(2*s.workers, minPrefetch), ackWait
-	if t.q.server != nil {
+	if t.q.redo != nil {
 		s.ackWait = ackWaitEmbedded
 	}
 	if s.ordered {
@@ -206,12 +210,46 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 	return sub, nil
 }
 
+// inProcess is what a group of a stream is called among a process's.
+func inProcess(stream, group string) string { return stream + " " + group }
+
+var errNotAlone = errors.New("the group has another subscription, and one that is Ordered is alone")
+
+// alone looks for an Ordered subscription in the host, or for others than this in guests if this is Ordered.
+func (q *Queue) alone(ctx context.Context, s *Subscription) error {
+	if g, visits := q.redo.(guest); visits {
+		a, err := g.ask(ctx, hostRequest{Do: hostOrdered, Group: inProcess(s.stream, s.group)})
+		if err == nil && a.Ordered {
+			err = errNotAlone
+		}
+		return err
+	}
+	if !s.set.ordered {
+		return nil
+	}
+	// Who subscribes asks for messages again and again; of one that has ended the server knows it by the end.
+	for end, vain := time.Now().Add(fetchLimit+patience), 0; vain < 5; time.Sleep(20 * time.Millisecond) {
+		info, err := s.cons.Info(ctx)
+		if err != nil {
+			return explained(err)
+		}
+		vain++
+		if info.NumWaiting == 0 { // this one has not asked yet
+			continue
+		}
+		if vain = 0; time.Now().After(end) {
+			return errNotAlone
+		}
+	}
+	return nil
+}
+
 // join notes that a group has one more subscription in this process; leave is due. One that is ordered is alone.
 func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := q.groups[group]; n < 0 || ordered && n > 0 {
-		return nil, errors.New("the group has another subscription, and one that is Ordered is alone")
+		return nil, errNotAlone
 	}
 	add := 1
 	if ordered {
@@ -236,7 +274,7 @@ func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.Consu
 	if err != nil {
 		return nil, explained(err)
 	}
-	return c, q.settle()
+	return c, q.settle(ctx)
 }
 
 // read makes the handler's message.

@@ -145,7 +145,7 @@ func (t *Topic[T]) open() error {
 		return explained(err)
 	}
 	t.stream = identityOf(s.CachedInfo())
-	return t.q.settle()
+	return t.q.settle(ctx)
 }
 
 // Name returns the topic's name.

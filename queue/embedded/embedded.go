@@ -1,5 +1,5 @@
 // Package embedded runs a NATS server with JetStream inside the process, on one folder, for package queue. The server has no
-// port: it is reached through Connect alone.
+// port: its own process reaches it through Connect, others of the same user through Visit.
 package embedded
 
 import (
@@ -43,6 +43,7 @@ type Server struct {
 	lock   *os.File
 	log    *natsLog
 	files  syncer
+	door   *door
 }
 
 // ErrInUse is what Start returns while another process, or another Server of this one, has the folder.
@@ -89,7 +90,11 @@ func (s *Server) start(cfg Config) error {
 	srv.SetLoggerV2(s.log, false, false, false)
 	srv.Start() // says only in the log what it could not do
 	s.server = srv
-	if err := s.started(); err != nil {
+	err = s.started()
+	if err == nil {
+		s.door, err = openDoor(s.dir, srv, cfg.Logger)
+	}
+	if err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 		return err
@@ -144,6 +149,7 @@ func (s *Server) Sync() error {
 
 // Close stops the server. Connections must have been closed.
 func (s *Server) Close() error {
+	s.door.shut()
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 	err := s.Sync()
