@@ -289,7 +289,7 @@ func (r *relay) some(rows []outboxRow) error {
 		}
 	}
 	if len(records) > 0 {
-		if err := r.q.append(r.level, records...); err != nil {
+		if err := r.q.redo.append(r.ctx, r.level, records...); err != nil {
 			return explained(err)
 		}
 	}
