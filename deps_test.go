@@ -34,7 +34,7 @@ cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . policy cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile                 : . policy queue cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.

@@ -20,9 +20,9 @@ import (
 )
 
 // goAwayPatience is how long a draining server takes calls from a client that
-// has not acknowledged its GoAway. Later calls are refused; the client makes them
-// elsewhere.
-const goAwayPatience = time.Second
+// has not acknowledged its GoAway: as long as a server of grpc-go waits for the
+// answer to its ping. Later calls are refused; the client makes them elsewhere.
+const goAwayPatience = 5 * time.Second
 
 // serverConn is the server's side of one connection: the table of its calls.
 type serverConn struct {

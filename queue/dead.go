@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,20 +51,20 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
 	h := nats.Header{}
-	for k, v := range d.msg.Headers() {
+	for k, v := range d.Header {
 		h[k] = v
 	}
-	seq := d.meta.Sequence.Stream
-	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.meta.Timestamp.UTC().Format(time.RFC3339Nano), seq)}
+	seq := d.seq
+	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.stored.UTC().Format(time.RFC3339Nano), seq)}
 	h[headerGroup] = []string{group}
 	h[headerDeadReason] = []string{headerText(why)}
 	h[headerDeadError] = []string{headerText(cause.Error())}
-	h[headerDeadAttempts] = []string{number(d.meta.NumDelivered)}
+	h[headerDeadAttempts] = []string{strconv.Itoa(d.times)}
 	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
-	h[headerDeadSince] = []string{d.meta.Timestamp.UTC().Format(time.RFC3339Nano)}
+	h[headerDeadSince] = []string{d.stored.UTC().Format(time.RFC3339Nano)}
 	h[headerDeadOrigin] = []string{number(seq)}
-	h[headerDeadSubject] = []string{d.msg.Subject()}
-	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.msg.Data()}
+	h[headerDeadSubject] = []string{d.Subject}
+	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.Data}
 	ack, err := q.store(ctx, msg, false)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,16 +25,39 @@ const (
 
 const contentType = "application/protobuf"
 
+// address is what the envelopes of a topic's messages have in common.
+type address struct {
+	schema   string             // full name of the messages' type
+	source   string             // of the events
+	subjects [partitions]string // of the messages
+}
+
+func addressOf(topic, schema string) address {
+	a := address{schema: schema, source: "stile:topic:" + topic}
+	for i := range a.subjects {
+		a.subjects[i] = subjectOf(topic, strconv.Itoa(i))
+	}
+	return a
+}
+
 // envelope makes a message of the topic.
 func (t *Topic[T]) envelope(m T, p publishing, now time.Time) (*nats.Msg, error) {
 	data, err := proto.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("it cannot be marshalled: %w", err)
 	}
+	key := ""
+	if t.key != nil {
+		key = t.key(m)
+	}
+	return t.address.envelope(key, t.key != nil, data, p, now)
+}
+
+// envelope makes a message; without a key it goes where its ID has it.
+func (a *address) envelope(key string, keyed bool, data []byte, p publishing, now time.Time) (*nats.Msg, error) {
 	if p.id == "" {
 		p.id = nuid.Next()
 	}
-	key := p.id
 	h := make(nats.Header, 8)
 	values := make([]string, 0, 9) // of all headers, in one piece
 	set := func(name, value string) {
@@ -43,21 +67,22 @@ func (t *Topic[T]) envelope(m T, p publishing, now time.Time) (*nats.Msg, error)
 	set(headerID, p.id)
 	set(headerSpec, "1.0")
 	set(headerEventID, p.id)
-	set(headerSource, t.source)
-	set(headerType, t.schema)
+	set(headerSource, a.source)
+	set(headerType, a.schema)
 	set(headerTime, now.UTC().Format(time.RFC3339Nano))
 	set(headerContentType, contentType)
-	if t.key != nil {
-		key = t.key(m)
+	if keyed {
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)
 		}
 		set(headerKey, key)
+	} else {
+		key = p.id
 	}
 	if p.trace != "" {
 		set(headerTrace, p.trace)
 	}
-	return &nats.Msg{Subject: t.subjects[partitionOf(key)], Header: h, Data: data}, nil
+	return &nats.Msg{Subject: a.subjects[partitionOf(key)], Header: h, Data: data}, nil
 }
 
 // printable reports whether s can be a header's value and come back as it was.

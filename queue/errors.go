@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/stile-ipc/stile/queue/embedded"
 	"github.com/stile-ipc/stile/queue/internal/redo"
 )
 
@@ -20,6 +21,10 @@ var (
 	ErrClosed = errors.New("the queue is closed")
 	// ErrDamaged: the log of acknowledged messages has holes that no power cut makes.
 	ErrDamaged = redo.ErrDamaged
+	// ErrInUse: another process has the folder open. Use its server, by URL, or another folder.
+	ErrInUse = embedded.ErrInUse
+	// ErrAway: no process has the folder open whose server was to be used.
+	ErrAway = embedded.ErrAway
 	// ErrNoAnswer: nobody said in time whether the message was stored. Publishing it again with the same ID is safe.
 	ErrNoAnswer = errors.New("no answer from the server")
 )

@@ -15,6 +15,7 @@ type outcome struct {
 	wait  time.Duration // before the next attempt, if there is one
 	why   string        // it is dead
 	cause error         // of that
+	took  time.Duration // by the handler
 }
 
 type verdict int
@@ -28,10 +29,10 @@ const (
 
 // worker handles messages that have no order.
 func (s *Subscription) worker() {
-	for d := range s.work {
+	for d, ok := s.nextWork(); ok; d, ok = s.nextWork() {
 		o := outcome{what: cut}
 		if s.ctx.Err() == nil {
-			o = s.attempt(d, int(d.meta.NumDelivered))
+			o = s.attempt(d, d.times)
 		}
 		s.settle(d, o)
 	}
@@ -39,7 +40,7 @@ func (s *Subscription) worker() {
 
 // attempt has a message handled. n is the attempt's number, from 1.
 func (s *Subscription) attempt(d delivery, n int) outcome {
-	if target := d.msg.Headers().Get(headerGroup); target != "" && target != s.group {
+	if target := d.Header.Get(headerGroup); target != "" && target != s.group {
 		return outcome{} // it was sent again, for another group
 	}
 	if n > crashFactor*s.set.attempts {
@@ -47,12 +48,19 @@ func (s *Subscription) attempt(d delivery, n int) outcome {
 	}
 	begin := time.Now()
 	err := s.call(d, n)
-	s.tookTime(time.Since(begin))
+	o := outcome{}
+	if err != nil {
+		o = s.failed(err, n)
+	}
+	o.took = time.Since(begin)
+	return o
+}
+
+// failed is what the error of attempt n comes to.
+func (s *Subscription) failed(err error, n int) outcome {
 	var rejected *rejection
 	var later *postponement
 	switch {
-	case err == nil:
-		return outcome{}
 	case s.ctx.Err() != nil:
 		return outcome{what: cut}
 	case errors.As(err, &rejected):
@@ -70,7 +78,7 @@ func (s *Subscription) call(d delivery, n int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
-			s.q.log.Error("queue: a handler panicked", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "panic", v, "stack", string(debug.Stack()))
+			s.q.log.Error("queue: a handler panicked", "stream", s.stream, "group", s.group, "sequence", d.seq, "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
 	return s.handle(s.ctx, d, n)
@@ -81,9 +89,9 @@ func (s *Subscription) settle(d delivery, o outcome) {
 	var err error
 	switch o.what {
 	case handled:
-		err = d.msg.Ack()
+		err = s.ack(d)
 	case retried:
-		err = d.msg.NakWithDelay(o.wait)
+		err = s.nak(d, o.wait)
 	case cut: // given back when nothing is fetched any more, or it would come again at once
 		s.mu.Lock()
 		s.unhandled = append(s.unhandled, d)
@@ -93,14 +101,14 @@ func (s *Subscription) settle(d delivery, o outcome) {
 		err = s.toDead(d, o)
 	}
 	s.said(d, err)
-	s.release(d)
+	s.release(d, o.took)
 }
 
 // giveBack has what was not handled delivered to others.
 func (s *Subscription) giveBack() {
 	for _, d := range s.unhandled {
-		s.said(d, d.msg.Nak())
-		s.release(d)
+		s.said(d, s.nak(d, 0))
+		s.release(d, 0)
 	}
 	s.unhandled = nil
 }
@@ -108,7 +116,7 @@ func (s *Subscription) giveBack() {
 // said heeds that the server could not be told what became of a message: it comes again.
 func (s *Subscription) said(d delivery, err error) {
 	if err != nil {
-		s.q.log.Warn("queue: the server could not be told of a message, which will come again", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "error", err)
+		s.q.log.Warn("queue: the server could not be told of a message, which will come again", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
 	}
 }
 
@@ -116,9 +124,9 @@ func (s *Subscription) said(d delivery, err error) {
 func (s *Subscription) toDead(d delivery, o outcome) error {
 	if err := s.bury(context.WithoutCancel(s.ctx), d, o.why, o.cause); err != nil {
 		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
-			"sequence", d.meta.Sequence.Stream, "reason", o.why, "cause", o.cause, "error", err)
-		return d.msg.NakWithDelay(s.set.backoff.Bound(int(d.meta.NumDelivered)))
+			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
+		return s.nak(d, s.set.backoff.Bound(d.times))
 	}
-	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.meta.Sequence.Stream, "reason", o.why, "error", o.cause)
-	return d.msg.Ack()
+	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.seq, "reason", o.why, "error", o.cause)
+	return s.ack(d)
 }

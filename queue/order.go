@@ -62,7 +62,7 @@ func (o *order) add(d delivery) {
 		return
 	}
 	o.early = append(o.early, d)
-	if d.meta.Sequence.Stream <= o.before {
+	if d.seq <= o.before {
 		if o.absent--; o.absent == 0 {
 			o.beginLocked()
 		}
@@ -79,7 +79,7 @@ func (o *order) begin() {
 
 func (o *order) beginLocked() {
 	o.late.Stop()
-	slices.SortFunc(o.early, func(a, b delivery) int { return int(int64(a.meta.Sequence.Stream - b.meta.Sequence.Stream)) })
+	slices.SortFunc(o.early, func(a, b delivery) int { return int(int64(a.seq - b.seq)) })
 	for _, d := range o.early {
 		o.addLocked(d)
 	}
@@ -87,7 +87,7 @@ func (o *order) beginLocked() {
 }
 
 func (o *order) addLocked(d delivery) {
-	key := d.msg.Headers().Get(headerKey)
+	key := d.Header.Get(headerKey)
 	waiting, busy := o.keys[key]
 	if busy {
 		o.keys[key] = append(waiting, d)
@@ -134,7 +134,7 @@ func (o *order) next(key string) (d delivery, ok bool) {
 
 // one tries a message until it is handled or dead, or the subscription ends.
 func (o *order) one(d delivery) outcome {
-	for n := int(d.meta.NumDelivered); ; n++ {
+	for n := d.times; ; n++ {
 		select {
 		case o.permits <- struct{}{}:
 		case <-o.s.ctx.Done():
@@ -145,6 +145,9 @@ func (o *order) one(d delivery) outcome {
 		if out.what != retried {
 			return out
 		}
+		o.s.mu.Lock()
+		o.s.tookLocked(out.took)
+		o.s.mu.Unlock()
 		t := time.NewTimer(out.wait)
 		select {
 		case <-t.C:

@@ -28,7 +28,9 @@ type Config struct {
 	// makes it. Or it is unix: and the Dir of another process of the same user, whose embedded server is used as if it were this one's, all
 	// levels of durability included, for as long as that process lives; when it comes back, this one goes on.
 	URL string
-	// NATS has further options for the connection to URL, such as credentials.
+	// Creds is a file with credentials for URL, as nsc writes them; empty: there are none, or they are in the URL.
+	Creds string
+	// NATS has further options for the connection to URL, such as certificates.
 	NATS []nats.Option
 	// Logger has what nobody can be told otherwise; nil: slog.Default.
 	Logger *slog.Logger
@@ -71,7 +73,11 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 }
 
 func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
-	opts := append([]nats.Option{nats.MaxReconnects(-1)}, cfg.NATS...)
+	opts := []nats.Option{nats.MaxReconnects(-1)}
+	if cfg.Creds != "" {
+		opts = append(opts, nats.UserCredentials(cfg.Creds))
+	}
+	opts = append(opts, cfg.NATS...)
 	if dir, visits := strings.CutPrefix(cfg.URL, "unix:"); visits {
 		opts = append([]nats.Option{nats.ReconnectWait(againAfter)}, opts...)
 		if q.nc, err = embedded.Visit(strings.TrimPrefix(dir, "//"), opts...); err == nil {

@@ -31,26 +31,13 @@ func (s *Subscription) Stats(ctx context.Context) (Stats, error) {
 }
 
 func (s *Subscription) stats(ctx context.Context) (Stats, error) {
-	info, err := s.cons.Info(ctx)
+	stream, err := s.q.js.Stream(ctx, s.stream)
 	if err != nil {
 		return Stats{}, err
 	}
-	st := Stats{Lag: info.NumPending, InFlight: info.NumAckPending, Retrying: info.NumRedelivered}
-	if st.Dead, err = s.q.countDead(ctx, s.stream, s.group); err != nil {
+	st, err := s.q.groupStats(ctx, stream, s.group)
+	if err != nil {
 		return Stats{}, err
-	}
-	if st.Lag > 0 || st.InFlight > 0 {
-		stream, err := s.q.js.Stream(ctx, s.stream)
-		if err != nil {
-			return Stats{}, err
-		}
-		oldest, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(">"))
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return Stats{}, err
-		}
-		if err == nil {
-			st.OldestAge = time.Since(oldest.Time)
-		}
 	}
 	s.mu.Lock()
 	took := slices.Sorted(slices.Values(s.took))
@@ -61,13 +48,31 @@ func (s *Subscription) stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-func (s *Subscription) tookTime(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.took) < keptTimes {
-		s.took = append(s.took, d)
-		return
+// groupStats asks the server.
+func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string) (Stats, error) {
+	if !groupName.MatchString(group) {
+		return Stats{}, ErrNoGroup
 	}
-	s.took[s.next] = d
-	s.next = (s.next + 1) % keptTimes
+	c, err := s.Consumer(ctx, group)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return Stats{}, ErrNoGroup
+	}
+	if err != nil {
+		return Stats{}, explained(err)
+	}
+	info := c.CachedInfo()
+	st := Stats{Lag: info.NumPending, InFlight: info.NumAckPending, Retrying: info.NumRedelivered}
+	if st.Dead, err = q.countDead(ctx, s.CachedInfo().Config.Name, group); err != nil {
+		return Stats{}, err
+	}
+	if st.Lag > 0 || st.InFlight > 0 {
+		oldest, err := s.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(">"))
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return Stats{}, explained(err)
+		}
+		if err == nil {
+			st.OldestAge = time.Since(oldest.Time)
+		}
+	}
+	return st, nil
 }

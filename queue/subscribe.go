@@ -36,7 +36,6 @@ type SubscribeOption func(*subscribing)
 
 type subscribing struct {
 	workers  int
-	prefetch int
 	attempts int
 	backoff  control.Backoff
 	inbox    Inbox
@@ -70,16 +69,18 @@ const (
 	defaultWorkers  = 8
 	maxWorkers      = 10_000
 	defaultAttempts = 8
+	// How many messages a subscription holds, if it has not more workers: at first, at most, and with order. A handler that is slow has
+	// what it does in prefetchFor, so that others of the group have the rest.
 	minPrefetch     = 100
+	maxPrefetch     = 500
 	orderedPrefetch = 1000
+	prefetchFor     = time.Second
 	// maxUnderWay is how many messages of a group are delivered and not done with.
 	maxUnderWay = 10_000
 	// When a message of whose process nothing is heard is delivered again: the process tells three times as often that it lives. An embedded
 	// server ends with its processes, so that nothing but a crash is waited for.
 	ackWait         = 30 * time.Second
 	ackWaitEmbedded = 5 * time.Second
-	// fetchLimit is how long the server keeps a request for messages, and Drain waits for it in vain.
-	fetchLimit = time.Second
 	// crashFactor times the attempts allowed, a message was delivered to processes that did not live to tell.
 	crashFactor = 2
 )
@@ -164,18 +165,18 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, err
 	}
 	sub.leave = leave
-	sub.start(ctx)
+	if err := sub.start(ctx); err != nil {
+		leave()
+		return nil, err
+	}
 	return sub, nil
 }
 
 // join makes the subscription.
 func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s subscribing) (*Subscription, error) {
-	s.prefetch, s.ackWait = max(2*s.workers, minPrefetch), ackWait
+	s.ackWait = ackWait
 	if t.q.redo != nil {
 		s.ackWait = ackWaitEmbedded
-	}
-	if s.ordered {
-		s.prefetch = max(s.prefetch, orderedPrefetch)
 	}
 	dead, err := t.q.deadStream(ctx, t.name)
 	if err != nil {
@@ -228,7 +229,7 @@ func (q *Queue) alone(ctx context.Context, s *Subscription) error {
 		return nil
 	}
 	// Who subscribes asks for messages again and again; of one that has ended the server knows it by the end.
-	for end, vain := time.Now().Add(fetchLimit+patience), 0; vain < 5; time.Sleep(20 * time.Millisecond) {
+	for end, vain := time.Now().Add(pullLimit+patience), 0; vain < 5; time.Sleep(20 * time.Millisecond) {
 		info, err := s.cons.Info(ctx)
 		if err != nil {
 			return explained(err)
@@ -279,7 +280,7 @@ func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.Consu
 
 // read makes the handler's message.
 func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
-	h := d.msg.Headers()
+	h := d.Header
 	if schema := h.Get(headerType); schema != t.schema {
 		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", schema, t.schema)
 	}
@@ -292,10 +293,10 @@ func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
 	}
 	var zero T
 	v := zero.ProtoReflect().Type().New().Interface().(T)
-	if err := proto.Unmarshal(d.msg.Data(), v); err != nil {
+	if err := proto.Unmarshal(d.Data, v); err != nil {
 		return nil, err
 	}
-	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.meta.Sequence.Stream, Attempt: attempt, Published: d.meta.Timestamp, Header: h}
+	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: h}
 	if at, err := time.Parse(time.RFC3339Nano, h.Get(headerTime)); err == nil {
 		m.Published = at
 	}

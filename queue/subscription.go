@@ -2,11 +2,11 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -23,39 +23,44 @@ type Subscription struct {
 
 	ctx    context.Context // of the handlers
 	cancel context.CancelFunc
-	drain  chan struct{} // closed: nothing more is fetched
+	drain  chan struct{} // closed: nothing more is asked for
 	once   sync.Once     // closes drain
-	work   chan delivery // what is fetched and not yet handled
-	order  *order        // what is fetched goes there instead; nil: there is no order
-	slots  chan struct{} // one for each message that is held
+	order  *order        // what comes goes there instead of to the workers; nil: there is no order
+	pull   *puller
 	done   chan struct{} // closed when all has ended
 
 	mu        sync.Mutex
-	held      map[uint64]jetstream.Msg // fetched and not done with
-	unhandled []delivery               // of them, those that are given back in the end
-	alive     *time.Timer              // tells the server of them
-	took      []time.Duration          // the last handlers', a ring
-	next      int                      // in took
-}
-
-// delivery is a message that was fetched.
-type delivery struct {
-	msg  jetstream.Msg
-	meta *jetstream.MsgMetadata
+	held      map[uint64]*nats.Msg // what came and is not done with
+	waiting   []delivery           // of them, what no worker has taken
+	taken     int                  // of waiting, how many have been since, from its beginning
+	idle      int                  // workers that wait for work
+	woken     bool                 // one of them is on its way
+	work      sync.Cond            // tells them
+	noMore    bool                 // there will be no work
+	unhandled []delivery           // what is given back in the end
+	alive     *time.Timer          // tells the server of what is held
+	took      []time.Duration      // the last handlers', a ring
+	next      int                  // in took
+	pace      time.Duration        // that a handler takes, about
 }
 
 // keptTimes is how many handlings Stats tells of.
 const keptTimes = 1024
 
 func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, set subscribing) *Subscription {
-	return &Subscription{
-		q: q, stream: stream, group: group, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}),
-		work: make(chan delivery, set.prefetch), slots: make(chan struct{}, set.prefetch), held: map[uint64]jetstream.Msg{},
+	s := &Subscription{
+		q: q, stream: stream, group: group, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64]*nats.Msg{},
 	}
+	s.work.L = &s.mu
+	return s
 }
 
-func (s *Subscription) start(ctx context.Context) {
+func (s *Subscription) start(ctx context.Context) (err error) {
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	if s.pull, err = newPuller(s); err != nil {
+		s.cancel()
+		return explained(err)
+	}
 	var workers sync.WaitGroup
 	for range s.set.workers {
 		workers.Go(s.worker)
@@ -66,11 +71,19 @@ func (s *Subscription) start(ctx context.Context) {
 		if s.order != nil {
 			s.order.await()
 		}
-		s.fetch()
+		s.pull.over(0, nil) // and so it begins
+		select {
+		case <-s.drain:
+		case <-s.ctx.Done():
+		}
+		s.pull.end()
 		if s.order != nil {
 			s.order.wait()
 		}
-		close(s.work)
+		s.mu.Lock()
+		s.noMore = true
+		s.work.Broadcast()
+		s.mu.Unlock()
 		workers.Wait()
 		s.giveBack()
 		s.cancel()
@@ -80,9 +93,10 @@ func (s *Subscription) start(ctx context.Context) {
 		}
 		s.mu.Unlock()
 	}()
+	return nil
 }
 
-// Drain fetches nothing more and returns when all that was fetched has been handled, or with the error of ctx, after which the rest is
+// Drain asks for nothing more and returns when all that came has been handled, or with the error of ctx, after which the rest is
 // given back.
 func (s *Subscription) Drain(ctx context.Context) error {
 	s.once.Do(func() { close(s.drain) })
@@ -96,121 +110,82 @@ func (s *Subscription) Drain(ctx context.Context) error {
 	}
 }
 
-// Stop ends the handlers' contexts and returns when they have returned. What was fetched and not handled is given back, and delivered to others
+// Stop ends the handlers' contexts and returns when they have returned. What came and was not handled is given back, and delivered to others
 // at once.
 func (s *Subscription) Stop() {
 	s.cancel()
 	<-s.done
 }
 
-// fetch fetches messages until the end.
-func (s *Subscription) fetch() {
-	vain := 0
-	for s.goesOn() {
-		n := s.room()
-		if n == 0 {
-			continue
-		}
-		got, err := s.fetchSome(n)
-		for range n - got {
-			<-s.slots
-		}
-		if err == nil || errors.Is(err, jetstream.ErrNoMessages) {
-			vain = 0
-			continue
-		}
-		vain++
-		if vain == 1 {
-			s.q.log.Warn("queue: no messages can be had; trying again", "stream", s.stream, "group", s.group, "error", err)
-		}
-		select {
-		case <-time.After(min(time.Duration(vain)*100*time.Millisecond, 5*time.Second)):
-		case <-s.drain:
-		case <-s.ctx.Done():
-		}
-	}
-}
-
-func (s *Subscription) goesOn() bool {
-	select {
-	case <-s.drain:
-		return false
-	case <-s.ctx.Done():
-		return false
-	default:
-		return true
-	}
-}
-
-// room waits for a free slot and takes it, and up to half of all; for more than one it waits while there is work left for a while.
-func (s *Subscription) room() int {
-	n := 0
-	for n < (cap(s.slots)+1)/2 {
-		if n > 0 && len(s.work) <= cap(s.work)/4 {
-			select {
-			case s.slots <- struct{}{}:
-				n++
-				continue
-			default:
-				return n
-			}
-		}
-		select {
-		case s.slots <- struct{}{}:
-			n++
-		case <-s.drain:
-			return s.noRoom(n)
-		case <-s.ctx.Done():
-			return s.noRoom(n)
-		}
-	}
-	return n
-}
-
-func (s *Subscription) noRoom(n int) int {
-	for range n {
-		<-s.slots
-	}
-	return 0
-}
-
-// fetchSome fetches up to n messages and waits for the first as long as the server does.
-func (s *Subscription) fetchSome(n int) (got int, err error) {
-	batch, err := s.cons.Fetch(n, jetstream.FetchMaxWait(fetchLimit))
-	if err != nil {
-		return 0, err
-	}
-	for m := range batch.Messages() {
-		meta, err := m.Metadata()
-		if err != nil { // not of JetStream
-			s.q.log.Error("queue: a message without metadata", "stream", s.stream, "group", s.group, "error", err)
-			continue
-		}
-		if !s.hold(m, meta) {
-			continue // it is here already, and the server has lost patience
-		}
-		got++
-		if d := (delivery{m, meta}); s.order != nil {
-			s.order.add(d)
-		} else {
-			s.work <- d // has room: a slot was taken
-		}
-	}
-	return got, batch.Error()
-}
-
-// hold keeps a message from being delivered to others. It reports whether the message is new.
-func (s *Subscription) hold(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
+// take takes in a message: it is kept from being delivered to others.
+func (s *Subscription) take(d delivery) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, twice := s.held[meta.Sequence.Stream]; twice {
-		return false
+	s.pull.asked, s.pull.vain = max(s.pull.asked-1, 0), 0
+	s.pull.restLocked()
+	if _, twice := s.held[d.seq]; twice { // the server has lost patience
+		s.mu.Unlock()
+		return
 	}
-	s.held[meta.Sequence.Stream] = m
+	s.held[d.seq] = d.Msg
 	if s.alive == nil {
 		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
-	return true
+	if s.order != nil {
+		s.mu.Unlock()
+		s.order.add(d)
+		return
+	}
+	if len(s.waiting) == cap(s.waiting) && s.taken > 0 { // make room where some have been taken
+		n := copy(s.waiting, s.waiting[s.taken:])
+		clear(s.waiting[n:])
+		s.waiting, s.taken = s.waiting[:n], 0
+	}
+	s.waiting = append(s.waiting, d)
+	s.wakeLocked()
+	s.mu.Unlock()
+}
+
+// wakeLocked wakes a worker if there is work and none is on its way: that one wakes the next.
+func (s *Subscription) wakeLocked() {
+	if s.idle > 0 && !s.woken && s.waitingLocked() > 0 {
+		s.woken = true
+		s.work.Signal()
+	}
+}
+
+// waitingLocked is how many messages no worker has taken.
+func (s *Subscription) waitingLocked() int { return len(s.waiting) - s.taken }
+
+// nextWork waits for a message to handle, or for the end.
+func (s *Subscription) nextWork() (d delivery, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.waitingLocked() == 0 {
+		if s.noMore {
+			return delivery{}, false
+		}
+		s.idle++
+		s.work.Wait()
+		s.idle--
+		s.woken = false
+	}
+	d, s.waiting[s.taken] = s.waiting[s.taken], delivery{}
+	if s.taken++; s.taken == len(s.waiting) {
+		s.waiting, s.taken = s.waiting[:0], 0
+	}
+	s.wakeLocked()
+	return d, true
+}
+
+// capacity is how many messages may be held: what the handlers do in prefetchFor, as far as they have shown their pace.
+func (s *Subscription) capacity() int {
+	switch {
+	case s.order != nil:
+		return max(2*s.set.workers, orderedPrefetch)
+	case s.pace == 0:
+		return max(2*s.set.workers, minPrefetch)
+	}
+	return max(2*s.set.workers, min(s.set.workers*int(prefetchFor/s.pace), maxPrefetch))
 }
 
 // stillHeld tells the server of what is held, until nothing is.
@@ -218,7 +193,7 @@ func (s *Subscription) stillHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.held {
-		_ = m.InProgress() // the connection is down: what then is delivered again was to be expected
+		_ = s.q.nc.Publish(m.Reply, wordInProgress) // the connection is down: what then is delivered again was to be expected
 	}
 	s.alive = nil
 	if len(s.held) > 0 {
@@ -226,9 +201,27 @@ func (s *Subscription) stillHeld() {
 	}
 }
 
-func (s *Subscription) release(d delivery) {
+// release lets go of a message, whose handler took some time, or none.
+func (s *Subscription) release(d delivery, took time.Duration) {
 	s.mu.Lock()
-	delete(s.held, d.meta.Sequence.Stream)
+	delete(s.held, d.seq)
+	if took > 0 {
+		s.tookLocked(took)
+	}
+	n := s.pull.moreLocked()
 	s.mu.Unlock()
-	<-s.slots
+	s.pull.ask(n)
+}
+
+func (s *Subscription) tookLocked(d time.Duration) {
+	if s.pace == 0 {
+		s.pace = d
+	}
+	s.pace = max(s.pace+(d-s.pace)/16, 1)
+	if len(s.took) < keptTimes {
+		s.took = append(s.took, d)
+		return
+	}
+	s.took[s.next] = d
+	s.next = (s.next + 1) % keptTimes
 }

@@ -45,14 +45,12 @@ const partitions = 16
 
 // Topic is where messages of one type are published. Its methods are safe for concurrent use.
 type Topic[T proto.Message] struct {
-	q        *Queue
-	name     string
-	stream   identity
-	schema   string
-	source   string             // of its events
-	subjects [partitions]string // of its messages
-	key      func(T) string     // nil: messages have none
-	set      topicSettings
+	q      *Queue
+	name   string
+	stream identity
+	address
+	key func(T) string // nil: messages have none
+	set topicSettings
 }
 
 type topicSettings struct {
@@ -95,10 +93,7 @@ const (
 // NewTopic returns the topic of a name, made on the server if it is not there. The settings of a topic that is there stay as they are;
 // others are an error.
 func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Topic[T], error) {
-	t := &Topic[T]{q: q, name: name, source: "stile:topic:" + name}
-	for i := range t.subjects {
-		t.subjects[i] = subjectOf(name, strconv.Itoa(i))
-	}
+	t := &Topic[T]{q: q, name: name}
 	t.set = topicSettings{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
 	for _, o := range opts {
 		if o != nil {
@@ -129,14 +124,14 @@ func (t *Topic[T]) open() error {
 		t.key = key
 	}
 	var zero T
-	t.schema = string(zero.ProtoReflect().Descriptor().FullName())
+	t.address = addressOf(t.name, string(zero.ProtoReflect().Descriptor().FullName()))
 	ctx, cancel := context.WithTimeout(context.Background(), publishLimit)
 	defer cancel()
 	s, err := t.q.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName(t.name), Subjects: []string{subjectOf(t.name, "*")}, Description: "stile topic of " + t.schema,
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: t.set.maxBytes, MaxAge: t.set.maxAge, Duplicates: t.set.window, AllowAtomicPublish: true,
-		Metadata: map[string]string{"stile-schema": t.schema},
+		Metadata: map[string]string{schemaKey: t.schema},
 	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return fmt.Errorf("it is there with other settings, or of another type: %w", err)

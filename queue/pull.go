@@ -1,0 +1,228 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Messages are asked for by requests of our own instead of package jetstream's, which hands each message over through two channels.
+
+const (
+	// pullLimit is how long the server keeps a request for messages, and Drain may have to wait for its end.
+	pullLimit = time.Second
+	// pullPatience is how much later the server must have said that it has ended.
+	pullPatience = time.Second
+	// pullBytes is how much one request may bring, in bytes, if no message is larger.
+	pullBytes = 16 << 20
+	// maxPullWait is the longest wait after a request that failed.
+	maxPullWait = 5 * time.Second
+)
+
+// headerPending is how many messages a request that has ended has not brought.
+const headerPending = "Nats-Pending-Messages"
+
+// puller asks for a subscription's messages.
+type puller struct {
+	s     *Subscription
+	inbox string // what answers' subjects begin with; how many messages were asked for follows
+	sub   *nats.Subscription
+	quiet chan struct{} // closed: nothing more is asked for, and nothing is to come
+
+	// The subscription's mu guards what follows.
+	asked int         // messages that are to come, or the word that they will not
+	ended bool        // nothing more is asked for
+	vain  int         // requests that failed, one after the other
+	late  *time.Timer // when it fires, requests were lost, or one that failed is made again
+}
+
+// newPuller begins to ask.
+func newPuller(s *Subscription) (*puller, error) {
+	p := &puller{s: s, inbox: s.q.nc.NewRespInbox() + ".", quiet: make(chan struct{})}
+	p.late = time.AfterFunc(time.Hour, p.again)
+	p.late.Stop()
+	var err error
+	if p.sub, err = s.q.nc.Subscribe(p.inbox+"*", p.came); err != nil {
+		return nil, err
+	}
+	return p, p.sub.SetPendingLimits(-1, -1) // what is asked for is the limit
+}
+
+// moreLocked decides how many messages to ask for now; the caller does so, with ask, when it no longer has the lock.
+func (p *puller) moreLocked() int {
+	if p.ended || p.vain > 0 {
+		return 0
+	}
+	room := p.s.capacity()
+	n := room - len(p.s.held) - p.asked
+	hungry := p.asked == 0 && p.s.waitingLocked() <= room/4
+	if n <= 0 || n < room/2 && !hungry {
+		return 0
+	}
+	p.askedLocked(n)
+	return n
+}
+
+func (p *puller) askedLocked(n int) {
+	p.asked += n
+	p.late.Reset(pullLimit + pullPatience)
+}
+
+// ask asks for n messages.
+func (p *puller) ask(n int) {
+	if n == 0 {
+		return
+	}
+	most := max(pullBytes, 2*int(p.s.q.nc.MaxPayload()))
+	err := p.s.q.nc.PublishMsg(&nats.Msg{
+		Subject: "$JS.API.CONSUMER.MSG.NEXT." + p.s.stream + "." + p.s.group, Reply: p.inbox + strconv.Itoa(n),
+		Data: fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit),
+	})
+	if err != nil {
+		p.over(n, err)
+	}
+}
+
+// came takes in what the server sends.
+func (p *puller) came(m *nats.Msg) {
+	if m.Reply == "" {
+		p.told(m)
+		return
+	}
+	d, err := delivered(m)
+	if err != nil {
+		p.s.q.log.Error("queue: a message that is not JetStream's", "stream", p.s.stream, "group", p.s.group, "error", err)
+		return
+	}
+	p.s.take(d)
+}
+
+// told heeds what the server says of a request.
+func (p *puller) told(m *nats.Msg) {
+	n, err := strconv.Atoi(strings.TrimPrefix(m.Subject, p.inbox))
+	if err != nil {
+		return // it is nothing that we asked for
+	}
+	if left, err := strconv.Atoi(m.Header.Get(headerPending)); err == nil {
+		n = left
+	}
+	status, text := m.Header.Get("Status"), m.Header.Get("Description")
+	switch {
+	case status == "404", status == "408", text == "Batch Completed", text == "Message Size Exceeds MaxBytes":
+		p.over(n, nil)
+	case status == "503":
+		p.over(n, noResponders)
+	default:
+		p.over(n, errors.New(status+" "+text))
+	}
+}
+
+// over takes in that n messages which were asked for will not come. After an error it is asked again in a while.
+func (p *puller) over(n int, err error) {
+	p.s.mu.Lock()
+	p.asked = max(p.asked-n, 0)
+	if err == nil {
+		p.vain = 0
+	} else if p.vain++; p.vain == 1 {
+		p.s.q.log.Warn("queue: no messages can be had; trying again", "stream", p.s.stream, "group", p.s.group, "error", err)
+	}
+	if p.asked == 0 && p.vain > 0 {
+		p.late.Reset(min(time.Duration(p.vain)*100*time.Millisecond, maxPullWait))
+	}
+	more := p.moreLocked()
+	p.restLocked()
+	p.s.mu.Unlock()
+	p.ask(more)
+}
+
+// again asks although requests have failed, or were lost with a connection: their end is not told.
+func (p *puller) again() {
+	p.s.mu.Lock()
+	p.asked = 0
+	n := 0
+	if n = p.s.capacity() - len(p.s.held); !p.ended && n > 0 {
+		p.askedLocked(n)
+	} else {
+		p.vain, n = 0, 0 // who lets go of a message asks
+	}
+	p.restLocked()
+	p.s.mu.Unlock()
+	p.ask(n)
+}
+
+// end asks for nothing more, and returns when nothing is to come.
+func (p *puller) end() {
+	p.s.mu.Lock()
+	p.ended = true
+	p.restLocked()
+	p.s.mu.Unlock()
+	<-p.quiet
+	_ = p.sub.Unsubscribe() // or the connection is closed
+	p.late.Stop()
+}
+
+func (p *puller) restLocked() {
+	if p.ended && p.asked == 0 {
+		select {
+		case <-p.quiet:
+		default:
+			close(p.quiet)
+		}
+	}
+}
+
+// delivery is a message that came.
+type delivery struct {
+	*nats.Msg
+	seq    uint64 // in the stream
+	times  int    // it was delivered, this one included
+	stored time.Time
+}
+
+// delivered reads what the server says of a message in the subject of its answer, which ends in .TIMES.SEQUENCE.CONSUMER'S.TIME.PENDING, and
+// since 2.11 may go on with a token.
+func delivered(m *nats.Msg) (delivery, error) {
+	subject, ok := strings.CutPrefix(m.Reply, "$JS.ACK.")
+	parts := strings.Count(subject, ".") + 1
+	skip := 2 // stream and consumer
+	if parts > 7 {
+		skip = 4 // and before them domain and account
+	}
+	for range skip {
+		_, subject, _ = strings.Cut(subject, ".")
+	}
+	var n [4]uint64
+	for i := range n {
+		var word string
+		word, subject, _ = strings.Cut(subject, ".")
+		v, err := strconv.ParseUint(word, 10, 64)
+		if err != nil {
+			ok = false
+		}
+		n[i] = v
+	}
+	if !ok || parts != 7 && parts < 9 {
+		return delivery{}, fmt.Errorf("its answer is to go to %q", m.Reply)
+	}
+	return delivery{Msg: m, seq: n[1], times: int(n[0]), stored: time.Unix(0, int64(n[3]))}, nil
+}
+
+// What the server is told of a message.
+var (
+	wordAck        = []byte("+ACK")
+	wordNak        = []byte("-NAK")
+	wordInProgress = []byte("+WPI")
+)
+
+func (s *Subscription) ack(d delivery) error { return s.q.nc.Publish(d.Reply, wordAck) }
+
+func (s *Subscription) nak(d delivery, wait time.Duration) error {
+	if wait <= 0 {
+		return s.q.nc.Publish(d.Reply, wordNak)
+	}
+	return s.q.nc.Publish(d.Reply, fmt.Appendf(nil, `-NAK {"delay":%d}`, wait))
+}
