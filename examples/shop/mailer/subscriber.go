@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	senders    = 16
+	senders    = 32
 	askAgain   = 200 * time.Millisecond // for the queue
 	attempts   = 8
 	firstWait  = time.Second

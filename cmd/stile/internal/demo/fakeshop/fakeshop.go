@@ -69,7 +69,7 @@ func asked(what, name string) bool {
 func run(name string) error {
 	listen := flag.String("listen", "", "")
 	targets := map[string]*string{}
-	for _, f := range append([]string{"db"}, Programs...) {
+	for _, f := range append([]string{"db", "delay", "data", "queue"}, Programs...) {
 		targets[f] = flag.String(f, "", "")
 	}
 	flag.Parse()
