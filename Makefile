@@ -116,6 +116,7 @@ bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes;
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 5 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed' -v ./queue
 	cd examples && QUEUE_MESSAGES=100000 QUEUE_KILLS=30 go test -count=1 -timeout 20m -v ./billing
+	cd examples && QUEUE_KILLS=30 go test -count=1 -timeout 20m -run Killed -v ./databases ./shop/shoptest
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \

@@ -51,7 +51,7 @@ type Depth struct {
 func (d *demo) compareMail(ctx context.Context, rate float64) (*Mail, error) {
 	m := &Mail{Delay: milliseconds(mailDelay)}
 	slow := []string{"--delay", mailDelay.String()}
-	called, err := d.startMail(ctx, "called", map[string][]string{"mailer": slow})
+	called, err := d.startMail(ctx, "called", "is called", map[string][]string{"mailer": slow})
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (d *demo) compareMail(ctx context.Context, rate float64) (*Mail, error) {
 	}
 	data := filepath.Join(d.temp, "q") // short, for the path of a unix socket is
 	folder := filepath.Join(data, "queue")
-	queued, err := d.startMail(ctx, "queued", map[string][]string{"mailer": append(slow, "--queue", folder), "orders": {"--data", data}})
+	queued, err := d.startMail(ctx, "queued", "hears of orders by a queue", map[string][]string{"mailer": append(slow, "--queue", folder), "orders": {"--data", data}})
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +79,8 @@ func (d *demo) compareMail(ctx context.Context, rate float64) (*Mail, error) {
 	return m, queued.stop(ctx)
 }
 
-func (d *demo) startMail(ctx context.Context, name string, args map[string][]string) (*set, error) {
-	d.screen.say("starting six services over Stile; the mailer takes %v for a message, and is %s …", mailDelay, name)
+func (d *demo) startMail(ctx context.Context, name, how string, args map[string][]string) (*set, error) {
+	d.screen.say("starting six services over Stile; the mailer takes %v for a message, and %s …", mailDelay, how)
 	sockets := filepath.Join(d.temp, name)
 	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		return nil, err

@@ -93,6 +93,11 @@ func run(name string) error {
 	if err != nil {
 		return err
 	}
+	end, err := joinQueue(ctx, *targets["data"], *targets["queue"])
+	if err != nil {
+		return err
+	}
+	defer end()
 	srv := &http.Server{Handler: gateway{*targets["catalog"]}}
 	go func() { _ = srv.Serve(lis) }()
 	if network == "unix" {
