@@ -45,13 +45,23 @@ func newOutboxTable(ctx context.Context, db *sql.DB, dialect Dialect, topic, tab
 		return nil, fmt.Errorf("no dialect has number %d", dialect)
 	}
 	o := &outboxTable{db, dialect, topic, table}
-	_, err := db.ExecContext(ctx, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (number %s, topic VARCHAR(128) NOT NULL, subject VARCHAR(256) NOT NULL, header %s NOT NULL, data %[3]s, at BIGINT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error VARCHAR(1024) NOT NULL DEFAULT '')",
-		table, numbering[dialect], bytesType[dialect]))
-	if err != nil {
+	rows := fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (number %s, topic VARCHAR(128) NOT NULL, subject VARCHAR(256) NOT NULL, header %s NOT NULL, data %[3]s, at BIGINT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error VARCHAR(1024) NOT NULL DEFAULT '')",
+		table, numbering[dialect], bytesType[dialect])
+	index := fmt.Sprintf("CREATE INDEX IF NOT EXISTS %s_topic ON %[1]s (topic, error, number)", table)
+	if err := errors.Join(o.create(ctx, rows), o.create(ctx, index)); err != nil {
 		return nil, err
 	}
-	_, err = db.ExecContext(ctx, fmt.Sprintf("CREATE INDEX IF NOT EXISTS %s_topic ON %[1]s (topic, error, number)", table))
-	return o, err
+	return o, nil
+}
+
+// create makes something that may be there. PostgreSQL lets one of two fail that do so at the same time.
+func (o *outboxTable) create(ctx context.Context, query string) (err error) {
+	for range 2 {
+		if _, err = o.db.ExecContext(ctx, query); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // query puts the table's name for TABLE, and the dialect's placeholders for question marks.

@@ -51,8 +51,9 @@ type relay struct {
 	done    chan struct{} // closed when the relay has ended
 	err     error         // why it has, before it was told to; valid after done
 
-	dirty   chan struct{} // there are rows to delete; closed: there will be none
-	cleared chan struct{} // closed when rows are deleted no more
+	stored  map[int64]answer // to rows that are in the topic, and of which that could not be kept on disk; the relay's own
+	dirty   chan struct{}    // there are rows to delete; closed: there will be none
+	cleared chan struct{}    // closed when rows are deleted no more
 
 	mu        sync.Mutex
 	awaited   map[int64]time.Time // rows that were written and not yet seen, and when
@@ -64,7 +65,7 @@ type relay struct {
 func newRelay(q *Queue, rows *outboxTable, stream identity, level Durability, subjects []string) *relay {
 	r := &relay{
 		q: q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
-		done: make(chan struct{}), dirty: make(chan struct{}, 1), cleared: make(chan struct{}), awaited: map[int64]time.Time{},
+		done: make(chan struct{}), dirty: make(chan struct{}, 1), cleared: make(chan struct{}), awaited: map[int64]time.Time{}, stored: map[int64]answer{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
@@ -265,6 +266,9 @@ func (r *relay) some(rows []outboxRow) error {
 		if s.msg, s.err = r.message(row); s.err != nil {
 			continue
 		}
+		if s.ack = r.stored[row.number]; s.ack.Sequence != 0 {
+			continue // sent again, it could be there twice: the topic forgets its ID
+		}
 		chain := "id " + s.msg.Header.Get(headerID)
 		if key, has := s.msg.Header[headerKey]; has {
 			chain = "key " + key[0]
@@ -279,6 +283,7 @@ func (r *relay) some(rows []outboxRow) error {
 		switch s := &all[i]; {
 		case s.ack.Sequence != 0:
 			kept = append(kept, s.number)
+			r.stored[s.number] = s.ack
 			if r.q.logs(r.level) {
 				records = append(records, r.stream.record(s.ack.Sequence, s.msg))
 			}
@@ -292,6 +297,9 @@ func (r *relay) some(rows []outboxRow) error {
 		if err := r.q.redo.append(r.ctx, r.level, records...); err != nil {
 			return explained(err)
 		}
+	}
+	for _, number := range kept {
+		delete(r.stored, number)
 	}
 	r.delete(kept)
 	return cmp.Or(errs...)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +92,55 @@ func TestQueueAway(t *testing.T) {
 		if got := values(arrived(t, top)); len(got) != 3 || slices.Index(got, "a 1") > slices.Index(got, "a 2") {
 			t.Errorf("%q", got)
 		}
+	})
+}
+
+// TestGuest: an outbox in a process whose queue is another's outlives that.
+func TestGuest(t *testing.T) {
+	b := sqlite(t)
+	dir, err := os.MkdirTemp("", "q") // short, for the path of a unix socket is
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	db, host := b.open(t), openQueue(t, dir)
+	q, err := queue.Open(t.Context(), queue.Config{URL: "unix://" + dir, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	o := openOutbox(t, b, db, openTopic(t, q))
+	write(t, db, o, "a 1")
+	relayed(t, o)
+	if err := host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, db, o, "a 2", "b 1")
+	top := openTopic(t, openQueue(t, dir))
+	closeOutbox(t, o)
+	if got := values(arrived(t, top)); len(got) != 3 || slices.Index(got, "a 1") > slices.Index(got, "a 2") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestOpenedTogether: processes may start at the same time.
+func TestOpenedTogether(t *testing.T) {
+	each(t, func(t *testing.T, b base) {
+		db, top := b.open(t), openTopic(t, openQueue(t, t.TempDir()))
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				o, err := queue.NewOutbox(t.Context(), db, b.dialect, top, "")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := o.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
 	})
 }
 
