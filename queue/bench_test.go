@@ -11,7 +11,7 @@ import (
 // BenchmarkLayer is what the package itself costs a message of 256 bytes: the envelope and the log's header on one side, reading on the other. The
 // marshalling of the message is in it.
 func BenchmarkLayer(b *testing.B) {
-	top := &Topic[text]{name: "orders", address: addressOf("orders", "google.protobuf.StringValue"), key: func(m text) string { return "customer" }}
+	top := &Topic[text]{name: "orders", address: addressOf("orders", "google.protobuf.StringValue", "0123456789abcdef"), key: func(m text) string { return "customer" }}
 	m := wrapperspb.String(strings.Repeat("x", 256))
 	now := time.Now()
 	b.Run("publish", func(b *testing.B) {

@@ -23,17 +23,20 @@ const (
 	headerContentType = "content-type"
 )
 
-const contentType = "application/protobuf"
-
 // address is what the envelopes of a topic's messages have in common.
 type address struct {
 	schema   string             // full name of the messages' type
+	content  string             // content-type
 	source   string             // of the events
 	subjects [partitions]string // of the messages
 }
 
-func addressOf(topic, schema string) address {
-	a := address{schema: schema, source: "stile:topic:" + topic}
+// addressOf makes a topic's address; hash is the type's, or empty.
+func addressOf(topic, schema, hash string) address {
+	a := address{schema: schema, source: "stile:topic:" + topic, content: contentType}
+	if hash != "" {
+		a.content += schemaParam + hash
+	}
 	for i := range a.subjects {
 		a.subjects[i] = subjectOf(topic, strconv.Itoa(i))
 	}
@@ -70,7 +73,7 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 	set(headerSource, a.source)
 	set(headerType, a.schema)
 	set(headerTime, now.UTC().Format(time.RFC3339Nano))
-	set(headerContentType, contentType)
+	set(headerContentType, a.content)
 	if keyed {
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)
@@ -83,6 +86,23 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 		set(headerTrace, p.trace)
 	}
 	return &nats.Msg{Subject: a.subjects[partitionOf(key)], Header: h, Data: data}, nil
+}
+
+// room is what a message may grow by, in bytes: dead letters have more headers, and so have messages that were forwarded.
+const room = 8 << 10
+
+// fits returns [ErrTooLarge] if a message has no room to grow.
+func (q *Queue) fits(m *nats.Msg) error {
+	size := len(m.Data)
+	for k, values := range m.Header {
+		for _, v := range values {
+			size += len(k) + len(v) + len(": \r\n")
+		}
+	}
+	if most := int(q.nc.MaxPayload()) - room; size > most {
+		return fmt.Errorf("%w: %d bytes with its headers, at most %d", ErrTooLarge, size, most)
+	}
+	return nil
 }
 
 // printable reports whether s can be a header's value and come back as it was.

@@ -60,6 +60,9 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if err != nil {
 		return Receipt{}, err
 	}
+	if err := t.q.fits(msg); err != nil {
+		return Receipt{}, err
+	}
 	ack, err := t.q.store(ctx, msg, p.block)
 	if err != nil {
 		return Receipt{}, err

@@ -188,9 +188,12 @@ func (q *Queue) publishRaw(ctx context.Context, topic string, m RawMsg, p publis
 	if err := p.check(); err != nil {
 		return Receipt{}, err
 	}
-	to := addressOf(topic, schema)
+	to := addressOf(topic, schema, "")
 	msg, err := to.envelope(m.Key, m.Key != "", m.Data, p, time.Now())
 	if err != nil {
+		return Receipt{}, err
+	}
+	if err := q.fits(msg); err != nil {
 		return Receipt{}, err
 	}
 	ack, err := q.store(ctx, msg, p.block)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -284,8 +285,9 @@ func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
 	if schema := h.Get(headerType); schema != t.schema {
 		return nil, fmt.Errorf("it is a %q, and the subscriber reads %s", schema, t.schema)
 	}
-	if kind := h.Get(headerContentType); kind != contentType {
-		return nil, fmt.Errorf("its content-type is %q, not %s", kind, contentType)
+	hash, ok := isProtobuf(h.Get(headerContentType))
+	if !ok {
+		return nil, fmt.Errorf("its content-type is %q, not %s", h.Get(headerContentType), contentType)
 	}
 	id := h.Get(headerEventID)
 	if id == "" {
@@ -294,6 +296,9 @@ func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
 	var zero T
 	v := zero.ProtoReflect().Type().New().Interface().(T)
 	if err := proto.Unmarshal(d.Data, v); err != nil {
+		if own := strings.TrimPrefix(t.content, contentType+schemaParam); hash != "" && hash != own {
+			err = fmt.Errorf("%w; its publisher's schema of the type is %s, the subscriber's %s", err, hash, own)
+		}
 		return nil, err
 	}
 	m := &Msg[T]{Value: v, ID: id, Key: h.Get(headerKey), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: h}

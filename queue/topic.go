@@ -124,7 +124,8 @@ func (t *Topic[T]) open() error {
 		t.key = key
 	}
 	var zero T
-	t.address = addressOf(t.name, string(zero.ProtoReflect().Descriptor().FullName()))
+	d := zero.ProtoReflect().Descriptor()
+	t.address = addressOf(t.name, string(d.FullName()), schemaHash(d))
 	ctx, cancel := context.WithTimeout(context.Background(), publishLimit)
 	defer cancel()
 	s, err := t.q.js.CreateStream(ctx, jetstream.StreamConfig{

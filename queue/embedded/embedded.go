@@ -23,7 +23,7 @@ type Config struct {
 	// MaxStore is how many bytes the limits of all streams together may come to; 0: 32 GiB. The disk has to have room for them and a fifth more:
 	// the server counts messages, not what surrounds them.
 	MaxStore int64
-	// MaxPayload is how large a message may be, in bytes; 0: 1 MiB.
+	// MaxPayload is how large a message may be, with its headers, in bytes; 0: 1 MiB and 16 KiB for headers.
 	MaxPayload int32
 	// Logger has the server's warnings and errors; nil: slog.Default.
 	Logger *slog.Logger
@@ -31,7 +31,7 @@ type Config struct {
 
 const (
 	defaultMaxStore   = 32 << 30
-	defaultMaxPayload = 1 << 20
+	defaultMaxPayload = 1<<20 + 16<<10
 	maxMemory         = 64 << 20 // of streams in memory, of which we make none; 0 would be three quarters of the machine's
 	startLimit        = time.Minute
 )

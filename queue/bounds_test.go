@@ -1,0 +1,89 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// TestLargeDies: a message as large as is taken has room to become a dead letter, and to be sent again.
+func TestLargeDies(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders")
+	publish(t, top, strings.Repeat("x", 1<<20))
+	var bad atomic.Bool
+	bad.Store(true)
+	long := errors.New(strings.Repeat("long ", 1000))
+	sub := subscribe(t, top, "g", func(context.Context, *Msg[text]) error {
+		if bad.Load() {
+			return Reject(long, strings.Repeat("why ", 1000))
+		}
+		return nil
+	})
+	dead := func(n uint64) func() bool {
+		return func() bool {
+			st, err := sub.Stats(t.Context())
+			return err == nil && st.Dead == n && st.Lag == 0 && st.InFlight == 0
+		}
+	}
+	until(t, dead(1))
+	bad.Store(false)
+	if n, err := top.DeadLetters("g").Redrive(t.Context(), nil); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	until(t, dead(0))
+}
+
+// TestSlowConsumer: a subscriber that is slower than the publishers holds no more than its share, by number and by bytes; those that it holds while
+// it handles none are not delivered again.
+func TestSlowConsumer(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders", Durable(Buffered))
+	body := strings.Repeat("x", 500<<10)
+	const messages = 200 // of 100 MB
+	for range messages {
+		publish(t, top, body)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	goOn := make(chan struct{})
+	var mu sync.Mutex
+	times := map[uint64]int{}
+	sub := subscribe(t, top, "g", func(_ context.Context, m *Msg[text]) error {
+		<-goOn
+		mu.Lock()
+		defer mu.Unlock()
+		times[m.Sequence]++
+		return nil
+	}, Workers(1))
+	held := func() int {
+		sub.mu.Lock()
+		defer sub.mu.Unlock()
+		return len(sub.held)
+	}
+	until(t, func() bool { return held() > 0 })
+	last := -1
+	until(t, func() bool { n := held(); same := n == last; last = n; return same })
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); held() > minPrefetch || grown > 80<<20 {
+		t.Errorf("%d messages are held, in %d MB", held(), grown>>20)
+	}
+	close(goOn)
+	until(t, func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Lag == 0 && st.InFlight == 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	if len(times) != messages {
+		t.Errorf("%d of %d messages were handled", len(times), messages)
+	}
+	for seq, n := range times {
+		if n != 1 {
+			t.Errorf("message %d was handled %d times", seq, n)
+		}
+	}
+}
