@@ -55,11 +55,10 @@ func (o *Outbox[T]) publish(ctx context.Context, tx *sql.Tx, m T, p publishing) 
 	if err != nil {
 		return err
 	}
-	header := wireHeader(msg.Header)
-	if size, most := int64(len(header)+len(msg.Data)), o.t.q.nc.MaxPayload(); most > 0 && size > most {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, most)
+	if err := o.t.q.fits(msg); err != nil {
+		return err
 	}
-	number, err := o.relay.rows.insert(ctx, tx, msg.Subject, header, msg.Data, now)
+	number, err := o.relay.rows.insert(ctx, tx, msg.Subject, wireHeader(msg.Header), msg.Data, now)
 	if err != nil {
 		return err
 	}

@@ -335,7 +335,8 @@ func (r *relay) message(row outboxRow) (*nats.Msg, error) {
 	if h.Get(headerID) == "" {
 		return nil, fmt.Errorf("%w: its header has no %s", errBadRow, headerID)
 	}
-	return &nats.Msg{Subject: row.subject, Header: h, Data: row.data}, nil
+	m := &nats.Msg{Subject: row.subject, Header: h, Data: row.data}
+	return m, r.q.fits(m)
 }
 
 // refused tells whether a message can never be published.
