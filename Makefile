@@ -16,7 +16,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check bench bench-policy bench-queue soak-queue fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -68,6 +68,10 @@ test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
 	cd examples && CGO_ENABLED=1 go test -race -timeout 10m ./...
 
+test-postgres: compiler ## test inbox and outbox with a PostgreSQL server, which it starts
+	$(say) "test with PostgreSQL"
+	cd examples && CGO_ENABLED=1 ../scripts/postgres.sh go test -race -count=1 -timeout 10m -run '/PostgreSQL' ./databases
+
 test-compat: compiler ## compare with grpc-go, with -race
 	$(say) "test compatibility with grpc-go"
 	cd compat && CGO_ENABLED=1 go test -race -timeout 15m ./...
@@ -112,6 +116,7 @@ bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes;
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 5 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed|TestDelays$$' -v ./queue
 	cd examples && QUEUE_MESSAGES=100000 QUEUE_KILLS=30 go test -count=1 -timeout 20m -v ./billing
+	cd examples && QUEUE_KILLS=30 go test -count=1 -timeout 20m -run Killed -v ./databases ./shop/shoptest
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -69,4 +70,23 @@ func ExampleOnce() {
 		return topic.Subscribe(ctx, "billing", charge, queue.Once(inbox), queue.Retry(5, time.Second, time.Minute))
 	}
 	_ = subscribe
+}
+
+// An order and the message that tells of it are kept together, or neither is.
+func ExampleOutbox() {
+	place := func(ctx context.Context, db *sql.DB, outbox *queue.Outbox[*wrapperspb.StringValue], id string) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(ctx, "INSERT INTO orders (id) VALUES (?)", id); err != nil {
+			return err
+		}
+		if err := outbox.Publish(ctx, tx, wrapperspb.String(id), queue.ID(id)); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+	_ = place // with the outbox that NewOutbox(ctx, db, queue.SQLite, orders, "") returns
 }

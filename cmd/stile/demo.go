@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 	"github.com/stile-ipc/stile/policy"
+	"github.com/stile-ipc/stile/queue"
 )
 
 // errFailedRequests is the failure of a demo in which requests failed.
@@ -44,6 +46,9 @@ func newDemo() *cobra.Command {
 their gateway; starts them a second time, over Stile; moves the load to and fro
 between both while it runs; and at last stops the first six. It prints requests/s,
 response times, CPU time and context switches of all six programs, side by side.
+Then it makes the mailer slow, and compares how long it takes to place an order
+when orders calls the mailer, and when the mailer hears of orders by a queue (not
+on Windows).
 
 With --chaos it runs the shop over Stile twice, first without a policy file, then
 with one, and has the same things go wrong at the same moments: pricing is slowed,
@@ -117,6 +122,9 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 	if err == nil && result.Failed > 0 {
 		err = fmt.Errorf("%d of %d %w", result.Failed, result.Requests, errFailedRequests)
 	}
+	if m := result.Mail; err == nil && m != nil && m.Called.Failed+m.Queued.Failed > 0 {
+		err = fmt.Errorf("while the mailer was slow, %d %w", m.Called.Failed+m.Queued.Failed, errFailedRequests)
+	}
 	return err
 }
 
@@ -149,7 +157,22 @@ func prepareDemo(cfg *demo.Config) error {
 		d, err := stile.Diagnose(ctx, target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithDir(dir))
 		return d.Way, d.Reason, err
 	}
+	if runtime.GOOS != "windows" { // no process is the guest of another's queue there
+		cfg.Queue = mailerDepth
+	}
 	return nil
+}
+
+// mailerDepth asks the program orders, whose queue it is, what the mailer has not sent.
+func mailerDepth(ctx context.Context, dir string) (demo.Depth, error) {
+	q, err := queue.Open(ctx, queue.Config{URL: "unix://" + dir})
+	if err != nil {
+		return demo.Depth{}, err
+	}
+	st, err := q.GroupStats(ctx, "orders.placed", "mailer")
+	return demo.Depth{
+		Depth: st.Lag + uint64(st.InFlight), Lag: st.Lag, Oldest: float64(st.OldestAge) / float64(time.Millisecond), Dead: st.Dead,
+	}, errors.Join(err, q.Close())
 }
 
 func checkDemo(cfg *demo.Config, chaos bool) error {

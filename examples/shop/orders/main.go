@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 
@@ -20,8 +21,9 @@ func main() {
 	inventory := flag.String("inventory", rpc.Env("SHOP_INVENTORY", "127.0.0.1:7102"), "`target` of inventory (SHOP_INVENTORY)")
 	pricing := flag.String("pricing", rpc.Env("SHOP_PRICING", "127.0.0.1:7103"), "`target` of pricing (SHOP_PRICING)")
 	mailer := flag.String("mailer", rpc.Env("SHOP_MAILER", "127.0.0.1:7105"), "`target` of mailer (SHOP_MAILER)")
+	data := flag.String("data", rpc.Env("SHOP_DATA", ""), "`folder` of orders and their queue, from which mailer hears of them; empty keeps orders in memory and calls mailer (SHOP_DATA)")
 	keep := flag.Int("keep", 10_000, "how many orders to keep at hand")
-	rpc.Main("orders", cfg, func(ctx context.Context) error {
+	rpc.Main("orders", cfg, func(ctx context.Context) (err error) {
 		inventoryConn, err := rpc.Dial(cfg, *inventory)
 		if err != nil {
 			return fmt.Errorf("dial inventory: %w", err)
@@ -32,17 +34,23 @@ func main() {
 			return fmt.Errorf("dial pricing: %w", err)
 		}
 		defer pricingConn.Close()
-		mailerConn, err := rpc.Dial(cfg, *mailer)
-		if err != nil {
-			return fmt.Errorf("dial mailer: %w", err)
-		}
-		defer mailerConn.Close()
-
 		s := &server{
 			inventory: inventoryv1.NewInventoryServiceClient(inventoryConn),
 			pricing:   pricingv1.NewPricingServiceClient(pricingConn),
-			mailer:    mailerv1.NewMailerServiceClient(mailerConn),
 			book:      newBook(*keep),
+		}
+		if *data != "" {
+			if s.store, err = openStore(ctx, *data); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.store.close()) }()
+		} else {
+			mailerConn, err := rpc.Dial(cfg, *mailer)
+			if err != nil {
+				return fmt.Errorf("dial mailer: %w", err)
+			}
+			defer mailerConn.Close()
+			s.mailer = mailerv1.NewMailerServiceClient(mailerConn)
 		}
 		return rpc.Serve(ctx, cfg, func(r grpc.ServiceRegistrar) {
 			ordersv1.RegisterOrdersServiceServer(r, s)

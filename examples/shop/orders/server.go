@@ -29,7 +29,8 @@ type server struct {
 	ordersv1.UnimplementedOrdersServiceServer
 	inventory inventoryv1.InventoryServiceClient
 	pricing   pricingv1.PricingServiceClient
-	mailer    mailerv1.MailerServiceClient
+	mailer    mailerv1.MailerServiceClient // called if there is no store
+	store     *store
 	book      *book
 }
 
@@ -50,14 +51,23 @@ func (s *server) PlaceOrder(ctx context.Context, req *ordersv1.PlaceOrderRequest
 		return nil, err
 	}
 	order := newOrder(id, req, quote)
+	if err := s.record(ctx, order, req.GetItems()); err != nil {
+		s.release(ctx, id)
+		return nil, status.Errorf(codes.Unavailable, "record the order: %v", err)
+	}
 	s.book.add(order)
-	s.confirm(ctx, order, req.GetItems())
 	return &ordersv1.PlaceOrderResponse{Order: order}, nil
 }
 
-func (s *server) GetOrder(_ context.Context, req *ordersv1.GetOrderRequest) (*ordersv1.GetOrderResponse, error) {
+func (s *server) GetOrder(ctx context.Context, req *ordersv1.GetOrderRequest) (*ordersv1.GetOrderResponse, error) {
 	order, ok := s.book.get(req.GetOrderId())
-	if !ok {
+	if !ok && s.store != nil {
+		var err error
+		if order, err = s.store.get(ctx, req.GetOrderId()); err != nil {
+			return nil, status.Errorf(codes.Unavailable, "read the order: %v", err)
+		}
+	}
+	if order == nil {
 		return nil, status.Errorf(codes.NotFound, "no order %q", req.GetOrderId())
 	}
 	return &ordersv1.GetOrderResponse{Order: order}, nil
@@ -95,6 +105,16 @@ func (s *server) quote(ctx context.Context, items []*ordersv1.OrderItem) (*prici
 		return nil, status.Errorf(codes.Internal, "pricing quoted %d of %d items", len(quote.GetLines()), len(items))
 	}
 	return quote, nil
+}
+
+// record sees that the customer gets an e-mail: by a message that is kept together with the order, or by a call. What is begun
+// is finished, even if the caller has gone: an order is either there or not.
+func (s *server) record(ctx context.Context, order *ordersv1.Order, items []*ordersv1.OrderItem) error {
+	if s.store != nil {
+		return s.store.place(context.WithoutCancel(ctx), order, items)
+	}
+	s.confirm(ctx, order, items)
+	return nil
 }
 
 // confirm does not fail the order: it is placed whether or not the e-mail goes out.

@@ -163,7 +163,7 @@ func sent(bad func(at float64) (time.Duration, error)) *turn {
 	}
 	for n := range 100 * len(script) {
 		took, err := bad(float64(n) / 10)
-		t.answers = append(t.answers, answer{start.Add(time.Duration(n) * 100 * time.Millisecond), took, err})
+		t.answers = append(t.answers, answer{int64(n), start.Add(time.Duration(n) * 100 * time.Millisecond), took, err})
 	}
 	slices.Reverse(t.answers) // they come in any order
 	return t

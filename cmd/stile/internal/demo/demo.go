@@ -48,6 +48,9 @@ type Config struct {
 	// Way tells which way calls to target go when a server publishes in dir:
 	// "shm", "unix" or "grpc", and why.
 	Way func(ctx context.Context, target, dir string) (way, reason string, err error)
+
+	// Queue tells what the queue in a folder holds for the mailer. Nil: a slow mailer is not shown.
+	Queue func(ctx context.Context, dir string) (Depth, error)
 }
 
 // demo is a run.
@@ -144,7 +147,10 @@ func (d *demo) run(ctx context.Context) (Result, error) {
 	}
 	r := d.result(rate)
 	r.Way = way
-	return r, nil
+	if d.cfg.Queue != nil {
+		r.Mail, err = d.compareMail(ctx, rate)
+	}
+	return r, err
 }
 
 // plan is how long each part of the load takes.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,12 @@ func fakeDemo(t *testing.T) (Config, *bytes.Buffer) {
 			}
 			return "shm", "", nil
 		},
+		Queue: func(_ context.Context, dir string) (Depth, error) {
+			if dir != filepath.Join(temp, filepath.Base(filepath.Dir(filepath.Dir(dir))), "q", "queue") {
+				t.Errorf("asked for the queue in %s", dir)
+			}
+			return Depth{Dead: 1}, nil
+		},
 	}, &out
 }
 
@@ -58,6 +65,9 @@ func TestRun(t *testing.T) {
 			if s.Requests < 50 || s.PerSecond < 100 || s.P50 <= 0 || s.P99 < s.P50 || s.Most <= 0 || s.Failed != 0 {
 				t.Errorf("%+v", s)
 			}
+		}
+		if m := r.Mail; m == nil || m.Called.Failed+m.Queued.Failed > 0 || m.Called.Orders == 0 || m.Queued.Orders == 0 || m.Queued.P99 < m.Queued.P50 || m.Sent == nil || m.Dead != 1 {
+			t.Errorf("%+v", r.Mail)
 		}
 		if r.Way.Services["catalog"] != "shm" || len(r.Way.Services) != 5 {
 			t.Errorf("%+v", r.Way)
@@ -103,7 +113,7 @@ func TestRunNoticesDeath(t *testing.T) {
 
 // TestRunInterrupted interrupts at each line of the progress.
 func TestRunInterrupted(t *testing.T) {
-	for _, at := range []string{"over grpc-go", "over Stile", "window 1", "over both", "for good"} {
+	for _, at := range []string{"over grpc-go", "over Stile", "window 1", "over both", "for good", "is called", "by a queue"} {
 		t.Run(at, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			stop := errors.New("stop")

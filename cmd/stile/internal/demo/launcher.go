@@ -49,15 +49,16 @@ func executable(folder, name string) string {
 
 // setConfig says how to start a set of the six programs.
 type setConfig struct {
-	bin      string // folder with the programs
-	data     string // folder for databases, the same for all sets
-	network  string // "unix" or "tcp"
-	sockets  string // folder for unix sockets
-	stile    string // value of STILE: "on" or "off"
-	dir      string // value of STILE_DIR
-	policy   string // value of SHOP_POLICY; empty: none
-	faults   string // folder for control files of faults, named as the programs; empty: none
-	inFlight int    // requests at most
+	bin      string              // folder with the programs
+	data     string              // folder for databases, the same for all sets
+	network  string              // "unix" or "tcp"
+	sockets  string              // folder for unix sockets
+	stile    string              // value of STILE: "on" or "off"
+	dir      string              // value of STILE_DIR
+	policy   string              // value of SHOP_POLICY; empty: none
+	faults   string              // folder for control files of faults, named as the programs; empty: none
+	inFlight int                 // requests at most
+	args     map[string][]string // more flags, by program
 }
 
 // set is six running programs.
@@ -158,7 +159,7 @@ func (s *set) args(name string) []string {
 	for _, callee := range calls[name] {
 		args = append(args, "--"+callee, s.process(callee).address)
 	}
-	return args
+	return append(args, cfg.args[name]...)
 }
 
 func (s *set) process(name string) *process { return s.processes[slices.Index(programs, name)] }

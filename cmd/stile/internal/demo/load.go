@@ -48,9 +48,10 @@ type window struct {
 
 // answer is the outcome of a request.
 type answer struct {
-	due  time.Time
-	took time.Duration // from when it was due
-	err  error
+	number int64 // of the request
+	due    time.Time
+	took   time.Duration // from when it was due
+	err    error
 }
 
 func newWindow(send request) *window {
@@ -84,11 +85,11 @@ func (l *load) run(ctx context.Context) {
 			break
 		}
 		number := l.next.Add(1) - 1
-		if w := l.begin(due); w != nil {
+		if w := l.begin(number, due); w != nil {
 			sent.Go(func() {
 				err := w.send(context.WithoutCancel(ctx), number)
 				l.slots.Add(-1)
-				w.end(answer{due, time.Since(due), err})
+				w.end(answer{number, due, time.Since(due), err})
 			})
 		}
 	}
@@ -113,7 +114,7 @@ func (l *load) await(ctx context.Context, due time.Time) bool {
 }
 
 // begin returns the window that a request belongs to, or nil if it cannot be sent.
-func (l *load) begin(due time.Time) *window {
+func (l *load) begin(number int64, due time.Time) *window {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.window
@@ -128,7 +129,7 @@ func (l *load) begin(due time.Time) *window {
 		if w.err == nil {
 			w.err = errOverflow
 		}
-		w.tell(answer{due, 0, errOverflow})
+		w.tell(answer{number, due, 0, errOverflow})
 		return nil
 	}
 	l.slots.Add(1)

@@ -24,6 +24,9 @@ const Mix = "4 in 10 list 20 products, 4 show one, 2 place an order"
 // mix is the kinds of ten requests in a row.
 var mix = [10]byte{'l', 'g', 'o', 'l', 'g', 'l', 'g', 'o', 'l', 'g'}
 
+// isOrder reports whether request n places an order.
+func isOrder(n int64) bool { return mix[n%int64(len(mix))] == 'o' }
+
 // requester sends requests to the gateway at address, host:port or unix:///path.
 func requester(address string, inFlight int) (request, *http.Transport) {
 	transport := &http.Transport{

@@ -18,6 +18,7 @@ type Result struct {
 	Plain    Side    `json:"grpc_go"`
 	Stile    Side    `json:"stile"`
 	Ratio    Ratio   `json:"ratio"`
+	Mail     *Mail   `json:"mail,omitempty"`
 }
 
 // Side is what one way of calling has cost. What could not be measured is nil.

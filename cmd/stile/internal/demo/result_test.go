@@ -117,6 +117,29 @@ The load moved from grpc-go to Stile while it ran: none of 9 requests failed.
 	}
 }
 
+func TestMailTable(t *testing.T) {
+	const want = `
+placing an order, mailer takes 100 ms  called   by queue   ratio
+orders                                     70         71   
+p50, ms                                   110       10.0   11.0× lower
+p99, ms                                   200       20.0   10.0× lower
+failed requests                             0          1   
+queue: depth when the load ended            –          3   
+queue: lag when the load ended              –          2   
+queue: oldest message then, ms              –       50.0   
+queue: all sent after, ms                   –          –   
+queue: dead letters                         –          4   
+A request failed: it broke
+`
+	m := Mail{
+		Delay: 100, Called: MailSide{Orders: 70, P50: 110, P99: 200}, Queued: MailSide{Orders: 71, P50: 10, P99: 20, Failed: 1, Failure: "it broke"},
+		Queue: Depth{Depth: 3, Lag: 2, Oldest: 50}, Dead: 4,
+	}
+	if got := m.table(terminal.Style{}); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestWayString(t *testing.T) {
 	w := Way{Services: map[string]string{"catalog": "shm", "orders": "grpc", "pricing": "shm"}, Reason: "no door"}
 	if got, want := w.String(), "calls over Stile to catalog pricing: through shared memory; to orders: through grpc-go (no door)"; got != want {

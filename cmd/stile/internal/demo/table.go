@@ -134,6 +134,9 @@ func (r Result) Table(style terminal.Style) string {
 	default:
 		fmt.Fprintf(&b, "%s The first: %s\n", style.Bad(fmt.Sprintf("%d of %d requests failed.", r.Failed, r.Requests)), r.Failure)
 	}
+	if r.Mail != nil {
+		b.WriteString(r.Mail.table(style))
+	}
 	return b.String()
 }
 

@@ -69,7 +69,7 @@ func asked(what, name string) bool {
 func run(name string) error {
 	listen := flag.String("listen", "", "")
 	targets := map[string]*string{}
-	for _, f := range append([]string{"db"}, Programs...) {
+	for _, f := range append([]string{"db", "delay", "data", "queue"}, Programs...) {
 		targets[f] = flag.String(f, "", "")
 	}
 	flag.Parse()
@@ -93,6 +93,11 @@ func run(name string) error {
 	if err != nil {
 		return err
 	}
+	end, err := joinQueue(ctx, *targets["data"], *targets["queue"])
+	if err != nil {
+		return err
+	}
+	defer end()
 	srv := &http.Server{Handler: gateway{*targets["catalog"]}}
 	go func() { _ = srv.Serve(lis) }()
 	if network == "unix" {
