@@ -34,7 +34,7 @@ const (
 
 // deadStream returns the stream of a topic's dead letters, made if it is not there.
 func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) {
-	s, err := q.js.CreateStream(ctx, jetstream.StreamConfig{
+	s, err := q.createStream(ctx, jetstream.StreamConfig{
 		Name: streamName(topic) + deadStreamEnd, Subjects: []string{deadSubject(streamName(topic), "*")}, Description: "dead letters of the stile topic " + topic,
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: deadBytes, MaxAge: deadAge, Duplicates: idWindow,

@@ -33,6 +33,7 @@ const (
 	codeMessageLarge  = 10054
 	codeHeaderLarge   = 10097
 	codeIngestPending = 10167 // too much is on its way into the stream
+	codeInFlight      = 10158 // a message with this ID is, and not yet kept
 )
 
 // explained is an error of the server as one of ours.
@@ -62,5 +63,9 @@ func explained(err error) error {
 
 // unanswered tells whether an error says nothing of whether the message was stored.
 func unanswered(err error) bool {
-	return errors.Is(err, nats.ErrTimeout) || err == error(noResponders)
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api == noResponders || api.ErrorCode == codeNotLeader || api.ErrorCode == codeInFlight
+	}
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrReconnectBufExceeded)
 }

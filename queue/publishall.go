@@ -28,11 +28,8 @@ const (
 	maxTogetherBytes = 8 << 20 // of them; half of what the log can write together
 )
 
-// Codes of JetStream for batches.
-const (
-	codeBatchDuplicate = 10201
-	codeBatchInFlight  = 10158 // an ID is on its way already
-)
+// codeBatchDuplicate is JetStream's for an ID in a batch that is there already.
+const codeBatchDuplicate = 10201
 
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
 // on. If some of them are there already, those that are not are stored one by one.
@@ -88,7 +85,7 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 	}
 	ack, err := t.q.untilAnswered(ctx, block, func() (answer, error) { return t.q.askAll(ctx, msgs) })
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == codeBatchDuplicate || api.ErrorCode == codeBatchInFlight) {
+	if errors.As(err, &api) && api.ErrorCode == codeBatchDuplicate {
 		for i, m := range msgs {
 			ack, err := t.q.store(ctx, m, block)
 			if err != nil {

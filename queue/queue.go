@@ -26,6 +26,9 @@ type Config struct {
 	// URL is that of a NATS server, or of several, parted by commas. Durability is then what the servers' sync_interval
 	// makes it.
 	URL string
+	// Replicas is how many servers of a cluster have each stream that this queue makes, 0 to 5; 0: 1. With 3 one server can be away, with 5 two.
+	// A stream that is there keeps what it has. An embedded server has the only copy.
+	Replicas int
 	// NATS has further options for the connection to URL, such as credentials.
 	NATS []nats.Option
 	// Logger has what nobody can be told otherwise; nil: slog.Default.
@@ -44,6 +47,9 @@ type Queue struct {
 	server *embedded.Server // nil: there is none of ours
 	redo   *redo.Log        // nil: durability is the server's
 
+	replicas  int // of streams that are made
+	creations creations
+
 	once   sync.Once
 	closed error
 
@@ -60,7 +66,10 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	q := &Queue{log: cfg.Logger, groups: map[string]int{}}
+	if err := cfg.checkReplicas(); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q := &Queue{log: cfg.Logger, replicas: cfg.Replicas, groups: map[string]int{}}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
@@ -91,7 +100,7 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	}
 	others := q.nc.ErrorHandler()
 	q.nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		told := errors.Is(err, nats.ErrPermissionViolation) && q.asker.denied(err)
+		told := errors.Is(err, nats.ErrPermissionViolation) && (q.asker.denied(err) || q.creations.denied(err))
 		if !told && others != nil {
 			others(nc, sub, err)
 		}

@@ -229,10 +229,13 @@ func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
 
 // consumer returns a consumer, made if it is not there.
 func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := q.js.CreateConsumer(ctx, stream, cfg)
-	if errors.Is(err, jetstream.ErrConsumerExists) { // with other settings, of an earlier version
-		c, err = q.js.UpdateConsumer(ctx, stream, cfg)
-	}
+	c, err := created(ctx, q, stream, func(ctx context.Context) (jetstream.Consumer, error) {
+		c, err := q.js.CreateConsumer(ctx, stream, cfg)
+		if errors.Is(err, jetstream.ErrConsumerExists) { // with other settings, of an earlier version
+			c, err = q.js.UpdateConsumer(ctx, stream, cfg)
+		}
+		return c, err
+	})
 	if err != nil {
 		return nil, explained(err)
 	}
