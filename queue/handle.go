@@ -30,8 +30,9 @@ const (
 func (s *Subscription) worker() {
 	for d := range s.work {
 		o := outcome{what: cut}
-		if s.ctx.Err() == nil {
+		if s.permit() {
 			o = s.attempt(d, int(d.meta.NumDelivered))
+			s.permitted()
 		}
 		s.settle(d, o)
 	}

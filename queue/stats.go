@@ -17,7 +17,7 @@ type Stats struct {
 	Retrying  int           `json:"retrying"`  // of them, those that were delivered more than once
 	Dead      uint64        `json:"dead"`      // dead letters
 	OldestAge time.Duration `json:"oldestAge"` // of the oldest message that is not done with; 0: there is none
-	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings
+	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings, or of those of each partition
 	P99       time.Duration `json:"p99"`
 }
 
@@ -31,34 +31,55 @@ func (s *Subscription) Stats(ctx context.Context) (Stats, error) {
 }
 
 func (s *Subscription) stats(ctx context.Context) (Stats, error) {
-	info, err := s.cons.Info(ctx)
-	if err != nil {
-		return Stats{}, err
+	var st Stats
+	var took []time.Duration
+	for _, one := range s.all() {
+		if err := one.addStats(ctx, &st); err != nil {
+			return Stats{}, err
+		}
+		one.mu.Lock()
+		took = append(took, one.took...)
+		one.mu.Unlock()
 	}
-	st := Stats{Lag: info.NumPending, InFlight: info.NumAckPending, Retrying: info.NumRedelivered}
+	var err error
 	if st.Dead, err = s.q.countDead(ctx, s.stream, s.group); err != nil {
 		return Stats{}, err
 	}
-	if st.Lag > 0 || st.InFlight > 0 {
-		stream, err := s.q.js.Stream(ctx, s.stream)
-		if err != nil {
-			return Stats{}, err
-		}
-		oldest, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(">"))
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return Stats{}, err
-		}
-		if err == nil {
-			st.OldestAge = time.Since(oldest.Time)
-		}
-	}
-	s.mu.Lock()
-	took := slices.Sorted(slices.Values(s.took))
-	s.mu.Unlock()
+	slices.Sort(took)
 	if n := len(took); n > 0 {
 		st.P50, st.P99 = took[n/2], took[n*99/100]
 	}
 	return st, nil
+}
+
+// addStats adds what the server says of one consumer.
+func (s *Subscription) addStats(ctx context.Context, st *Stats) error {
+	info, err := s.cons.Info(ctx)
+	if err != nil {
+		return err
+	}
+	st.Lag += info.NumPending
+	st.InFlight += info.NumAckPending
+	st.Retrying += info.NumRedelivered
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		return nil
+	}
+	stream, err := s.q.js.Stream(ctx, s.stream)
+	if err != nil {
+		return err
+	}
+	subject := info.Config.FilterSubject
+	if subject == "" {
+		subject = ">"
+	}
+	oldest, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err == nil {
+		st.OldestAge = max(st.OldestAge, time.Since(oldest.Time))
+	}
+	return err
 }
 
 func (s *Subscription) tookTime(d time.Duration) {

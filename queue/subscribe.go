@@ -57,10 +57,15 @@ func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 }
 
 // Ordered has messages of one key handled one after the other, in the order in which they were published: one that is tried again is waited for by
-// those behind it, until it is handled or dead. Other keys do not wait, unless a thousand messages wait already. It is for topics with [KeyBy], on
-// an embedded server, and for one subscription of a group at a time. Messages that come again, after a crash, do so in order, too.
+// those behind it, until it is handled or dead. It is for topics with [KeyBy]. Messages that come again, after a crash, do so in order, too.
 //
-// When a subscription before has left messages under way, the first message comes after 6 s: the server has given up the others then.
+// On an embedded server it is for one subscription of a group at a time. Other keys do not wait, unless a thousand messages wait already. When a
+// subscription before has left messages under way, the first message comes after 6 s: the server has given up the others then.
+//
+// On servers elsewhere a group has any number of subscriptions, in as many processes. Each key belongs to one of 16 partitions, of which one message at a time
+// is handled, wherever: those of its partition wait for one that is tried again, and 10 s for one whose process has died. A process
+// that was silent so long may still be handling a message that another has been given; with [Once] the effects are in order nevertheless.
+// A group is always Ordered there, or never.
 func Ordered() SubscribeOption { return func(s *subscribing) { s.ordered = true } }
 
 // Once has the effects of a handler happen once for each message, whatever is delivered again: those that are in the inbox's transaction.
@@ -147,10 +152,10 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
-	if s.ordered && (t.key == nil || t.q.server == nil) {
-		return nil, errors.New("there is order by key for a topic with KeyBy, on an embedded server (Ordered)")
+	if s.ordered && t.key == nil {
+		return nil, errors.New("there is order by key for a topic with KeyBy (Ordered)")
 	}
-	leave, err := t.q.join(t.stream.name+" "+group, s.ordered)
+	leave, err := t.q.join(t.stream.name+" "+group, s.ordered && t.q.server != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +182,14 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 	if err != nil {
 		return nil, fmt.Errorf("dead letters: %w", err)
 	}
+	if t.q.server == nil {
+		if err := t.q.checkKind(ctx, t.stream.name, group, s.ordered); err != nil {
+			return nil, err
+		}
+		if s.ordered {
+			return t.joinParts(ctx, group, handle, s, dead)
+		}
+	}
 	cons, err := t.q.consumer(ctx, t.stream.name, jetstream.ConsumerConfig{
 		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
@@ -184,6 +197,17 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 	if err != nil {
 		return nil, err
 	}
+	sub := t.member(group, cons, handle, s, dead)
+	if s.ordered {
+		if sub.order, err = newOrder(ctx, sub); err != nil {
+			return nil, err
+		}
+	}
+	return sub, nil
+}
+
+// member makes the subscription to a consumer.
+func (t *Topic[T]) member(group string, cons jetstream.Consumer, handle Handler[T], s subscribing, dead identity) *Subscription {
 	sub := newSubscription(t.q, t.stream.name, group, cons, s)
 	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
 		m, err := t.read(d, attempt)
@@ -198,12 +222,7 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], s 
 	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
 		return t.q.bury(ctx, dead, t.name, group, d, why, err)
 	}
-	if s.ordered {
-		if sub.order, err = newOrder(ctx, sub); err != nil {
-			return nil, err
-		}
-	}
-	return sub, nil
+	return sub
 }
 
 // join notes that a group has one more subscription in this process; leave is due. One that is ordered is alone.

@@ -18,17 +18,19 @@ type Subscription struct {
 	cons   jetstream.Consumer
 	set    subscribing
 	handle func(ctx context.Context, d delivery, attempt int) error
-	leave  func() // of the group
+	leave  func()          // of the group
+	parts  []*Subscription // those that do the work, one for each partition; nil: this one does
 	bury   func(ctx context.Context, d delivery, why string, err error) error
 
-	ctx    context.Context // of the handlers
-	cancel context.CancelFunc
-	drain  chan struct{} // closed: nothing more is fetched
-	once   sync.Once     // closes drain
-	work   chan delivery // what is fetched and not yet handled
-	order  *order        // what is fetched goes there instead; nil: there is no order
-	slots  chan struct{} // one for each message that is held
-	done   chan struct{} // closed when all has ended
+	ctx     context.Context // of the handlers
+	cancel  context.CancelFunc
+	drain   chan struct{} // closed: nothing more is fetched
+	once    sync.Once     // closes drain
+	work    chan delivery // what is fetched and not yet handled
+	order   *order        // what is fetched goes there instead; nil: there is no order
+	slots   chan struct{} // one for each message that is held
+	permits chan struct{} // one for each handler at work, where parts share them; nil: there are as many as workers
+	done    chan struct{} // closed when all has ended
 
 	mu        sync.Mutex
 	held      map[uint64]jetstream.Msg // fetched and not done with
@@ -55,6 +57,10 @@ func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, se
 }
 
 func (s *Subscription) start(ctx context.Context) {
+	if s.parts != nil {
+		s.startParts(ctx)
+		return
+	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	var workers sync.WaitGroup
 	for range s.set.workers {
@@ -85,7 +91,9 @@ func (s *Subscription) start(ctx context.Context) {
 // Drain fetches nothing more and returns when all that was fetched has been handled, or with the error of ctx, after which the rest is
 // given back.
 func (s *Subscription) Drain(ctx context.Context) error {
-	s.once.Do(func() { close(s.drain) })
+	for _, one := range s.all() {
+		one.once.Do(func() { close(one.drain) })
+	}
 	select {
 	case <-s.done:
 		return nil

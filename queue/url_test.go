@@ -53,9 +53,6 @@ func TestURL(t *testing.T) {
 	if v := next(t, got); v != "one" {
 		t.Error(v)
 	}
-	if _, err := top.Subscribe(t.Context(), "ordered", handle, Ordered()); err == nil {
-		t.Error("order on a server elsewhere")
-	}
 	if _, err := NewTopic[text](q, "bounded", Durable(Bounded)); err == nil {
 		t.Error("Bounded on a server elsewhere")
 	}
