@@ -38,9 +38,9 @@ type place struct {
 }
 
 // serve is a server's process. It ends when its parent does.
-func serve(text string) error {
+func serve(spec string) error {
 	var p place
-	if err := json.Unmarshal([]byte(text), &p); err != nil {
+	if err := json.Unmarshal([]byte(spec), &p); err != nil {
 		return err
 	}
 	var routes []*url.URL

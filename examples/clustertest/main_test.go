@@ -10,12 +10,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv("CLUSTER_TEST_SERVER"); text != "" { // a process that may be killed
-		if err := serve(text); err != nil {
-			fmt.Fprintln(os.Stderr, "clustertest: a server:", err)
-			os.Exit(1)
+	for name, run := range map[string]func(spec string) error{"CLUSTER_TEST_SERVER": serve, "CLUSTER_TEST_MEMBER": handle} {
+		if spec := os.Getenv(name); spec != "" { // a process that may be killed
+			if err := run(spec); err != nil {
+				fmt.Fprintf(os.Stderr, "clustertest: %s: %v\n", name, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	goleak.VerifyTestMain(m)
 }
