@@ -148,11 +148,7 @@ func freePorts(t *testing.T, n int) (ports []int) {
 
 func (c *cluster) start(t *testing.T, i int) {
 	t.Helper()
-	b, err := json.Marshal(c.places[i])
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.processes[i] = start(t, io.Discard, "CLUSTER_TEST_SERVER="+string(b))
+	c.processes[i] = start(t, io.Discard, "CLUSTER_TEST_SERVER="+asJSON(t, c.places[i]))
 }
 
 func (c *cluster) url() string {

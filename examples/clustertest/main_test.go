@@ -10,7 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	for name, run := range map[string]func(spec string) error{"CLUSTER_TEST_SERVER": serve, "CLUSTER_TEST_MEMBER": handle} {
+	for name, run := range map[string]func(spec string) error{"CLUSTER_TEST_SERVER": serve, "CLUSTER_TEST_MEMBER": handle, "CLUSTER_TEST_MOVER": move} {
 		if spec := os.Getenv(name); spec != "" { // a process that may be killed
 			if err := run(spec); err != nil {
 				fmt.Fprintf(os.Stderr, "clustertest: %s: %v\n", name, err)

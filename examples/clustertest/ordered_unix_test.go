@@ -3,7 +3,6 @@
 package clustertest
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,11 +34,7 @@ func TestOrderedKilled(t *testing.T) {
 	born := 0
 	join := func(i int) {
 		born++
-		b, err := json.Marshal(member{Name: fmt.Sprint("member", born), URL: c.url(), DB: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		group[i] = start(t, io.Discard, "CLUSTER_TEST_MEMBER="+string(b))
+		group[i] = start(t, io.Discard, "CLUSTER_TEST_MEMBER="+asJSON(t, member{Name: fmt.Sprint("member", born), URL: c.url(), DB: path}))
 	}
 	for i := range members {
 		join(i)
