@@ -329,6 +329,75 @@ func TestServersRestart(t *testing.T) {
 	}
 }
 
+// TestPublishAllRestart: what is published together is stored, once, although the server that leads goes and comes back.
+func TestPublishAllRestart(t *testing.T) {
+	const together = 50
+	c := newCluster(t, 3)
+	q := c.open(t, 3)
+	top := topic(t, q, "orders")
+	ctx, stop := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	kept := map[string]bool{}
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	for p := range 4 {
+		all.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				ms := make([]text, together)
+				for j := range ms {
+					ms[j] = wrapperspb.String("x")
+				}
+				within, cancel := context.WithTimeout(context.Background(), time.Minute)
+				rs, err := top.PublishAll(within, ms, ID(fmt.Sprintf("p%d-%d", p, i)))
+				cancel()
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				for _, r := range rs {
+					kept[r.ID] = true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	have := func() int { mu.Lock(); defer mu.Unlock(); return len(kept) }
+	for range 3 {
+		n := have()
+		eventually(t, "receipts", func() bool { return have() > n+10*together })
+		leader := 0
+		eventually(t, "a leader", func() bool {
+			for leader = range c.servers {
+				if c.servers[leader].JetStreamIsStreamLeader("$G", "orders") {
+					return true
+				}
+			}
+			return false
+		})
+		c.stop(leader)
+		n = have()
+		eventually(t, "receipts without it", func() bool { return have() > n+10*together })
+		c.start(t, leader)
+		eventually(t, "copies of all", func() bool { return c.current() })
+	}
+	stop()
+	all.Wait()
+	times := map[string]int{}
+	for _, m := range stored(t, q, "orders") {
+		id := m.Header.Get(headerID)
+		if times[id]++; times[id] > 1 {
+			t.Errorf("%s is there %d times", id, times[id])
+		}
+	}
+	for id := range kept {
+		if times[id] == 0 {
+			t.Errorf("%s has a receipt and is not there", id)
+		}
+	}
+	t.Logf("%d receipts", len(kept))
+}
+
 // current tells whether all servers have what the others have.
 func (c *cluster) current() bool {
 	for _, s := range c.servers {

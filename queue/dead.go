@@ -49,7 +49,7 @@ func deadSubject(stream, group string) string { return "dead." + stream + "." + 
 
 // bury puts a message among the dead letters, on disk.
 func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, why string, cause error) error {
-	ctx, cancel := context.WithTimeout(ctx, publishLimit)
+	ctx, cancel := context.WithTimeout(ctx, q.publishLimit())
 	defer cancel()
 	h := nats.Header{}
 	for k, v := range d.msg.Headers() {

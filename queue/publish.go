@@ -36,7 +36,7 @@ func ID(id string) PublishOption { return func(p *publishing) { p.id = id } }
 // Trace sets the message's traceparent.
 func Trace(traceparent string) PublishOption { return func(p *publishing) { p.trace = traceparent } }
 
-// WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, instead of returning [ErrFull] at once.
+// WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, on servers elsewhere 30, instead of returning [ErrFull] at once.
 func WhenFullWait() PublishOption { return func(p *publishing) { p.block = true } }
 
 // againAfter is when a server that is full or does not answer is asked again; it doubles until againLater.
@@ -46,7 +46,7 @@ const (
 )
 
 // Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
-// with the same ID, until ctx ends, or 10 s; if Publish then returns [ErrNoAnswer] the message may be there or not.
+// with the same ID, until ctx ends, or 10 s, on servers elsewhere 30; if Publish then returns [ErrNoAnswer] the message may be there or not.
 func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
 	r, err := t.publish(ctx, m, publishingOf(opts))
 	if err != nil {
@@ -109,7 +109,7 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 			began = time.Now().Add(-answerWithin)
 		}
 		_, has := ctx.Deadline()
-		goesOn := ctx.Err() == nil && (has || time.Since(began) < publishLimit)
+		goesOn := ctx.Err() == nil && (has || time.Since(began) < q.publishLimit())
 		switch {
 		case unanswered(err) && goesOn:
 			if sick := q.health(); sick != nil {

@@ -26,10 +26,15 @@ const (
 const (
 	maxTogether      = 1000    // messages; the server takes no more
 	maxTogetherBytes = 8 << 20 // of them; half of what the log can write together
+	maxBatches       = 8       // on their way at once: a stream takes 50, of all publishers, and more of them are not faster
 )
 
-// codeBatchDuplicate is JetStream's for an ID in a batch that is there already.
-const codeBatchDuplicate = 10201
+// Codes of JetStream for batches.
+const (
+	codeBatchDuplicate  = 10201 // an ID is there already
+	codeBatchIncomplete = 10176 // the leader changed meanwhile, or the batch could not begin
+	codeBatches         = 10210 // too many are under way
+)
 
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
 // on. If some of them are there already, those that are not are stored one by one.
@@ -106,6 +111,12 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 
 // askAll asks the server once. The answer is to the last message.
 func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (answer, error) {
+	select {
+	case q.batches <- struct{}{}:
+		defer func() { <-q.batches }()
+	case <-ctx.Done():
+		return answer{}, fmt.Errorf("%w: %w", nats.ErrTimeout, ctx.Err())
+	}
 	batch := nuid.Next()
 	for i, m := range msgs {
 		h := maps.Clone(m.Header) // what is kept has no batch

@@ -49,6 +49,7 @@ type Queue struct {
 
 	replicas  int // of streams that are made
 	creations creations
+	batches   chan struct{} // one for each that is on its way
 
 	once   sync.Once
 	closed error
@@ -69,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if err := cfg.checkReplicas(); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	q := &Queue{log: cfg.Logger, replicas: cfg.Replicas, groups: map[string]int{}}
+	q := &Queue{log: cfg.Logger, replicas: cfg.Replicas, groups: map[string]int{}, batches: make(chan struct{}, maxBatches)}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
@@ -169,7 +170,17 @@ func (q *Queue) health() error {
 }
 
 const (
-	maxAsync     = 4096             // publishes under way
-	answerWithin = time.Second      // of one try to publish
-	publishLimit = 10 * time.Second // of all of them, if the caller has no deadline
+	maxAsync     = 4096        // publishes under way
+	answerWithin = time.Second // of one try to publish
+	// publishLimit is of all of them, if the caller has no deadline. Servers of a cluster elect a new leader in up to 10 s.
+	publishLimit          = 10 * time.Second
+	publishLimitElsewhere = 30 * time.Second
 )
+
+// publishLimit is how long a server is asked to take a message, if the caller has no deadline.
+func (q *Queue) publishLimit() time.Duration {
+	if q.server == nil {
+		return publishLimitElsewhere
+	}
+	return publishLimit
+}
