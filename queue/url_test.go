@@ -64,6 +64,7 @@ func TestURL(t *testing.T) {
 	}
 	s.Shutdown()
 	s.WaitForShutdown()
+	eventually(t, "the end of the connection", q.nc.IsReconnecting)
 	published := make(chan error, 2)
 	for _, v := range []string{"two", "two again"} { // there is room for one in the connection's buffer
 		go func() {
