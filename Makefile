@@ -113,10 +113,11 @@ bench-policy: ## what a policy costs a call, and what it saves, about 4 minutes;
 bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes; let nothing else run
 	cd bench && go run ./queue $(ARGS)
 
-soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 5 minutes
+soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 15 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed|TestDelays$$' -v ./queue
 	cd examples && QUEUE_MESSAGES=100000 QUEUE_KILLS=30 go test -count=1 -timeout 20m -v ./billing
 	cd examples && QUEUE_KILLS=30 go test -count=1 -timeout 20m -run Killed -v ./databases ./shop/shoptest
+	cd examples && QUEUE_MESSAGES=100000 QUEUE_KILLS=10 go test -count=1 -timeout 20m -v ./clustertest
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \

@@ -33,7 +33,7 @@ const (
 
 // deadStream returns the stream of a topic's dead letters, made if it is not there.
 func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) {
-	s, err := q.js.CreateStream(ctx, jetstream.StreamConfig{
+	s, err := q.createStream(ctx, jetstream.StreamConfig{
 		Name: streamName(topic) + deadStreamEnd, Subjects: []string{deadSubject(streamName(topic), "*")}, Description: "dead letters of the stile topic " + topic,
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: deadBytes, MaxAge: deadAge, Duplicates: idWindow,
@@ -48,7 +48,7 @@ func deadSubject(stream, group string) string { return "dead." + stream + "." + 
 
 // bury puts a message among the dead letters, on disk.
 func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, why string, cause error) error {
-	ctx, cancel := context.WithTimeout(ctx, publishLimit)
+	ctx, cancel := context.WithTimeout(ctx, q.publishLimit())
 	defer cancel()
 	h, seq := d.Header.Map(), d.seq
 	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.stored.UTC().Format(time.RFC3339Nano), seq)}

@@ -88,7 +88,7 @@ func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
 	if s := m.made.Load(); s != nil {
 		return *s, nil
 	}
-	s, err := m.q.js.CreateStream(ctx, jetstream.StreamConfig{
+	s, err := m.q.createStream(ctx, jetstream.StreamConfig{
 		Name: m.name, Subjects: []string{"later." + m.topic + ".*"}, Description: "messages of the stile topic's stream " + m.topic + " that are not due yet",
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: m.maxBytes, MaxMsgs: maxLater, MaxMsgsPerSubject: 1,

@@ -38,6 +38,7 @@ const (
 	codeMessageLarge  = 10054
 	codeHeaderLarge   = 10097
 	codeIngestPending = 10167 // too much is on its way into the stream
+	codeInFlight      = 10158 // a message with this ID is, and not yet kept
 )
 
 // explained is an error of the server as one of ours.
@@ -48,7 +49,7 @@ func explained(err error) error {
 		return nil
 	case errors.As(err, &api):
 		switch api.ErrorCode {
-		case codeStoreFailed, codeMaxResources, codeAccountLimit, codeIngestPending:
+		case codeStoreFailed, codeMaxResources, codeAccountLimit:
 			return fmt.Errorf("%w: %s", ErrFull, api.Description)
 		case codeNoStorage:
 			return fmt.Errorf("what all topics may keep is more than the server may store: raise Config.MaxStore, or Keep less: %w", err)
@@ -65,7 +66,15 @@ func explained(err error) error {
 	return err
 }
 
-// unanswered tells whether an error says nothing of whether the message was stored.
+// unanswered tells whether an error says nothing of whether the message was stored, or that it was not and can be in a moment.
 func unanswered(err error) bool {
-	return errors.Is(err, nats.ErrTimeout) || err == error(noResponders)
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeNotLeader, codeInFlight, codeIngestPending, codeBatchIncomplete, codeBatches:
+			return true
+		}
+		return api == noResponders
+	}
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrReconnectBufExceeded)
 }

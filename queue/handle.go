@@ -31,8 +31,9 @@ const (
 func (s *Subscription) worker() {
 	for d, ok := s.nextWork(); ok; d, ok = s.nextWork() {
 		o := outcome{what: cut}
-		if s.ctx.Err() == nil {
+		if s.permit() {
 			o = s.attempt(d, d.attempt())
+			s.permitted()
 		}
 		s.settle(d, o)
 	}

@@ -13,10 +13,13 @@ import (
 // KeyValue returns a bucket of keys, made if it is not there. A key's last value survives the end of the process; of the last two
 // minutes an embedded server can lose the values in a power cut.
 func (q *Queue) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
-	kv, err := q.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, History: keptValues})
-	if errors.Is(err, jetstream.ErrBucketExists) { // with other settings
-		kv, err = q.js.KeyValue(ctx, bucket)
-	}
+	kv, err := created(ctx, q, "KV_"+bucket, func(ctx context.Context) (jetstream.KeyValue, error) {
+		kv, err := q.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, History: keptValues, Replicas: max(q.replicas, 1)})
+		if errors.Is(err, jetstream.ErrBucketExists) { // with other settings
+			kv, err = q.js.KeyValue(ctx, bucket)
+		}
+		return kv, err
+	})
 	if err == nil {
 		err = q.settle(ctx)
 	}

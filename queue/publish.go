@@ -37,14 +37,17 @@ func ID(id string) PublishOption { return func(p *publishing) { p.id = id } }
 // Trace sets the message's traceparent.
 func Trace(traceparent string) PublishOption { return func(p *publishing) { p.trace = traceparent } }
 
-// WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, instead of returning [ErrFull] at once.
+// WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, on servers elsewhere 30, instead of returning [ErrFull] at once.
 func WhenFullWait() PublishOption { return func(p *publishing) { p.block = true } }
 
-// againAfter is when a server that is full or does not answer is asked again.
-const againAfter = 50 * time.Millisecond
+// againAfter is when a server that is full or does not answer is asked again; it doubles until againLater.
+const (
+	againAfter = 50 * time.Millisecond
+	againLater = 500 * time.Millisecond
+)
 
 // Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
-// with the same ID, until ctx ends, or 10 s; if Publish then returns [ErrNoAnswer] the message may be there or not.
+// with the same ID, until ctx ends, or 10 s, on servers elsewhere 30; if Publish then returns [ErrNoAnswer] the message may be there or not.
 func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
 	r, err := t.publish(ctx, m, publishingOf(opts))
 	if err != nil {
@@ -104,7 +107,7 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 		return answer{}, err // nothing was sent
 	}
 	var began time.Time
-	for {
+	for wait := againAfter; ; wait = min(2*wait, againLater) {
 		ack, err := ask()
 		if err == nil {
 			return ack, nil
@@ -113,26 +116,38 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 			began = time.Now().Add(-answerWithin)
 		}
 		_, has := ctx.Deadline()
-		goesOn := ctx.Err() == nil && (has || time.Since(began) < publishLimit)
+		goesOn := ctx.Err() == nil && (has || time.Since(began) < q.publishLimit())
 		switch {
 		case unanswered(err) && goesOn:
 			if sick := q.health(); sick != nil {
 				return answer{}, fmt.Errorf("%w: %w; mend that and start the program again", ErrNoAnswer, sick)
 			}
-			err = ErrNoAnswer
+			err = q.noAnswer(err)
 		case unanswered(err):
-			return answer{}, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+			return answer{}, q.noAnswer(err)
 		default:
 			if err = explained(err); !block || !goesOn || !errors.Is(err, ErrFull) {
 				return answer{}, err
 			}
 		}
 		select {
-		case <-time.After(againAfter):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return answer{}, fmt.Errorf("%w; %w", err, ctx.Err())
 		}
 	}
+}
+
+// noAnswer says what to do.
+func (q *Queue) noAnswer(err error) error {
+	if q.server != nil {
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	}
+	where := "none is connected"
+	if q.nc.IsConnected() {
+		where = "connected is " + q.nc.ConnectedUrlRedacted()
+	}
+	return fmt.Errorf("%w: %w: see that the servers are up, more than half of those that have the topic (%s), and publish again with the same ID", ErrNoAnswer, err, where)
 }
 
 // keep has the log take a message that the server has acknowledged.

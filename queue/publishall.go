@@ -26,12 +26,14 @@ const (
 const (
 	maxTogether      = 1000    // messages; the server takes no more
 	maxTogetherBytes = 8 << 20 // of them; half of what the log can write together
+	maxBatches       = 8       // on their way at once: a stream takes 50, of all publishers, and more of them are not faster
 )
 
 // Codes of JetStream for batches.
 const (
-	codeBatchDuplicate = 10201
-	codeBatchInFlight  = 10158 // an ID is on its way already
+	codeBatchDuplicate  = 10201 // an ID is there already
+	codeBatchIncomplete = 10176 // the leader changed meanwhile, or the batch could not begin
+	codeBatches         = 10210 // too many are under way
 )
 
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
@@ -94,7 +96,7 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 	}
 	ack, err := t.q.untilAnswered(ctx, block, func() (answer, error) { return t.q.askAll(ctx, msgs) })
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == codeBatchDuplicate || api.ErrorCode == codeBatchInFlight) {
+	if errors.As(err, &api) && api.ErrorCode == codeBatchDuplicate {
 		for i, m := range msgs {
 			ack, err := t.q.store(ctx, m, block)
 			if err != nil {
@@ -115,6 +117,12 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 
 // askAll asks the server once. The answer is to the last message.
 func (q *Queue) askAll(ctx context.Context, msgs []*nats.Msg) (answer, error) {
+	select {
+	case q.batches <- struct{}{}:
+		defer func() { <-q.batches }()
+	case <-ctx.Done():
+		return answer{}, fmt.Errorf("%w: %w", nats.ErrTimeout, ctx.Err())
+	}
 	batch := nuid.Next()
 	for i, m := range msgs {
 		h := maps.Clone(m.Header) // what is kept has no batch

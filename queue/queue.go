@@ -31,6 +31,9 @@ type Config struct {
 	URL string
 	// Creds is a file with credentials for URL, as nsc writes them; empty: there are none, or they are in the URL.
 	Creds string
+	// Replicas is how many servers of a cluster have each stream that this queue makes, 0 to 5; 0: 1. With 3 one server can be away, with 5 two.
+	// A stream that is there keeps what it has. An embedded server has the only copy.
+	Replicas int
 	// NATS has further options for the connection to URL, such as certificates.
 	NATS []nats.Option
 	// Logger has what nobody can be told otherwise; nil: slog.Default.
@@ -51,6 +54,10 @@ type Queue struct {
 	redo   keeper                   // nil: durability is the server's
 	host   *host                    // nil: there is no server here to have guests
 
+	replicas  int // of streams that are made
+	creations creations
+	batches   chan struct{} // one for each that is on its way
+
 	once   sync.Once
 	closed error
 	now    func() time.Time // of delays
@@ -70,7 +77,10 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	q := &Queue{log: cfg.Logger, now: time.Now, groups: map[string]int{}}
+	if err := cfg.checkReplicas(); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q := &Queue{log: cfg.Logger, now: time.Now, replicas: cfg.Replicas, groups: map[string]int{}, batches: make(chan struct{}, maxBatches)}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
@@ -113,7 +123,7 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	}
 	others := q.nc.ErrorHandler()
 	q.nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		told := errors.Is(err, nats.ErrPermissionViolation) && q.asker.denied(err)
+		told := errors.Is(err, nats.ErrPermissionViolation) && (q.asker.denied(err) || q.creations.denied(err))
 		if !told && others != nil {
 			others(nc, sub, err)
 		}
@@ -210,7 +220,17 @@ func (q *Queue) health() error {
 }
 
 const (
-	maxAsync     = 4096             // publishes under way
-	answerWithin = time.Second      // of one try to publish
-	publishLimit = 10 * time.Second // of all of them, if the caller has no deadline
+	maxAsync     = 4096        // publishes under way
+	answerWithin = time.Second // of one try to publish
+	// publishLimit is of all of them, if the caller has no deadline. Servers of a cluster elect a new leader in up to 10 s.
+	publishLimit          = 10 * time.Second
+	publishLimitElsewhere = 30 * time.Second
 )
+
+// publishLimit is how long a server is asked to take a message, if the caller has no deadline.
+func (q *Queue) publishLimit() time.Duration {
+	if q.server == nil {
+		return publishLimitElsewhere
+	}
+	return publishLimit
+}

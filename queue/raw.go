@@ -95,9 +95,11 @@ func (q *Queue) topicInfo(ctx context.Context, info *jetstream.StreamInfo) (Topi
 	}
 	names := stream.ConsumerNames(ctx)
 	for n := range names.Name() {
-		t.Groups = append(t.Groups, n)
+		group, _, _ := strings.Cut(n, "=") // that of a partition
+		t.Groups = append(t.Groups, group)
 	}
 	slices.Sort(t.Groups)
+	t.Groups = slices.Compact(t.Groups)
 	return t, explained(names.Err())
 }
 

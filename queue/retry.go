@@ -25,7 +25,7 @@ func (d delivery) attempt() int {
 
 // retry has a message come again after a wait.
 func (s *Subscription) retry(d delivery, wait time.Duration) error {
-	if wait <= longWait || s.order != nil {
+	if wait <= longWait || s.set.ordered {
 		return s.nak(d, wait)
 	}
 	if err := s.delay(d, wait); err != nil {

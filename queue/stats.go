@@ -17,7 +17,7 @@ type Stats struct {
 	Retrying  int           `json:"retrying"`  // of them, those that were delivered more than once
 	Dead      uint64        `json:"dead"`      // dead letters
 	OldestAge time.Duration `json:"oldestAge"` // of the oldest message that is not done with; 0: there is none
-	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings
+	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings, or of those of each partition
 	P99       time.Duration `json:"p99"`
 }
 
@@ -39,40 +39,64 @@ func (s *Subscription) stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	s.mu.Lock()
-	took := slices.Sorted(slices.Values(s.took))
-	s.mu.Unlock()
+	var took []time.Duration
+	for _, one := range s.all() {
+		one.mu.Lock()
+		took = append(took, one.took...)
+		one.mu.Unlock()
+	}
+	slices.Sort(took)
 	if n := len(took); n > 0 {
 		st.P50, st.P99 = took[n/2], took[n*99/100]
 	}
 	return st, nil
 }
 
-// groupStats asks the server.
-func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string) (Stats, error) {
+// groupStats asks the server for the group's consumer, or for those of each partition.
+func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string) (st Stats, err error) {
 	if !groupName.MatchString(group) {
 		return Stats{}, ErrNoGroup
 	}
-	c, err := s.Consumer(ctx, group)
+	err = addStats(ctx, s, group, &st)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		for p := range partitions {
+			if err = addStats(ctx, s, partConsumer(group, p), &st); err != nil {
+				break
+			}
+		}
+	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return Stats{}, ErrNoGroup
 	}
+	if err == nil {
+		st.Dead, err = q.countDead(ctx, s.CachedInfo().Config.Name, group)
+	}
+	return st, explained(err)
+}
+
+// addStats adds what the server says of one consumer.
+func addStats(ctx context.Context, s jetstream.Stream, consumer string, st *Stats) error {
+	c, err := s.Consumer(ctx, consumer)
 	if err != nil {
-		return Stats{}, explained(err)
+		return err
 	}
 	info := c.CachedInfo()
-	st := Stats{Lag: info.NumPending, InFlight: info.NumAckPending, Retrying: info.NumRedelivered}
-	if st.Dead, err = q.countDead(ctx, s.CachedInfo().Config.Name, group); err != nil {
-		return Stats{}, err
+	st.Lag += info.NumPending
+	st.InFlight += info.NumAckPending
+	st.Retrying += info.NumRedelivered
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		return nil
 	}
-	if st.Lag > 0 || st.InFlight > 0 {
-		oldest, err := s.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(">"))
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return Stats{}, explained(err)
-		}
-		if err == nil {
-			st.OldestAge = time.Since(oldest.Time)
-		}
+	subject := info.Config.FilterSubject
+	if subject == "" {
+		subject = ">"
 	}
-	return st, nil
+	oldest, err := s.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err == nil {
+		st.OldestAge = max(st.OldestAge, time.Since(oldest.Time))
+	}
+	return err
 }

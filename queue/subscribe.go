@@ -61,10 +61,15 @@ func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 }
 
 // Ordered has messages of one key handled one after the other, in the order in which they were published: one that is tried again is waited for by
-// those behind it, until it is handled or dead. Other keys do not wait, unless a thousand messages wait already. It is for topics with [KeyBy], on
-// an embedded server, and for one subscription of a group at a time. Messages that come again, after a crash, do so in order, too.
+// those behind it, until it is handled or dead. It is for topics with [KeyBy]. Messages that come again, after a crash, do so in order, too.
 //
-// When a subscription before has left messages under way, the first message comes after 6 s: the server has given up the others then.
+// On an embedded server it is for one subscription of a group at a time. Other keys do not wait, unless a thousand messages wait already. When a
+// subscription before has left messages under way, the first message comes after 6 s: the server has given up the others then.
+//
+// On servers elsewhere a group has any number of subscriptions, in as many processes. Each key belongs to one of 16 partitions, of which one message at a time
+// is handled, wherever: those of its partition wait for one that is tried again, and 10 s for one whose process has died. A process
+// that was silent so long may still be handling a message that another has been given; with [Once] the effects are in order nevertheless.
+// A group is always Ordered there, or never.
 func Ordered() SubscribeOption { return func(s *subscribing) { s.ordered = true } }
 
 // Once has the effects of a handler happen once for each message, whatever is delivered again: those that are in the inbox's transaction.
@@ -157,10 +162,13 @@ func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T
 		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
 	}
-	if s.ordered && (t.key == nil || t.q.server == nil) {
-		return nil, errors.New("there is order by key for a topic with KeyBy, in the process that has the embedded server (Ordered)")
+	if s.ordered && t.key == nil {
+		return nil, errors.New("there is order by key for a topic with KeyBy (Ordered)")
 	}
-	leave, err := t.q.join(inProcess(t.stream.name, group), s.ordered)
+	if s.ordered && t.q.server == nil && t.q.redo != nil {
+		return nil, errors.New("on an embedded server there is order by key in the process that has it (Ordered)")
+	}
+	leave, err := t.q.join(inProcess(t.stream.name, group), s.ordered && t.q.server != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +199,14 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 	if err != nil {
 		return nil, fmt.Errorf("dead letters: %w", err)
 	}
+	if t.q.redo == nil {
+		if err := t.q.checkKind(ctx, t.stream.name, group, s.ordered); err != nil {
+			return nil, err
+		}
+		if s.ordered {
+			return t.joinParts(ctx, group, handle, s, dead)
+		}
+	}
 	cons, err := t.q.consumer(ctx, t.stream.name, jetstream.ConsumerConfig{
 		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
@@ -198,6 +214,20 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 	if err != nil {
 		return nil, err
 	}
+	sub := t.member(group, cons, handle, s, dead)
+	if many != nil {
+		sub.batch = t.together(many)
+	}
+	if s.ordered {
+		if sub.order, err = newOrder(ctx, sub); err != nil {
+			return nil, err
+		}
+	}
+	return sub, nil
+}
+
+// member makes the subscription to a consumer.
+func (t *Topic[T]) member(group string, cons jetstream.Consumer, handle Handler[T], s subscribing, dead identity) *Subscription {
 	sub := newSubscription(t.q, t.stream.name, group, cons, s)
 	sub.mover = t.mover
 	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
@@ -210,18 +240,10 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 		}
 		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
 	}
-	if many != nil {
-		sub.batch = t.together(many)
-	}
 	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
 		return t.q.bury(ctx, dead, t.name, group, d, why, err)
 	}
-	if s.ordered {
-		if sub.order, err = newOrder(ctx, sub); err != nil {
-			return nil, err
-		}
-	}
-	return sub, nil
+	return sub
 }
 
 // inProcess is what a group of a stream is called among a process's.
@@ -238,7 +260,7 @@ func (q *Queue) alone(ctx context.Context, s *Subscription) error {
 		}
 		return err
 	}
-	if !s.set.ordered {
+	if !s.set.ordered || q.server == nil {
 		return nil
 	}
 	// Who subscribes asks for messages again and again; of one that has ended the server knows it by the end.
@@ -281,10 +303,13 @@ func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
 
 // consumer returns a consumer, made if it is not there.
 func (q *Queue) consumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := q.js.CreateConsumer(ctx, stream, cfg)
-	if errors.Is(err, jetstream.ErrConsumerExists) { // with other settings, of an earlier version
-		c, err = q.js.UpdateConsumer(ctx, stream, cfg)
-	}
+	c, err := created(ctx, q, stream, func(ctx context.Context) (jetstream.Consumer, error) {
+		c, err := q.js.CreateConsumer(ctx, stream, cfg)
+		if errors.Is(err, jetstream.ErrConsumerExists) { // with other settings, of an earlier version
+			c, err = q.js.UpdateConsumer(ctx, stream, cfg)
+		}
+		return c, err
+	})
 	if err != nil {
 		return nil, explained(err)
 	}

@@ -20,16 +20,18 @@ type Subscription struct {
 	handle func(ctx context.Context, d delivery, attempt int) error
 	batch  func(ctx context.Context, ds []delivery) []said // instead of handle; nil: messages are handled one by one
 	leave  func()                                          // of the group
+	parts  []*Subscription                                 // those that do the work, one for each partition; nil: this one does
 	bury   func(ctx context.Context, d delivery, why string, err error) error
 
-	ctx    context.Context // of the handlers
-	cancel context.CancelFunc
-	drain  chan struct{} // closed: nothing more is asked for
-	once   sync.Once     // closes drain
-	order  *order        // what comes goes there instead of to the workers; nil: there is no order
-	pull   *puller
-	say    func(subject, reply, body []byte) error // to the server
-	done   chan struct{}                           // closed when all has ended
+	ctx     context.Context // of the handlers
+	cancel  context.CancelFunc
+	drain   chan struct{} // closed: nothing more is asked for
+	once    sync.Once     // closes drain
+	order   *order        // what comes goes there instead of to the workers; nil: there is no order
+	permits chan struct{} // one for each handler at work, where parts share them; nil: there are as many as workers
+	pull    *puller
+	say     func(subject, reply, body []byte) error // to the server
+	done    chan struct{}                           // closed when all has ended
 
 	mu        sync.Mutex
 	held      map[uint64][]byte // what came and is not done with: its Reply
@@ -59,6 +61,9 @@ func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, se
 }
 
 func (s *Subscription) start(ctx context.Context) (err error) {
+	if s.parts != nil {
+		return s.startParts(ctx)
+	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	if s.pull, err = newPuller(s); err != nil {
 		s.cancel()
@@ -110,7 +115,9 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 // Drain asks for nothing more and returns when all that came has been handled, or with the error of ctx, after which the rest is
 // given back.
 func (s *Subscription) Drain(ctx context.Context) error {
-	s.once.Do(func() { close(s.drain) })
+	for _, one := range s.all() {
+		one.once.Do(func() { close(one.drain) })
+	}
 	select {
 	case <-s.done:
 		return nil

@@ -91,7 +91,7 @@ const (
 	idWindow = 2 * time.Minute
 )
 
-// NewTopic returns the topic of a name, made on the server if it is not there. The settings of a topic that is there stay as they are;
+// NewTopic returns the topic of a name, made on the server if it is not there; while the servers cannot make it they are asked again, for 30 s. The settings of a topic that is there stay as they are;
 // others are an error.
 func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Topic[T], error) {
 	t := &Topic[T]{q: q, name: name}
@@ -127,9 +127,8 @@ func (t *Topic[T]) open() error {
 	var zero T
 	d := zero.ProtoReflect().Descriptor()
 	t.address = addressOf(t.name, string(d.FullName()), schemaHash(d))
-	ctx, cancel := context.WithTimeout(context.Background(), publishLimit)
-	defer cancel()
-	s, err := t.q.js.CreateStream(ctx, jetstream.StreamConfig{
+	ctx := context.Background()
+	s, err := t.q.createStream(ctx, jetstream.StreamConfig{
 		Name: streamName(t.name), Subjects: []string{subjectOf(t.name, "*")}, Description: "stile topic of " + t.schema,
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: t.set.maxBytes, MaxAge: t.set.maxAge, Duplicates: t.set.window, AllowAtomicPublish: true,

@@ -139,6 +139,9 @@ func (s *Server) Health() error {
 	if h == nil || h.StatusCode == 200 {
 		return nil
 	}
+	if notInTime(h) {
+		return nil
+	}
 	var all []string
 	for _, e := range h.Errors {
 		all = append(all, strings.TrimSpace(e.Stream+" "+e.Error))
@@ -147,6 +150,12 @@ func (s *Server) Health() error {
 		all = append(all, strings.TrimSpace(h.Status+" "+h.Error))
 	}
 	return fmt.Errorf("embedded: %s", strings.Join(all, "; "))
+}
+
+// notInTime tells whether the server, which has started, did not find the millisecond in which it sees that: it is busy, not sick.
+func notInTime(h *server.HealthStatus) bool {
+	const late = "failed to be ready for connections"
+	return strings.Contains(h.Error, late) || len(h.Errors) == 1 && strings.Contains(h.Errors[0].Error, late)
 }
 
 // Sync returns when all that the server had acknowledged is on disk.
