@@ -167,7 +167,7 @@ func TestReplicas(t *testing.T) {
 		t.Errorf("more copies than servers: %v", err)
 	}
 	for _, bad := range []Config{{URL: c.urls[0], Replicas: 6}, {URL: c.urls[0], Replicas: -1}, {Dir: t.TempDir(), Replicas: 3}} {
-		if q, err := Open(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "Replicas is ") {
+		if q, err := Open(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "Replicas") {
 			t.Errorf("%+v: %v, %v", bad, q, err)
 		}
 	}

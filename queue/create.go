@@ -138,9 +138,9 @@ func (q *Queue) createStream(ctx context.Context, cfg jetstream.StreamConfig) (j
 func (c *Config) checkReplicas() error {
 	switch {
 	case c.Replicas < 0 || c.Replicas > maxReplicasAllowed:
-		return fmt.Errorf("Replicas is %d: there can be 1 to %d copies", c.Replicas, maxReplicasAllowed)
+		return fmt.Errorf("%d Replicas: there can be 1 to %d copies", c.Replicas, maxReplicasAllowed)
 	case c.Replicas > 1 && c.Dir != "":
-		return fmt.Errorf("Replicas is %d: an embedded server has the only copy; set URL to servers of a cluster, or Replicas to 1", c.Replicas)
+		return fmt.Errorf("%d Replicas: an embedded server has the only copy; set URL to servers of a cluster, or Replicas to 1", c.Replicas)
 	}
 	return nil
 }
