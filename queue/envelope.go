@@ -21,6 +21,7 @@ const (
 	headerKey         = "ce-partitionkey"
 	headerTrace       = "traceparent"
 	headerContentType = "content-type"
+	headerPolicy      = "stile-policy"
 )
 
 // address is what the envelopes of a topic's messages have in common.
@@ -53,6 +54,9 @@ func (t *Topic[T]) envelope(m T, p publishing, now time.Time) (*nats.Msg, error)
 	if t.key != nil {
 		key = t.key(m)
 	}
+	if t.q != nil && t.q.policy != nil {
+		p.policy = headerText(t.q.policy())
+	}
 	return t.address.envelope(key, t.key != nil, data, p, now)
 }
 
@@ -62,7 +66,7 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 		p.id = nuid.Next()
 	}
 	h := make(nats.Header, 8)
-	values := make([]string, 0, 9) // of all headers, in one piece
+	values := make([]string, 0, 10) // of all headers, in one piece
 	set := func(name, value string) {
 		values = append(values, value)
 		h[name] = values[len(values)-1 : len(values) : len(values)]
@@ -84,6 +88,9 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 	}
 	if p.trace != "" {
 		set(headerTrace, p.trace)
+	}
+	if p.policy != "" {
+		set(headerPolicy, p.policy)
 	}
 	return &nats.Msg{Subject: a.subjects[partitionOf(key)], Header: h, Data: data}, nil
 }

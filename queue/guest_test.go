@@ -88,7 +88,7 @@ func TestGuestOrdered(t *testing.T) {
 	key := KeyBy(func(m text) string { return m.GetValue() })
 	nothing := func(context.Context, *Msg[text]) error { return nil }
 	theirs, ours := topic(t, open(t, dir), "t", key), topic(t, visit(t, dir), "t", key)
-	if _, err := ours.Subscribe(t.Context(), "g", nothing, Ordered()); err == nil || !strings.Contains(err.Error(), "process that has the embedded server") {
+	if _, err := ours.Subscribe(t.Context(), "g", nothing, Ordered()); err == nil || !strings.Contains(err.Error(), "in the process that has it") {
 		t.Errorf("a guest's order: %v", err)
 	}
 	sub, err := theirs.Subscribe(t.Context(), "g", nothing, Ordered())

@@ -21,10 +21,11 @@ type Receipt struct {
 
 // publishing is what the options of one Publish say.
 type publishing struct {
-	id    string
-	trace string
-	block bool
-	due   time.Time // zero: at once
+	id     string
+	trace  string
+	policy string // version
+	block  bool
+	due    time.Time // zero: at once
 }
 
 // PublishOption says how one message is published.

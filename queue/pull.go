@@ -92,7 +92,7 @@ func (p *puller) ask(n int) {
 		return
 	}
 	most := max(pullBytes, 2*int(p.s.q.nc.MaxPayload()))
-	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.group), []byte(p.inbox+strconv.Itoa(n)),
+	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.cons.CachedInfo().Name), []byte(p.inbox+strconv.Itoa(n)),
 		fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit))
 	if err != nil {
 		p.over(n, err)

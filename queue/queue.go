@@ -36,6 +36,9 @@ type Config struct {
 	Replicas int
 	// NATS has further options for the connection to URL, such as certificates.
 	NATS []nats.Option
+	// PolicyVersion tells the version of the policy in force, which messages then have in the header stile-policy; nil: they have none. With package policy it is
+	// func() string { return p.Status().Version }.
+	PolicyVersion func() string
 	// Logger has what nobody can be told otherwise; nil: slog.Default.
 	Logger *slog.Logger
 }
@@ -54,7 +57,8 @@ type Queue struct {
 	redo   keeper                   // nil: durability is the server's
 	host   *host                    // nil: there is no server here to have guests
 
-	replicas  int // of streams that are made
+	policy    func() string // the version in force; may be nil
+	replicas  int           // of streams that are made
 	creations creations
 	batches   chan struct{} // one for each that is on its way
 
@@ -80,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if err := cfg.checkReplicas(); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	q := &Queue{log: cfg.Logger, now: time.Now, replicas: cfg.Replicas, groups: map[string]int{}, batches: make(chan struct{}, maxBatches)}
+	q := &Queue{log: cfg.Logger, now: time.Now, policy: cfg.PolicyVersion, replicas: cfg.Replicas, groups: map[string]int{}, batches: make(chan struct{}, maxBatches)}
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}

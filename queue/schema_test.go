@@ -81,3 +81,21 @@ func TestUnreadableTells(t *testing.T) {
 		t.Errorf("%+v %v", l, err)
 	}
 }
+
+// TestPolicyVersion: a message says under which policy it was published.
+func TestPolicyVersion(t *testing.T) {
+	version := "2026-11-28.1"
+	q, err := Open(t.Context(), Config{Dir: t.TempDir(), Logger: quiet(), PolicyVersion: func() string { return version }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shut(t, q)
+	top := topic(t, q, "orders")
+	for _, version = range []string{"2026-11-28.1", "", "a\nb"} {
+		publish(t, top, "x")
+	}
+	ms, err := q.Peek(t.Context(), "orders", 1, 3)
+	if err != nil || len(ms) != 3 || ms[0].Header.Get(headerPolicy) != "2026-11-28.1" || ms[1].Header[headerPolicy] != nil || ms[2].Header.Get(headerPolicy) != "a b" {
+		t.Errorf("%+v %v", ms, err)
+	}
+}
