@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 )
 
 func allPeers() []peer {
-	return []peer{
+	all := []peer{
 		{"stile Synced", "on disk", func(dir string) (instance, error) { return openStile(dir, queue.Synced) }},
 		{"nats.go, sync always", "on disk", func(dir string) (instance, error) { return openRaw(dir, true) }},
 		{"SQLite WAL, group commit", "on disk", openSQLite},
@@ -27,6 +29,12 @@ func allPeers() []peer {
 		{"stile Buffered", "the server has it", func(dir string) (instance, error) { return openStile(dir, queue.Buffered) }},
 		{"nats.go, lazy sync", "the server has it", func(dir string) (instance, error) { return openRaw(dir, false) }},
 	}
+	if hasRedis() {
+		all = append(all, peer{"Redis stream, sync always", "on disk", openRedis})
+	} else {
+		fmt.Fprintln(os.Stderr, "redis-server is not here, and not compared with (Debian: redis-server)")
+	}
+	return all
 }
 
 // stile is ours.
