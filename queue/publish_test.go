@@ -89,7 +89,7 @@ func TestPublish(t *testing.T) {
 	m := stored(t, q, "orders.placed")[1]
 	for name, want := range map[string]string{
 		"ce-id": "a", "ce-type": "google.protobuf.StringValue", "ce-source": "stile:topic:orders.placed", "ce-specversion": "1.0",
-		"ce-partitionkey": "customer hello", "content-type": "application/protobuf", "Nats-Msg-Id": "a",
+		"ce-partitionkey": "customer hello", "content-type": "application/protobuf; schema=" + schemaHash(wrapperspb.String("").ProtoReflect().Descriptor()), "Nats-Msg-Id": "a",
 		"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	} {
 		if got := strings.Join(m.Header[name], ","); got != want {
