@@ -163,6 +163,7 @@ func TestBatchLatency(t *testing.T) {
 
 // TestBatchPoison: what cannot be handled goes to the dead letters, and nothing with it, however the batch says that it failed.
 func TestBatchPoison(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir())
 	for name, c := range map[string]struct {
 		attempts int

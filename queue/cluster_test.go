@@ -230,6 +230,7 @@ func (m *memory) Once(ctx context.Context, key InboxKey, f func(context.Context)
 
 // TestNoQuorum: with most servers away nothing is taken, which publishers are told; when they are back all goes on.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	q, other := c.open(t, 3), c.open(t, 3)
 	top, same := topic(t, q, "orders"), topic(t, other, "orders")

@@ -130,6 +130,7 @@ func delayRuns(t *testing.T, dir string, times int, end func(*exec.Cmd), between
 
 // TestDelaysKilled kills processes that delay messages: all with a receipt come, once, and none of those that were cancelled.
 func TestDelaysKilled(t *testing.T) {
+	t.Parallel()
 	kills := 4
 	if testing.Short() {
 		kills = 2

@@ -12,6 +12,7 @@ import (
 // TestDelayURL: on a server elsewhere a message comes when its publisher is gone, also one that a process had taken when it died; and with several
 // processes each comes once, also when the server was away.
 func TestDelayURL(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := natsServer(t, dir, server.RANDOM_PORT)
 	port := s.Addr().(*net.TCPAddr).Port

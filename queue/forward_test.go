@@ -15,6 +15,7 @@ import (
 // TestForward: what is published while the servers are away, come and go, and while this process ends and begins, is stored there once, in the
 // order of its key.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	const keys = 5
 	dir, far := t.TempDir(), t.TempDir()
 	s := natsServer(t, far, server.RANDOM_PORT) // for its port

@@ -163,6 +163,7 @@ func startHost(t *testing.T, dir string) *exec.Cmd {
 
 // TestGuestHostKilled kills the host under a guest that publishes and handles: what has a receipt is there, and is handled.
 func TestGuestHostKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := startHost(t, dir)
 	q := visit(t, dir)

@@ -173,6 +173,7 @@ func orderedConsumer(dir string) {
 
 // TestOrderedKilled kills processes that publish and handle: messages of a key are handled in order by those that follow.
 func TestOrderedKilled(t *testing.T) {
+	t.Parallel()
 	kills := 4
 	if testing.Short() {
 		kills = 2

@@ -28,6 +28,7 @@ func elsewhere(t *testing.T, url string) *Queue {
 // TestOrderedElsewhere: several subscriptions of a group handle messages of a key in order, although attempts fail and the subscriptions end
 // again and again.
 func TestOrderedElsewhere(t *testing.T) {
+	t.Parallel()
 	const keys, each = 50, 30
 	url := natsServer(t, t.TempDir(), server.RANDOM_PORT).ClientURL()
 	var tops []*Topic[text]

@@ -188,6 +188,7 @@ func TestOpenRefused(t *testing.T) {
 
 // TestPublishTogether: many publishers of topics of each level.
 func TestPublishTogether(t *testing.T) {
+	t.Parallel()
 	const each = 200
 	dir := t.TempDir()
 	q := open(t, dir)

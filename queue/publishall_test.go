@@ -10,6 +10,7 @@ import (
 
 // TestPublishAllAtOnce: more callers publish together than a stream takes at once, and none is refused.
 func TestPublishAllAtOnce(t *testing.T) {
+	t.Parallel()
 	const callers, together = 150, 100
 	q := open(t, t.TempDir())
 	top := topic(t, q, "orders", Durable(Buffered))

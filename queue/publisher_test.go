@@ -161,6 +161,7 @@ func absent(t *testing.T, dir string, kept map[string][]int) map[string]int {
 
 // TestKilled kills publishers: what had a receipt is there, at every level.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	kills := 5
 	if testing.Short() {
 		kills = 2

@@ -64,6 +64,7 @@ func TestServersRestart(t *testing.T) {
 
 // TestPublishAllRestart: what is published together is stored, once, although the server that leads goes and comes back.
 func TestPublishAllRestart(t *testing.T) {
+	t.Parallel()
 	const together = 50
 	c := newCluster(t, 3)
 	q := c.open(t, 3)
