@@ -112,6 +112,8 @@ bench-policy: ## what a policy costs a call, and what it saves, about 4 minutes;
 
 bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes; let nothing else run
 	cd bench && go run ./queue $(ARGS)
+	$(say) "what poison does to other messages"
+	go test -run '^$$' -bench Poison -benchtime 2000x -count 3 ./queue
 
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 15 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed|TestDelays$$' -v ./queue

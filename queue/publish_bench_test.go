@@ -2,9 +2,13 @@ package queue
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -59,4 +63,44 @@ func BenchmarkHandle(b *testing.B) {
 	<-done
 	b.StopTimer()
 	sub.Stop()
+}
+
+// BenchmarkPoison is how long messages take from before they are published until they are handled, one a millisecond, while one of ten cannot be handled and dies
+// after three attempts, and while none is so.
+func BenchmarkPoison(b *testing.B) {
+	for _, poison := range []bool{false, true} {
+		b.Run(fmt.Sprint("poison=", poison), func(b *testing.B) {
+			top := topic(b, open(b, b.TempDir()), "orders")
+			took := make(chan time.Duration, b.N)
+			sub, err := top.Subscribe(b.Context(), "g", func(_ context.Context, m *Msg[text]) error {
+				if m.Value.GetValue() == "bad" {
+					return errors.New("bad")
+				}
+				took <- time.Since(m.Published)
+				return nil
+			}, Retry(3, 10*time.Millisecond, 50*time.Millisecond))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer sub.Stop()
+			for i := range b.N {
+				if i%10 == 5 && poison {
+					go func() {
+						if _, err := top.Publish(b.Context(), wrapperspb.String("bad")); err != nil {
+							b.Error(err)
+						}
+					}()
+				}
+				publish(b, top, "good")
+				time.Sleep(time.Millisecond)
+			}
+			all := make([]time.Duration, b.N)
+			for i := range all {
+				all[i] = <-took
+			}
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+		})
+	}
 }

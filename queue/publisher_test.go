@@ -102,6 +102,7 @@ func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func
 	before := map[int]int{} // when a message began
 	begun := false
 	var ended atomic.Bool
+	over := make(chan struct{})
 	for lines.Scan() {
 		var word, name string
 		var id int
@@ -123,6 +124,7 @@ func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func
 		if !begun {
 			begun = true
 			time.AfterFunc(d, func() {
+				defer close(over)
 				ended.Store(true)
 				end(cmd)
 			})
@@ -132,6 +134,7 @@ func publishUntil(t *testing.T, dir string, first int, d time.Duration, end func
 	if !begun {
 		t.Fatal("the publisher did nothing")
 	}
+	<-over
 	return r
 }
 
