@@ -58,7 +58,7 @@ func NewSQLInbox(ctx context.Context, db *sql.DB, dialect Dialect, table string)
 	default:
 		return nil, fmt.Errorf("queue: inbox: no dialect has number %d", dialect)
 	}
-	_, err := db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+table+" (topic VARCHAR(128) NOT NULL, grp VARCHAR(64) NOT NULL, id VARCHAR(512) NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (topic, grp, id))")
+	err := createTable(ctx, db, "CREATE TABLE IF NOT EXISTS "+table+" (topic VARCHAR(128) NOT NULL, grp VARCHAR(64) NOT NULL, id VARCHAR(512) NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (topic, grp, id))")
 	if err != nil {
 		return nil, fmt.Errorf("queue: inbox: %w", err)
 	}

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -51,6 +52,9 @@ func (o *Outbox[T]) publish(ctx context.Context, tx *sql.Tx, m T, p publishing) 
 		return err
 	}
 	now := time.Now()
+	if p.due.After(now) {
+		return errors.New("a message of an outbox has no delay: have a handler publish it with one")
+	}
 	msg, err := o.t.envelope(m, p, now)
 	if err != nil {
 		return err

@@ -54,11 +54,14 @@ func newOutboxTable(ctx context.Context, db *sql.DB, dialect Dialect, topic, tab
 	return o, nil
 }
 
-// create makes something that may be there. PostgreSQL lets one of two fail that do so at the same time.
-func (o *outboxTable) create(ctx context.Context, query string) (err error) {
+// create makes something that may be there.
+func (o *outboxTable) create(ctx context.Context, query string) error { return createTable(ctx, o.db, query) }
+
+// createTable makes something that may be there. PostgreSQL lets one of two fail that do so at the same time.
+func createTable(ctx context.Context, db *sql.DB, query string) (err error) {
 	for range 2 {
-		if _, err = o.db.ExecContext(ctx, query); err == nil {
-			return nil
+		if _, err = db.ExecContext(ctx, query); err == nil {
+			break
 		}
 	}
 	return err

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +67,14 @@ func TestPatience(t *testing.T) {
 	}
 	if got := r.patience(r.latest.Add(slowLook + time.Second)); got != slowLook || len(r.awaited) != 0 {
 		t.Errorf("in the end: %v, awaited %v", got, r.awaited)
+	}
+}
+
+// TestOutboxNoDelay: a delay is refused, not dropped.
+func TestOutboxNoDelay(t *testing.T) {
+	top := topic(t, open(t, t.TempDir()), "t")
+	o := &Outbox[text]{t: top, relay: newRelay(top.q, &outboxTable{topic: "t"}, top.stream, Synced, top.subjects[:])}
+	if err := o.Publish(t.Context(), nil, wrapperspb.String("x"), Delay(time.Minute)); err == nil || !strings.Contains(err.Error(), "no delay") {
+		t.Error(err)
 	}
 }
