@@ -55,7 +55,9 @@ func newOutboxTable(ctx context.Context, db *sql.DB, dialect Dialect, topic, tab
 }
 
 // create makes something that may be there.
-func (o *outboxTable) create(ctx context.Context, query string) error { return createTable(ctx, o.db, query) }
+func (o *outboxTable) create(ctx context.Context, query string) error {
+	return createTable(ctx, o.db, query)
+}
 
 // createTable makes something that may be there. PostgreSQL lets one of two fail that do so at the same time.
 func createTable(ctx context.Context, db *sql.DB, query string) (err error) {
