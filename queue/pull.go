@@ -35,10 +35,11 @@ type puller struct {
 	quiet chan struct{} // closed: nothing more is asked for, and nothing is to come
 
 	// The subscription's mu guards what follows.
-	asked int         // messages that are to come, or the word that they will not
-	ended bool        // nothing more is asked for
-	vain  int         // requests that failed, one after the other
-	late  *time.Timer // when it fires, requests were lost, or one that failed is made again
+	asked   int         // messages that are to come, or the word that they will not
+	ended   bool        // nothing more is asked for
+	brought bool        // a message has come since something was last called
+	vain    int         // requests that failed, one after the other
+	late    *time.Timer // when it fires, requests were lost, or one that failed is made again
 }
 
 // newPuller begins to ask.
@@ -124,13 +125,24 @@ func (p *puller) told(subject string, h nats.Header) {
 	}
 	status, text := h.Get("Status"), h.Get("Description")
 	switch {
-	case status == "404", status == "408", text == "Batch Completed", text == "Message Size Exceeds MaxBytes":
+	case status == "404", status == "408", text == "Batch Completed":
+		p.over(n, nil)
+	case text == "Message Size Exceeds MaxBytes" && p.something():
 		p.over(n, nil)
 	case status == "503":
 		p.over(n, noResponders)
 	default:
 		p.over(n, errors.New(status+" "+text))
 	}
+}
+
+// something tells whether any message has come since it was last asked: if not, one is larger than any request may bring.
+func (p *puller) something() bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	brought := p.brought
+	p.brought = false
+	return brought
 }
 
 // over takes in that n messages which were asked for will not come. After an error it is asked again in a while.

@@ -138,7 +138,7 @@ func (s *Subscription) Stop() {
 // take takes in a message: it is kept from being delivered to others.
 func (s *Subscription) take(d delivery) {
 	s.mu.Lock()
-	s.pull.asked, s.pull.vain = max(s.pull.asked-1, 0), 0
+	s.pull.asked, s.pull.vain, s.pull.brought = max(s.pull.asked-1, 0), 0, true
 	s.pull.restLocked()
 	if _, twice := s.held[d.seq]; twice { // the server has lost patience
 		s.mu.Unlock()
