@@ -31,7 +31,7 @@ build: ## build bin/stile and the shop's six programs, bin/shop
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
 
-test: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+test: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
 	$(say) "all tests passed"
 
 test-format: ## see that all files are formatted
@@ -47,9 +47,10 @@ test-cross: ## build for macOS and Windows, and vet there
 	$(say) "build for other systems"
 	@set -e; for os in darwin windows; do echo "-- $$os"; GOOS=$$os go build ./...; GOOS=$$os go vet ./...; done
 
-test-race: compiler ## test this module with -race
+test-race: compiler ## test this module with -race; soak-queue has the full counts of what is killed
 	$(say) "test"
-	CGO_ENABLED=1 go test -race -timeout 15m ./...
+	CGO_ENABLED=1 go test -race -timeout 15m $$(go list ./... | grep -v '/queue$$')
+	CGO_ENABLED=1 go test -race -short -timeout 10m ./queue
 
 test-settings: ## test with one and with many threads, with the collector always and never at work
 	$(say) "other settings of the Go runtime"
@@ -66,7 +67,7 @@ test-load: ## policies under load and faults, in virtual time, without -race
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
-	cd examples && CGO_ENABLED=1 go test -race -timeout 10m ./...
+	cd examples && CGO_ENABLED=1 QUEUE_KILLS=2 go test -race -short -timeout 10m ./...
 
 test-postgres: compiler ## test inbox and outbox with a PostgreSQL server, which it starts
 	$(say) "test with PostgreSQL"

@@ -73,7 +73,7 @@ func publishers(t *testing.T, top *queue.Topic[text], r *receipts, pause time.Du
 // TestLeaderKilled kills the server that leads the topic's stream, and starts it again, while messages are published and handled: what has
 // a receipt has its effect, once.
 func TestLeaderKilled(t *testing.T) {
-	kills := count("QUEUE_KILLS", 5, 3)
+	kills := count("QUEUE_KILLS", 5, 1)
 	c := newCluster(t)
 	db, inbox := database(t, filepath.Join(t.TempDir(), "effects.db"))
 	top, err := queue.NewTopic[text](c.open(t), "orders")

@@ -22,7 +22,7 @@ import (
 // is killed too: messages of a key have their effects in order, once, and those of all others go on.
 func TestOrderedKilled(t *testing.T) {
 	const keys, members = 200, 3
-	each := count("QUEUE_MESSAGES", 10_000, 5_000) / keys
+	each := count("QUEUE_MESSAGES", 10_000, 1_000) / keys
 	c := newCluster(t)
 	path := filepath.Join(t.TempDir(), "effects.db")
 	db, _ := database(t, path)
