@@ -49,8 +49,7 @@ test-cross: ## build for macOS and Windows, and vet there
 
 test-race: compiler ## test this module with -race; soak-queue has the full counts of what is killed
 	$(say) "test"
-	CGO_ENABLED=1 go test -race -timeout 15m $$(go list ./... | grep -v '/queue$$')
-	CGO_ENABLED=1 go test -race -short -timeout 10m ./queue
+	CGO_ENABLED=1 go test -race -short -timeout 15m ./...
 
 test-settings: ## test with one and with many threads, with the collector always and never at work
 	$(say) "other settings of the Go runtime"
