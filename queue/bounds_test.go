@@ -87,3 +87,21 @@ func TestSlowConsumer(t *testing.T) {
 		}
 	}
 }
+
+// TestRedriveOnce: what dies again while it is redriven is redriven once.
+func TestRedriveOnce(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders")
+	publish(t, top, "a", "b", "c")
+	var handled atomic.Int64
+	sub := subscribe(t, top, "g", func(context.Context, *Msg[text]) error {
+		handled.Add(1)
+		return Reject(errors.New("no"), "bad")
+	})
+	dead := func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Dead == 3 && st.Lag == 0 && st.InFlight == 0 }
+	until(t, dead)
+	if n, err := top.DeadLetters("g").Redrive(t.Context(), nil); n != 3 || err != nil {
+		t.Errorf("%d redriven: %v", n, err)
+	}
+	until(t, func() bool { return dead() && handled.Load() == 6 })
+}

@@ -179,13 +179,17 @@ func (d *DeadLetters) walk(ctx context.Context, keep func(*DeadLetter) bool, f f
 	if err != nil {
 		return err
 	}
-	for seq := uint64(1); ; {
+	// Those that die meanwhile, again perhaps, are left for the next time.
+	for seq, last := uint64(1), s.CachedInfo().State.LastSeq; ; {
 		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(deadSubject(d.origin.name, d.group)))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if m.Sequence > last {
+			return nil
 		}
 		seq = m.Sequence + 1
 		l := deadLetter(m)
