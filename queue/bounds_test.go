@@ -98,7 +98,10 @@ func TestRedriveOnce(t *testing.T) {
 		handled.Add(1)
 		return Reject(errors.New("no"), "bad")
 	})
-	dead := func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Dead == 3 && st.Lag == 0 && st.InFlight == 0 }
+	dead := func() bool {
+		st, err := sub.Stats(t.Context())
+		return err == nil && st.Dead == 3 && st.Lag == 0 && st.InFlight == 0
+	}
 	until(t, dead)
 	if n, err := top.DeadLetters("g").Redrive(t.Context(), nil); n != 3 || err != nil {
 		t.Errorf("%d redriven: %v", n, err)
