@@ -70,11 +70,8 @@ func (c *creations) denied(err error) (found bool) {
 // created asks the servers to make something of a stream, again while they cannot, until ctx ends or createLimit has passed. What is
 // made must be the same however often it is asked for.
 func created[V any](ctx context.Context, q *Queue, stream string, ask func(context.Context) (V, error)) (V, error) {
-	if _, has := ctx.Deadline(); !has {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, createLimit)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, createLimit)
+	defer cancel()
 	for {
 		once, end := q.creations.begin(ctx, stream)
 		v, err := ask(once)

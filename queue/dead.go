@@ -61,11 +61,8 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	h[headerDeadOrigin] = []string{number(seq)}
 	h[headerDeadSubject] = []string{string(d.Subject)}
 	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.Data}
-	ack, err := q.store(ctx, msg, false)
-	if err != nil {
-		return err
-	}
-	return q.keep(ctx, dead, Synced, ack.Sequence, msg)
+	_, err := q.publish(ctx, topic, dead, Synced, msg, false)
+	return err
 }
 
 // headerText makes a text fit for a header.
@@ -224,11 +221,8 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	h[headerID] = []string{fmt.Sprintf("again %s %d %s", d.group, l.Sequence, l.Died.UTC().Format(time.RFC3339Nano))}
 	h[headerGroup] = []string{d.group}
 	msg := &nats.Msg{Subject: l.subject, Header: h, Data: l.Data}
-	ack, err := d.q.store(ctx, msg, false)
-	if err != nil {
-		return err
-	}
-	return d.q.keep(ctx, d.origin, Synced, ack.Sequence, msg)
+	_, err := d.q.publish(ctx, d.topic, d.origin, Synced, msg, false)
+	return err
 }
 
 // remove deletes a dead letter, first from the log: a power cut would bring it back.

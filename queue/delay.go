@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -110,10 +111,7 @@ func (m *mover) put(ctx context.Context, d Durability, id string, msg *nats.Msg,
 	if err != nil {
 		return false, err
 	}
-	h := nats.Header{}
-	for k, v := range msg.Header {
-		h[k] = v
-	}
+	h := maps.Clone(msg.Header)
 	token := nuid.Next()
 	h[headerDue] = []string{strconv.FormatInt(due.UnixNano(), 10)}
 	h[headerToken], h[headerTo], h[headerAs] = []string{token}, []string{msg.Subject}, h[headerID]

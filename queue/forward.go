@@ -94,10 +94,7 @@ func reach[T proto.Message](ctx context.Context, f *Forwarder, t *Topic[T], to C
 			err = errors.Join(err, remote.Close())
 		}
 		f.failed(err)
-		select {
-		case <-time.After(backoff.Bound(n)):
-		case <-ctx.Done():
-		}
+		pause(ctx, backoff.Bound(n))
 	}
 	return nil
 }
@@ -128,10 +125,7 @@ func (f *Forwarder) run(ctx context.Context, remote *Queue) {
 			return
 		}
 		f.failed(err)
-		select {
-		case <-time.After(forwardMost):
-		case <-ctx.Done():
-		}
+		pause(ctx, forwardMost)
 	}
 }
 
@@ -141,18 +135,12 @@ func (f *Forwarder) subscribe(ctx context.Context, remote *Queue) (*Subscription
 	if err != nil {
 		return nil, err
 	}
-	cons, err := f.q.consumer(ctx, f.stream.name, jetstream.ConsumerConfig{
-		Durable: forwardGroup, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
-		DeliverPolicy: jetstream.DeliverAllPolicy,
-	})
+	cons, err := f.q.groupConsumer(ctx, f.stream.name, forwardGroup, s.ackWait)
 	if err != nil {
 		return nil, err
 	}
-	sub := newSubscription(f.q, f.stream.name, forwardGroup, cons, s)
+	sub := newSubscription(f.q, f.topic, f.stream.name, forwardGroup, cons, s, dead)
 	sub.leave = func() {}
-	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
-		return f.q.bury(ctx, dead, f.topic, forwardGroup, d, why, err)
-	}
 	w := &forwarding{f: f, remote: remote, began: time.Now(), doubted: map[uint64]time.Time{}}
 	sub.handle = w.forward
 	if sub.order, err = newOrder(ctx, sub); err != nil {
@@ -181,9 +169,8 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 		return err
 	}
 	h := d.Header.Map()
-	for _, name := range []string{headerBatchID, headerBatchSeq, headerCommit, headerGroup} {
-		delete(h, name)
-	}
+	withoutBatch(h)
+	delete(h, headerGroup)
 	h[headerVia] = []string{w.via()}
 	if h.Get(headerID) == "" {
 		h[headerID] = []string{h.Get(headerEventID)}

@@ -58,11 +58,8 @@ func (g guest) ask(ctx context.Context, req hostRequest) (a hostAnswer, err erro
 	if err != nil {
 		return a, err
 	}
-	if _, has := ctx.Deadline(); !has {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, publishLimit)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, publishLimit)
+	defer cancel()
 	for {
 		a, err = g.once(ctx, data)
 		switch {

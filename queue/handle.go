@@ -130,7 +130,7 @@ func (s *Subscription) said(d delivery, err error) {
 
 // toDead takes a message out of the group's way. If that fails, it comes again.
 func (s *Subscription) toDead(d delivery, o outcome) error {
-	if err := s.bury(context.WithoutCancel(s.ctx), d, o.why, o.cause); err != nil {
+	if err := s.q.bury(context.WithoutCancel(s.ctx), s.dead, s.topic, s.group, d, o.why, o.cause); err != nil {
 		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
 			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
 		return s.nak(d, s.set.backoff.Bound(d.attempt()))

@@ -158,9 +158,7 @@ func (h *host) keep(ctx context.Context, req hostRequest) error {
 		if err != nil {
 			return fmt.Errorf("message %d of stream %s: %w", r.Sequence, r.Stream, err)
 		}
-		for _, name := range []string{headerBatchID, headerBatchSeq, headerCommit} { // it comes back alone
-			delete(m.Header, name)
-		}
+		withoutBatch(m.Header) // it comes back alone
 		records = append(records, id.record(r.Sequence, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}))
 	}
 	if len(records) == 0 {

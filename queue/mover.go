@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -276,10 +277,7 @@ func (m *mover) move(ctx context.Context, s jetstream.Stream, seq uint64) (uint6
 
 // take makes a message that waits one that is taken, and returns its sequence; 0: another has taken or cancelled it.
 func (m *mover) take(ctx context.Context, s jetstream.Stream, msg *jetstream.RawStreamMsg) (uint64, error) {
-	h := nats.Header{}
-	for k, v := range msg.Header {
-		h[k] = v
-	}
+	h := maps.Clone(msg.Header)
 	delete(h, headerDue)
 	h[headerBy], h[headerExpected] = []string{m.by}, []string{number(msg.Sequence)}
 	ack, err := m.q.store(ctx, &nats.Msg{Subject: msg.Subject, Header: h, Data: msg.Data}, false)

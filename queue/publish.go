@@ -71,14 +71,19 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if p.due.After(time.Now()) {
 		return t.publishLater(ctx, msg, p)
 	}
-	ack, err := t.q.store(ctx, msg, p.block)
+	return t.q.publish(ctx, t.name, t.stream, t.set.durability, msg, p.block)
+}
+
+// publish stores a message of a topic and keeps it as a level has it.
+func (q *Queue) publish(ctx context.Context, topic string, s identity, d Durability, msg *nats.Msg, block bool) (Receipt, error) {
+	ack, err := q.store(ctx, msg, block)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := t.q.keep(ctx, t.stream, t.set.durability, ack.Sequence, msg); err != nil {
+	if err := q.keep(ctx, s, d, ack.Sequence, msg); err != nil {
 		return Receipt{}, explained(err)
 	}
-	return Receipt{Topic: t.name, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+	return Receipt{Topic: topic, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }
 
 func publishingOf(opts []PublishOption) (p publishing) {

@@ -23,6 +23,13 @@ const (
 	headerCommit   = "Nats-Batch-Commit"
 )
 
+// withoutBatch takes away what would make a message part of a batch again.
+func withoutBatch(h nats.Header) {
+	delete(h, headerBatchID)
+	delete(h, headerBatchSeq)
+	delete(h, headerCommit)
+}
+
 const (
 	maxTogether      = 1000    // messages; the server takes no more
 	maxTogetherBytes = 8 << 20 // of them; half of what the log can write together

@@ -198,14 +198,7 @@ func (q *Queue) publishRaw(ctx context.Context, topic string, m RawMsg, p publis
 	if err := q.fits(msg); err != nil {
 		return Receipt{}, err
 	}
-	ack, err := q.store(ctx, msg, p.block)
-	if err != nil {
-		return Receipt{}, err
-	}
-	if err := q.keep(ctx, identityOf(info), Synced, ack.Sequence, msg); err != nil {
-		return Receipt{}, explained(err)
-	}
-	return Receipt{Topic: topic, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+	return q.publish(ctx, topic, identityOf(info), Synced, msg, p.block)
 }
 
 // DeadLetters returns a group's dead letters of a topic.

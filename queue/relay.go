@@ -148,23 +148,13 @@ func (r *relay) run() {
 			if failed++; failed == 1 {
 				r.q.log.Warn("queue: the outbox cannot be emptied; trying again", "topic", r.rows.topic, "error", err)
 			}
-			r.pause(relayBackoff.Wait(failed, 0.5+rand.Float64()/2))
+			pause(r.ctx, relayBackoff.Wait(failed, 0.5+rand.Float64()/2))
 		case last:
 			return
 		default:
 			failed = 0
 			r.rest()
 		}
-	}
-}
-
-// pause waits, whatever comes in.
-func (r *relay) pause(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-r.ctx.Done():
 	}
 }
 
@@ -196,7 +186,7 @@ func (r *relay) all() error {
 	for {
 		gone := r.gone()
 		for ; len(gone) >= maxPublished && r.ctx.Err() == nil; gone = r.gone() {
-			r.pause(lastLook) // the database is in trouble
+			pause(r.ctx, lastLook) // the database is in trouble
 		}
 		rows, err := r.rows.first(r.ctx, gone, relayRows, relayBytes)
 		if err != nil || len(rows) == 0 {
@@ -237,7 +227,7 @@ func (r *relay) clear() {
 				if failed++; failed == 1 && r.ctx.Err() == nil {
 					r.q.log.Warn("queue: what was published cannot be deleted from the outbox; trying again", "topic", r.rows.topic, "error", err)
 				}
-				r.pause(relayBackoff.Wait(failed, 0.5+rand.Float64()/2))
+				pause(r.ctx, relayBackoff.Wait(failed, 0.5+rand.Float64()/2))
 				continue
 			}
 			failed = 0

@@ -207,10 +207,7 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 			return t.joinParts(ctx, group, handle, s, dead)
 		}
 	}
-	cons, err := t.q.consumer(ctx, t.stream.name, jetstream.ConsumerConfig{
-		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
-		DeliverPolicy: jetstream.DeliverAllPolicy,
-	})
+	cons, err := t.q.groupConsumer(ctx, t.stream.name, group, s.ackWait)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +225,7 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 
 // member makes the subscription to a consumer.
 func (t *Topic[T]) member(group string, cons jetstream.Consumer, handle Handler[T], s subscribing, dead identity) *Subscription {
-	sub := newSubscription(t.q, t.stream.name, group, cons, s)
+	sub := newSubscription(t.q, t.name, t.stream.name, group, cons, s, dead)
 	sub.mover = t.mover
 	sub.handle = func(ctx context.Context, d delivery, attempt int) error {
 		m, err := t.read(d, attempt)
@@ -239,9 +236,6 @@ func (t *Topic[T]) member(group string, cons jetstream.Consumer, handle Handler[
 			return handle(ctx, m)
 		}
 		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
-	}
-	sub.bury = func(ctx context.Context, d delivery, why string, err error) error {
-		return t.q.bury(ctx, dead, t.name, group, d, why, err)
 	}
 	return sub
 }
@@ -299,6 +293,14 @@ func (q *Queue) join(group string, ordered bool) (leave func(), err error) {
 			delete(q.groups, group)
 		}
 	}, nil
+}
+
+// groupConsumer returns the consumer of a group that has all messages of a stream.
+func (q *Queue) groupConsumer(ctx context.Context, stream, group string, ackWait time.Duration) (jetstream.Consumer, error) {
+	return q.consumer(ctx, stream, jetstream.ConsumerConfig{
+		Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxUnderWay,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+	})
 }
 
 // consumer returns a consumer, made if it is not there.

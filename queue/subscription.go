@@ -21,7 +21,8 @@ type Subscription struct {
 	batch  func(ctx context.Context, ds []delivery) []said // instead of handle; nil: messages are handled one by one
 	leave  func()                                          // of the group
 	parts  []*Subscription                                 // those that do the work, one for each partition; nil: this one does
-	bury   func(ctx context.Context, d delivery, why string, err error) error
+	topic  string                                          // of the stream
+	dead   identity                                        // of the stream of its dead letters
 
 	ctx     context.Context // of the handlers
 	cancel  context.CancelFunc
@@ -52,9 +53,9 @@ type Subscription struct {
 // keptTimes is how many handlings Stats tells of.
 const keptTimes = 1024
 
-func newSubscription(q *Queue, stream, group string, cons jetstream.Consumer, set subscribing) *Subscription {
+func newSubscription(q *Queue, topic, stream, group string, cons jetstream.Consumer, set subscribing, dead identity) *Subscription {
 	s := &Subscription{
-		q: q, stream: stream, group: group, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64][]byte{},
+		q: q, topic: topic, stream: stream, group: group, dead: dead, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64][]byte{},
 	}
 	s.work.L = &s.mu
 	return s

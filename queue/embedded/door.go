@@ -176,8 +176,7 @@ type visitor struct {
 	err  error // the first dial's: NATS does not tell it
 }
 
-func (v *visitor) Dial(_, _ string) (net.Conn, error) {
-	c, err := net.Dial("unix", v.path)
-	v.err = err
-	return c, err
+func (v *visitor) Dial(_, _ string) (c net.Conn, err error) {
+	c, v.err = net.Dial("unix", v.path)
+	return c, v.err
 }
