@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -107,4 +109,33 @@ func TestRedriveOnce(t *testing.T) {
 		t.Errorf("%d redriven: %v", n, err)
 	}
 	until(t, func() bool { return dead() && handled.Load() == 6 })
+}
+
+// TestTakenAfterEnd: a message that comes when the subscription has ended is not held, and is given back.
+func TestTakenAfterEnd(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		q := open(t, t.TempDir())
+		top := topic(t, q, "orders", KeyBy(keyOf))
+		nothing := func(context.Context, *Msg[text]) error { return nil }
+		opts := []SubscribeOption{nil}
+		if ordered {
+			opts = append(opts, Ordered())
+		}
+		sub := subscribe(t, top, "g", nothing, opts...)
+		sub.Stop()
+		var said []string
+		sub.say = func(_, _, body []byte) error { said = append(said, string(body)); return nil }
+		sub.take(delivery{Reply: []byte("r"), seq: 7, times: 1})
+		if len(sub.held) > 0 || len(sub.waiting) > 0 || sub.alive != nil || len(said) != 1 || said[0] != "-NAK" {
+			t.Errorf("ordered %v: held %d, waiting %d, said %q", ordered, len(sub.held), len(sub.waiting), said)
+		}
+	}
+}
+
+// TestStoppedHost: a guest does not wait for ever for a host that takes its connection and says nothing.
+func TestStoppedHost(t *testing.T) {
+	l := &line{ended: make(chan struct{}), dial: func() (net.Conn, error) { c, _ := net.Pipe(); return c, nil }}
+	if _, err := l.connect(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
+	}
 }

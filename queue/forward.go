@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,9 +173,7 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 	withoutBatch(h)
 	delete(h, headerGroup)
 	h[headerVia] = []string{w.via()}
-	if h.Get(headerID) == "" {
-		h[headerID] = []string{h.Get(headerEventID)}
-	}
+	h[headerID] = []string{idThere(d)}
 	within, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
 	_, err := w.remote.store(within, &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, false)
@@ -190,6 +189,9 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 	w.f.failed(err)
 	return err
 }
+
+// idThere is a message's ID elsewhere.
+func idThere(d delivery) string { return cmp.Or(d.Header.Get(headerID), d.Header.Get(headerEventID)) }
 
 func (w *forwarding) via() string {
 	return w.f.stream.name + " " + number(uint64(w.f.stream.created))
@@ -233,7 +235,7 @@ func (w *forwarding) isThere(ctx context.Context, d delivery) (bool, error) {
 	if sent {
 		w.doubted[d.seq] = time.Now() // from now on the servers know the ID of what is sent
 	}
-	return w.there[d.Header.Get(headerID)], nil
+	return w.there[idThere(d)], nil
 }
 
 // idsVia returns the IDs of a stream's messages that came by way of another, from a time on.

@@ -22,7 +22,7 @@ func NewKVInbox(ctx context.Context, q *Queue, bucket string, age time.Duration)
 	if age < idWindow {
 		return nil, fmt.Errorf("queue: inbox: it is to forget after %s, at least are %s", age, idWindow)
 	}
-	kv, err := q.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, TTL: age, Description: "what was done once"})
+	kv, err := q.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, TTL: age, Replicas: max(q.replicas, 1), Description: "what was done once"})
 	if errors.Is(err, jetstream.ErrBucketExists) {
 		return nil, fmt.Errorf("queue: inbox: the bucket %q is there with other settings", bucket)
 	}

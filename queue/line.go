@@ -47,6 +47,9 @@ type lineSub struct {
 // maxControl is how long a line of the protocol may be.
 const maxControl = 64 << 10
 
+// maxUnwritten is how much may wait for a server that reads nothing, in bytes.
+const maxUnwritten = 1 << 20
+
 // lastWords is how long what is still to be said at the end may take.
 const lastWords = time.Second
 
@@ -68,6 +71,7 @@ func (l *line) connect() (*bufio.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = c.SetDeadline(time.Now().Add(guestPatience)) // a host that is stopped takes connections and says nothing
 	r := bufio.NewReaderSize(c, maxControl)
 	if _, err := r.ReadSlice('\n'); err != nil { // INFO
 		c.Close()
@@ -87,6 +91,7 @@ func (l *line) connect() (*bufio.Reader, error) {
 		c.Close()
 		return nil, net.ErrClosed
 	}
+	_ = c.SetDeadline(time.Time{})
 	l.conn, l.out = c, l.out[:0]
 	return r, nil
 }
@@ -124,7 +129,7 @@ func (l *line) publish(subject, reply, body []byte) error {
 	if l.closed {
 		return ErrClosed
 	}
-	if l.conn == nil { // what is not said now is said again, or comes again
+	if l.conn == nil || len(l.out) > maxUnwritten { // what is not said now is said again, or comes again
 		return errAway
 	}
 	l.out = append(append(l.out, "PUB "...), subject...)
@@ -164,6 +169,7 @@ func (l *line) write() {
 // read takes in what the server sends, on one connection after the other.
 func (l *line) read(r *bufio.Reader) {
 	for {
+		began := time.Now()
 		err := l.readAll(r)
 		l.mu.Lock()
 		if l.conn != nil {
@@ -178,19 +184,21 @@ func (l *line) read(r *bufio.Reader) {
 		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
 			l.log.Warn("queue: the connection on which messages come", "error", err)
 		}
-		for {
+		for wait := time.Since(began) < againAfter; ; wait = true { // at once, unless the last one ended at once
+			if wait {
+				select {
+				case <-time.After(againAfter):
+				case <-l.ended:
+					return
+				}
+			}
 			if r, err = l.connect(); err == nil {
-				l.mu.Lock()
-				l.wake.Signal()
-				l.mu.Unlock()
 				break
 			}
-			select {
-			case <-time.After(againAfter):
-			case <-l.ended:
-				return
-			}
 		}
+		l.mu.Lock()
+		l.wake.Signal()
+		l.mu.Unlock()
 	}
 }
 

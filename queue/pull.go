@@ -92,6 +92,10 @@ func (p *puller) ask(n int) {
 	if n == 0 {
 		return
 	}
+	if p.s.q.dial == nil && !p.s.q.nc.IsConnected() { // nats.go would keep the request, and each later one, until it is
+		p.over(n, errAway)
+		return
+	}
 	most := max(pullBytes, 2*int(p.s.q.nc.MaxPayload()))
 	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.cons.CachedInfo().Name), []byte(p.inbox+strconv.Itoa(n)),
 		fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit))
@@ -121,7 +125,7 @@ func (p *puller) told(subject string, h nats.Header) {
 		return // it is nothing that we asked for
 	}
 	if left, err := strconv.Atoi(h.Get(headerPending)); err == nil {
-		n = left
+		n = min(max(left, 0), n)
 	}
 	status, text := h.Get("Status"), h.Get("Description")
 	switch {

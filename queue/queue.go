@@ -138,8 +138,10 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	if err := q.openLog(ctx, filepath.Join(cfg.Dir, "redo")); err != nil {
 		return err
 	}
-	q.host, err = newHost(q)
-	return err
+	if q.host, err = newHost(q); err != nil {
+		return err
+	}
+	return q.server.OpenDoor() // not before: what guests store would pass for what the log is to put back
 }
 
 // openLog opens the redo log and republishes what is missing.

@@ -183,6 +183,9 @@ func (q *Queue) publishRaw(ctx context.Context, topic string, m RawMsg, p publis
 	if m.ID != "" {
 		p.id = m.ID
 	}
+	if !p.due.IsZero() {
+		return Receipt{}, errors.New("it cannot be delayed")
+	}
 	schema := info.Config.Metadata[schemaKey]
 	if m.Type != "" && m.Type != schema {
 		return Receipt{}, fmt.Errorf("its messages are %s, not %s", schema, m.Type)

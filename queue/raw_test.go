@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -78,6 +79,9 @@ func TestRaw(t *testing.T) {
 		}
 	}
 	if _, err := q.GroupStats(ctx, "shop.orders", "none"); !errors.Is(err, ErrNoGroup) {
+		t.Error(err)
+	}
+	if _, err := q.PublishRaw(ctx, "shop.orders", RawMsg{}, Delay(time.Hour)); err == nil || !strings.Contains(err.Error(), "delayed") {
 		t.Error(err)
 	}
 	if _, err := q.PublishRaw(ctx, "shop.orders", RawMsg{Type: "a.B"}); err == nil || !strings.Contains(err.Error(), "google.protobuf.StringValue, not a.B") {

@@ -34,6 +34,8 @@ type Subscription struct {
 	say     func(subject, reply, body []byte) error // to the server
 	done    chan struct{}                           // closed when all has ended
 
+	taking sync.WaitGroup // messages that are being taken in
+
 	mu        sync.Mutex
 	held      map[uint64][]byte // what came and is not done with: its Reply
 	waiting   []delivery        // of them, what no worker has taken
@@ -42,6 +44,7 @@ type Subscription struct {
 	woken     bool              // one of them is on its way
 	work      sync.Cond         // tells them
 	ending    bool              // nothing more is asked for
+	over      bool              // what still comes is given back
 	noMore    bool              // there will be no work
 	unhandled []delivery        // what is given back in the end
 	alive     *time.Timer       // tells the server of what is held
@@ -94,6 +97,10 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 		s.work.Broadcast()
 		s.mu.Unlock()
 		s.pull.end()
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
+		s.taking.Wait()
 		if s.order != nil {
 			s.order.wait()
 		}
@@ -138,22 +145,49 @@ func (s *Subscription) Stop() {
 
 // take takes in a message: it is kept from being delivered to others.
 func (s *Subscription) take(d delivery) {
-	s.mu.Lock()
-	s.pull.asked, s.pull.vain, s.pull.brought = max(s.pull.asked-1, 0), 0, true
-	s.pull.restLocked()
-	if _, twice := s.held[d.seq]; twice { // the server has lost patience
-		s.mu.Unlock()
+	if !s.hold(d) {
 		return
+	}
+	defer s.taking.Done()
+	if s.order != nil {
+		s.order.add(d)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.order == nil {
+		s.addLocked(d)
+	}
+	s.cameLocked()
+}
+
+// hold tells the server of a message from now on, and reports whether it is to be taken in; taking.Done is due then. One that comes when all has ended is
+// given back.
+func (s *Subscription) hold(d delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		s.said(d, s.nak(d, 0))
+		return false
+	}
+	if _, twice := s.held[d.seq]; twice { // the server has lost patience
+		s.cameLocked()
+		return false
 	}
 	s.held[d.seq] = d.Reply
 	if s.alive == nil {
 		s.alive = time.AfterFunc(s.set.ackWait/3, s.stillHeld)
 	}
-	if s.order != nil {
-		s.mu.Unlock()
-		s.order.add(d)
-		return
-	}
+	s.taking.Add(1)
+	return true
+}
+
+// cameLocked takes in that a message has come that was asked for.
+func (s *Subscription) cameLocked() {
+	s.pull.asked, s.pull.vain, s.pull.brought = max(s.pull.asked-1, 0), 0, true
+	s.pull.restLocked()
+}
+
+func (s *Subscription) addLocked(d delivery) {
 	if len(s.waiting) == cap(s.waiting) && s.taken > 0 { // make room where some have been taken
 		n := copy(s.waiting, s.waiting[s.taken:])
 		clear(s.waiting[n:])
@@ -161,7 +195,6 @@ func (s *Subscription) take(d delivery) {
 	}
 	s.waiting = append(s.waiting, d)
 	s.wakeLocked()
-	s.mu.Unlock()
 }
 
 // wakeLocked wakes a worker if there is work and none is on its way: that one wakes the next.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -16,10 +17,11 @@ import (
 
 // Other processes of the same user come in by a unix socket in the server's folder, and speak NATS's protocol there.
 const (
-	doorDir    = "door" // 0700: who cannot enter it cannot connect
-	doorName   = "nats.sock"
-	maxVisits  = 1024
-	maxSunPath = 103 // bytes of a socket's path that all systems take
+	doorDir     = "door" // 0700: who cannot enter it cannot connect
+	doorName    = "nats.sock"
+	maxVisits   = 1024
+	acceptAgain = 100 * time.Millisecond
+	maxSunPath  = 103 // bytes of a socket's path that all systems take
 )
 
 func doorPath(dir string) string { return filepath.Join(dir, doorDir, doorName) }
@@ -68,10 +70,12 @@ func (d *door) accept() {
 	for {
 		c, err := d.listener.Accept()
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				d.log.Error("queue: other processes cannot use it any more", "error", err)
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			return
+			d.log.Warn("queue: another process cannot be let in now", "error", err)
+			time.Sleep(acceptAgain) // there may be no descriptors for a while
+			continue
 		}
 		if !d.enter(c) {
 			c.Close()

@@ -91,11 +91,7 @@ func (s *Server) start(cfg Config) error {
 	srv.SetLoggerV2(s.log, false, false, false)
 	srv.Start() // says only in the log what it could not do
 	s.server = srv
-	err = s.started()
-	if err == nil {
-		s.door, err = openDoor(s.dir, srv, cfg.Logger)
-	}
-	if err != nil {
+	if err := s.started(); err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 		return err
@@ -112,6 +108,14 @@ func (s *Server) started() error {
 		return fmt.Errorf("the server was not ready within %s", startLimit)
 	}
 	return s.Health()
+}
+
+// OpenDoor lets other processes in, by Visit and Dial. It is called once, when they may change what is there.
+func (s *Server) OpenDoor() (err error) {
+	if s.door, err = openDoor(s.dir, s.server, s.log.log); err != nil {
+		return fmt.Errorf("embedded: %s: %w", s.dir, err)
+	}
+	return nil
 }
 
 // Connect connects to the server. The connection is the caller's.
