@@ -47,15 +47,15 @@ func (q *Queue) deadStream(ctx context.Context, topic string) (identity, error) 
 func deadSubject(stream, group string) string { return "dead." + stream + "." + group }
 
 // bury puts a message among the dead letters, on disk.
-func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, why string, cause error) error {
+func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, o outcome) error {
 	ctx, cancel := context.WithTimeout(ctx, q.publishLimit())
 	defer cancel()
 	h, seq := d.Header.Map(), d.seq
 	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.stored.UTC().Format(time.RFC3339Nano), seq)}
 	h[headerGroup] = []string{group}
-	h[headerDeadReason] = []string{headerText(why)}
-	h[headerDeadError] = []string{headerText(cause.Error())}
-	h[headerDeadAttempts] = []string{strconv.Itoa(d.attempt())}
+	h[headerDeadReason] = []string{headerText(o.why)}
+	h[headerDeadError] = []string{headerText(o.cause.Error())}
+	h[headerDeadAttempts] = []string{strconv.Itoa(o.tries)}
 	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
 	h[headerDeadSince] = []string{d.stored.UTC().Format(time.RFC3339Nano)}
 	h[headerDeadOrigin] = []string{number(seq)}

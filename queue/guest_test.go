@@ -132,10 +132,19 @@ func TestGuestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	r, err := top.Publish(t.Context(), wrapperspb.String("gone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget(t, q, "t", r.Sequence)
+	record := hostRecord{Stream: top.stream.name, Created: top.stream.created, Sequence: r.Sequence}
+	if _, err := q.redo.(guest).ask(t.Context(), hostRequest{Do: hostKeep, Records: []hostRecord{record}}); err != nil {
+		t.Errorf("a message that was there and was taken away: %v", err)
+	}
 	shut(t, host)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := top.Publish(ctx, wrapperspb.String("x")); !errors.Is(err, ErrNoAnswer) {
+	if _, err := top.Publish(ctx, wrapperspb.String("x")); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "see that the process that has the folder runs") {
 		t.Errorf("the host has gone: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ type outcome struct {
 	wait  time.Duration // before the next attempt, if there is one
 	why   string        // it is dead
 	cause error         // of that
+	tries int           // how often it was tried, if it is dead
 	took  time.Duration // by the handler
 }
 
@@ -24,7 +25,8 @@ const (
 	handled verdict = iota
 	retried
 	died
-	cut // the subscription ends, which says nothing of the message
+	buried // it is dead, and among the dead letters
+	cut    // the subscription ends, which says nothing of the message
 )
 
 // worker handles messages that have no order.
@@ -57,7 +59,7 @@ func (s *Subscription) unhandledOutcome(d delivery, n int) (o outcome, over bool
 		return outcome{}, true // it was sent again, for another group
 	}
 	if n > crashFactor*s.set.attempts {
-		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it", n-1)}, true
+		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it: processes died over it, or it had no room among the dead letters", n-1), tries: n - 1}, true
 	}
 	return outcome{}, false
 }
@@ -72,9 +74,9 @@ func (s *Subscription) outcomeOf(err error, n int) outcome {
 	case s.ctx.Err() != nil:
 		return outcome{what: cut}
 	case errors.As(err, &rejected):
-		return outcome{what: died, why: rejected.why, cause: rejected.err}
+		return outcome{what: died, why: rejected.why, cause: rejected.err, tries: n}
 	case n >= s.set.attempts:
-		return outcome{what: died, why: "attempts", cause: err}
+		return outcome{what: died, why: "attempts", cause: err, tries: n}
 	case errors.As(err, &later):
 		return outcome{what: retried, wait: later.wait}
 	}
@@ -106,7 +108,13 @@ func (s *Subscription) settle(d delivery, o outcome) {
 		s.mu.Unlock()
 		return
 	case died:
-		err = s.toDead(d, o)
+		if err = s.toDead(d, o); err != nil {
+			err = s.nak(d, s.deadWait(d.attempt()))
+			break
+		}
+		err = s.ack(d)
+	case buried:
+		err = s.ack(d)
 	}
 	s.said(d, err)
 	s.release(d, o.took)
@@ -128,13 +136,16 @@ func (s *Subscription) said(d delivery, err error) {
 	}
 }
 
-// toDead takes a message out of the group's way. If that fails, it comes again.
+// deadWait is the wait before a message is put among the dead letters again, for the nth time.
+func (s *Subscription) deadWait(n int) time.Duration { return max(s.set.backoff.Bound(n), againLater) }
+
+// toDead puts a message among the dead letters.
 func (s *Subscription) toDead(d delivery, o outcome) error {
-	if err := s.q.bury(context.WithoutCancel(s.ctx), s.dead, s.topic, s.group, d, o.why, o.cause); err != nil {
+	if err := s.q.bury(context.WithoutCancel(s.ctx), s.dead, s.topic, s.group, d, o); err != nil {
 		s.q.log.Error("queue: a message cannot be put among the dead letters and is tried again", "stream", s.stream, "group", s.group,
 			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
-		return s.nak(d, s.set.backoff.Bound(d.attempt()))
+		return err
 	}
 	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.seq, "reason", o.why, "error", o.cause)
-	return s.ack(d)
+	return nil
 }

@@ -152,8 +152,8 @@ func (h *host) keep(ctx context.Context, req hostRequest) error {
 			continue
 		}
 		m, err := s.GetMsg(ctx, r.Sequence)
-		if errors.Is(err, jetstream.ErrMsgNotFound) && isLater(r.Stream) {
-			continue // it was handed over meanwhile
+		if errors.Is(err, jetstream.ErrMsgNotFound) && wasThere(ctx, s, r.Sequence) {
+			continue // somebody has taken it away meanwhile
 		}
 		if err != nil {
 			return fmt.Errorf("message %d of stream %s: %w", r.Sequence, r.Stream, err)
@@ -165,6 +165,12 @@ func (h *host) keep(ctx context.Context, req hostRequest) error {
 		return nil
 	}
 	return h.q.redo.append(ctx, req.Level, records...)
+}
+
+// wasThere tells whether a stream has had a message.
+func wasThere(ctx context.Context, s jetstream.Stream, seq uint64) bool {
+	info, err := s.Info(ctx)
+	return err == nil && seq > 0 && seq <= info.State.LastSeq
 }
 
 // stream returns a stream, which may have been made anew under its name.

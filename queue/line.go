@@ -233,7 +233,7 @@ func (l *line) readAll(r *bufio.Reader) error {
 
 var errLine = errors.New("the server's words are not NATS's protocol")
 
-// message reads SUBJECT ID [REPLY] [HEADER'S BYTES] BYTES, and what follows.
+// message reads SUBJECT ID [REPLY] [HEADER'S BYTES] BYTES, and what follows. An error says that it is not known where the next one begins.
 func (l *line) message(r *bufio.Reader, b []byte, hasHeader bool) error {
 	var words [5][]byte
 	n := 0
@@ -280,14 +280,16 @@ func (l *line) message(r *bufio.Reader, b []byte, hasHeader bool) error {
 	if p == s {
 		head, err := nats.DecodeHeadersMsg(buf[p:h])
 		if err != nil {
-			return err
+			l.log.Error("queue: the server says something that cannot be read", "subject", string(buf[:s]), "error", err)
+			return nil
 		}
 		sub.told(string(buf[:s]), head)
 		return nil
 	}
 	d := delivery{Subject: buf[:s:s], Reply: buf[s:p:p], Header: Header{raw: buf[p:h:h]}, Data: buf[h:end:end]}
 	if err := d.readReply(); err != nil {
-		return err
+		l.log.Error("queue: a message that is not JetStream's", "subject", string(d.Subject), "error", err)
+		return nil
 	}
 	sub.came(d)
 	return nil

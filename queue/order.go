@@ -142,23 +142,43 @@ func (o *order) one(d delivery) outcome {
 		}
 		out := o.s.attempt(d, n)
 		<-o.permits
-		if out.what != retried {
+		switch out.what {
+		case died:
+			return o.bury(d, out)
+		case handled, cut:
 			return out
 		}
 		o.s.mu.Lock()
 		o.s.tookLocked(out.took)
 		o.s.mu.Unlock()
-		t := time.NewTimer(out.wait)
-		select {
-		case <-t.C:
-		case <-o.s.ctx.Done():
-			t.Stop()
-			return outcome{what: cut}
-		case <-o.s.drain:
-			t.Stop()
+		if !o.pause(out.wait) {
 			return outcome{what: cut}
 		}
 	}
+}
+
+// bury puts a message among the dead letters, however often that has to be tried: no other of its key may overtake it.
+func (o *order) bury(d delivery, out outcome) outcome {
+	for n := 1; o.s.toDead(d, out) != nil; n++ {
+		if !o.pause(o.s.deadWait(n)) {
+			return outcome{what: cut}
+		}
+	}
+	out.what = buried
+	return out
+}
+
+// pause reports whether a wait was not cut short by the subscription's end.
+func (o *order) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-o.s.ctx.Done():
+	case <-o.s.drain:
+	}
+	return false
 }
 
 // wait returns when all that has come is settled. Nothing is added any more.

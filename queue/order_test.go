@@ -111,6 +111,53 @@ func TestOrdered(t *testing.T) {
 	}
 }
 
+// TestOrderedDeadFull: a message that is dead and cannot be put among the dead letters holds up its key alone, and is not handled again; when there is room it
+// goes there, with its reason.
+func TestOrderedDeadFull(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders", KeyBy(keyOf))
+	came := make(chan string, 100)
+	sub := subscribe(t, top, "billing", func(_ context.Context, m *Msg[text]) error {
+		came <- m.Value.GetValue()
+		if m.Value.GetValue() == "a bad" {
+			return Reject(errors.New("no such street"), "bad address")
+		}
+		return nil
+	}, Ordered(), Retry(3, time.Millisecond, time.Millisecond))
+	deadRoom(t, q, "orders", 10)
+	publish(t, top, "a bad", "a next", "b other")
+	if first, second := next(t, came), next(t, came); first == "a next" || second == "a next" {
+		t.Errorf("%s, %s", first, second)
+	}
+	time.Sleep(3 * againLater)
+	if len(came) != 0 {
+		t.Errorf("%s came, and the message before it is not among the dead letters", next(t, came))
+	}
+	deadRoom(t, q, "orders", deadBytes)
+	if m := next(t, came); m != "a next" {
+		t.Errorf("%s, want the key's next", m)
+	}
+	drained(t, sub)
+	letters, err := top.DeadLetters("billing").List(t.Context(), 10, nil)
+	if err != nil || len(letters) != 1 || letters[0].Reason != "bad address" || letters[0].Attempts != 1 {
+		t.Errorf("%+v, %v", letters, err)
+	}
+}
+
+// deadRoom sets how many bytes of dead letters a topic may have.
+func deadRoom(t *testing.T, q *Queue, topic string, bytes int64) {
+	t.Helper()
+	s, err := q.js.Stream(t.Context(), streamName(topic)+deadStreamEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxBytes = bytes
+	if _, err := q.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestOthersDoNotWait: a key that fails for long holds up its own messages alone, also many of them.
 func TestOthersDoNotWait(t *testing.T) {
 	q := open(t, t.TempDir())

@@ -146,8 +146,11 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 
 // noAnswer says what to do.
 func (q *Queue) noAnswer(err error) error {
-	if q.server != nil {
+	switch {
+	case q.server != nil:
 		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	case q.redo != nil:
+		return fmt.Errorf("%w: %w: see that the process that has the folder runs, and publish again with the same ID", ErrNoAnswer, err)
 	}
 	where := "none is connected"
 	if q.nc.IsConnected() {

@@ -30,12 +30,13 @@ const headerPending = "Nats-Pending-Messages"
 // puller asks for a subscription's messages.
 type puller struct {
 	s     *Subscription
-	inbox string        // what answers' subjects begin with; how many messages were asked for follows
+	inbox string        // what answers' subjects begin with; how many messages were asked for follows, and the request's number
 	stop  func()        // ends what comes
 	quiet chan struct{} // closed: nothing more is asked for, and nothing is to come
 
 	// The subscription's mu guards what follows.
 	asked   int         // messages that are to come, or the word that they will not
+	last    uint64      // request
 	ended   bool        // nothing more is asked for
 	brought bool        // a message has come since something was last called
 	vain    int         // requests that failed, one after the other
@@ -97,7 +98,11 @@ func (p *puller) ask(n int) {
 		return
 	}
 	most := max(pullBytes, 2*int(p.s.q.nc.MaxPayload()))
-	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.cons.CachedInfo().Name), []byte(p.inbox+strconv.Itoa(n)),
+	p.s.mu.Lock()
+	p.last++
+	reply := fmt.Appendf(nil, "%s%d-%d", p.inbox, n, p.last)
+	p.s.mu.Unlock()
+	err := p.s.say([]byte("$JS.API.CONSUMER.MSG.NEXT."+p.s.stream+"."+p.s.cons.CachedInfo().Name), reply,
 		fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, n, most, pullLimit))
 	if err != nil {
 		p.over(n, err)
@@ -120,7 +125,8 @@ func (p *puller) came(m *nats.Msg) {
 
 // told heeds what the server says of a request.
 func (p *puller) told(subject string, h nats.Header) {
-	n, err := strconv.Atoi(strings.TrimPrefix(subject, p.inbox))
+	digits, _, _ := strings.Cut(strings.TrimPrefix(subject, p.inbox), "-")
+	n, err := strconv.Atoi(digits)
 	if err != nil {
 		return // it is nothing that we asked for
 	}

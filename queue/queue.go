@@ -235,7 +235,7 @@ const (
 
 // publishLimit is how long a server is asked to take a message, if the caller has no deadline.
 func (q *Queue) publishLimit() time.Duration {
-	if q.server == nil {
+	if q.redo == nil {
 		return publishLimitElsewhere
 	}
 	return publishLimit

@@ -37,7 +37,7 @@ func (s *Subscription) retry(d delivery, wait time.Duration) error {
 
 // delay puts a message among the delayed ones, on disk.
 func (s *Subscription) delay(d delivery, wait time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), publishLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.q.publishLimit())
 	defer cancel()
 	h := nats.Header{}
 	for k, v := range d.Header.Map() {
@@ -46,7 +46,8 @@ func (s *Subscription) delay(d delivery, wait time.Duration) error {
 		}
 	}
 	n := d.attempt()
-	id := fmt.Sprintf("retry %s %d %d %s", s.group, d.seq, n, d.stored.UTC().Format(time.RFC3339Nano))
+	// If the server is not told and delivers the message again, it is delayed under the same ID.
+	id := fmt.Sprintf("retry %s %d %s", s.group, d.seq, d.stored.UTC().Format(time.RFC3339Nano))
 	h[headerID], h[headerGroup], h[headerAttempts] = []string{id}, []string{s.group}, []string{strconv.Itoa(n)}
 	_, err := s.mover.put(ctx, Synced, id, &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(wait), false)
 	return err

@@ -59,3 +59,31 @@ func TestLongWait(t *testing.T) {
 		t.Errorf("the other group has %+v, and %d more", m, len(got))
 	}
 }
+
+// TestLongWaitTwice: a message that is delivered again because the server was not told that it was delayed is delayed once.
+func TestLongWaitTwice(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders")
+	sub := subscribe(t, top, "billing", func(context.Context, *Msg[text]) error { return nil })
+	r, err := top.Publish(t.Context(), wrapperspb.String("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle(t, sub)
+	s, err := q.js.Stream(t.Context(), top.stream.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetMsg(t.Context(), r.Sequence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for times := 1; times <= 2; times++ {
+		d := delivery{Subject: []byte(m.Subject), Header: Header{parsed: m.Header}, Data: m.Data, seq: m.Sequence, times: times, stored: m.Time}
+		if err := sub.delay(d, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	laterLeft(t, q, "orders", 1)
+	drained(t, sub)
+}
