@@ -34,6 +34,11 @@ func allPeers() []peer {
 	} else {
 		fmt.Fprintln(os.Stderr, "redis-server is not here, and not compared with (Debian: redis-server)")
 	}
+	if hasRabbit() {
+		all = append(all, peer{"RabbitMQ, quorum queue", "on disk", openRabbit})
+	} else {
+		fmt.Fprintln(os.Stderr, "rabbitmq-server is not here, and not compared with (Debian: rabbitmq-server)")
+	}
 	return all
 }
 

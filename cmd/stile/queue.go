@@ -295,7 +295,7 @@ away. One that was interrupted can be run again.`,
 	}
 	f.addFilter(cmd)
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
-		return f.eachDead(ctx, q, out, args, "redriven", (*queue.DeadLetters).Redrive)
+		return f.eachDead(ctx, q, out, cmd.ErrOrStderr(), args, "redriven", (*queue.DeadLetters).Redrive)
 	})
 }
 
@@ -320,12 +320,12 @@ func newQueueDiscard() *cobra.Command {
 				return errors.New("nothing was discarded")
 			}
 		}
-		return f.eachDead(ctx, q, out, args, "discarded", (*queue.DeadLetters).Discard)
+		return f.eachDead(ctx, q, out, cmd.ErrOrStderr(), args, "discarded", (*queue.DeadLetters).Discard)
 	})
 }
 
-// eachDead does something with the dead letters that are wanted, and says with how many, also when it could not go on.
-func (f *queueFlags) eachDead(ctx context.Context, q *queue.Queue, out io.Writer, args []string, what string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) error {
+// eachDead does something with the dead letters that are wanted, and says with how many, each second and also when it could not go on.
+func (f *queueFlags) eachDead(ctx context.Context, q *queue.Queue, out, progress io.Writer, args []string, what string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) error {
 	if _, err := q.GroupStats(ctx, args[0], args[1]); err != nil {
 		return err
 	}
@@ -333,7 +333,18 @@ func (f *queueFlags) eachDead(ctx context.Context, q *queue.Queue, out io.Writer
 	if err != nil {
 		return err
 	}
-	n, err := do(dead, ctx, f.wanted)
+	met, told := 0, time.Now()
+	n, err := do(dead, ctx, func(l *queue.DeadLetter) bool {
+		if !f.wanted(l) {
+			return false
+		}
+		if time.Since(told) >= time.Second {
+			told = time.Now()
+			fmt.Fprintf(progress, "%d %s\n", met, what)
+		}
+		met++
+		return true
+	})
 	if f.json {
 		return errors.Join(err, printJSON(out, map[string]int{what: n}))
 	}
