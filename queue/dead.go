@@ -50,7 +50,7 @@ func deadSubject(stream, group string) string { return "dead." + stream + "." + 
 func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d delivery, o outcome) error {
 	ctx, cancel := context.WithTimeout(ctx, q.publishLimit())
 	defer cancel()
-	h, seq := d.Header.Map(), d.seq
+	h, seq := d.copyHeader(), d.seq
 	h[headerID] = []string{fmt.Sprintf("%s %s %d", group, d.stored.UTC().Format(time.RFC3339Nano), seq)}
 	h[headerGroup] = []string{group}
 	h[headerDeadReason] = []string{headerText(o.why)}

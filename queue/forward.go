@@ -169,8 +169,7 @@ func (w *forwarding) forward(ctx context.Context, d delivery, _ int) error {
 		w.f.failed(err)
 		return err
 	}
-	h := d.Header.Map()
-	withoutBatch(h)
+	h := d.copyHeader()
 	delete(h, headerGroup)
 	h[headerVia] = []string{w.via()}
 	h[headerID] = []string{idThere(d)}

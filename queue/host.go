@@ -158,8 +158,7 @@ func (h *host) keep(ctx context.Context, req hostRequest) error {
 		if err != nil {
 			return fmt.Errorf("message %d of stream %s: %w", r.Sequence, r.Stream, err)
 		}
-		withoutBatch(m.Header) // it comes back alone
-		records = append(records, id.record(r.Sequence, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}))
+		records = append(records, id.record(r.Sequence, storedMsg(m)))
 	}
 	if len(records) == 0 {
 		return nil

@@ -99,7 +99,7 @@ func (o *outboxTable) first(ctx context.Context, gone []int64, rows, size int) (
 		if err := found.Scan(&r.number, &r.subject, &r.header, &r.data); err != nil {
 			return nil, err
 		}
-		if size -= len(r.header) + len(r.data) + redoOverhead; size < 0 && len(out) > 0 {
+		if size -= len(r.header) + len(r.data) + len(r.subject) + perMessage; size < 0 && len(out) > 0 {
 			break
 		}
 		out = append(out, r)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/stile-ipc/stile/queue/internal/redo"
 )
@@ -80,7 +81,12 @@ func (q *Queue) publish(ctx context.Context, topic string, s identity, d Durabil
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := q.keep(ctx, s, d, ack.Sequence, msg); err != nil {
+	if ack.Duplicate {
+		err = q.keepFirst(ctx, s, d, ack.Sequence)
+	} else {
+		err = q.keep(ctx, s, d, ack.Sequence, msg)
+	}
+	if err != nil {
 		return Receipt{}, explained(err)
 	}
 	return Receipt{Topic: topic, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
@@ -165,6 +171,31 @@ func (q *Queue) keep(ctx context.Context, s identity, d Durability, seq uint64, 
 		return nil
 	}
 	return q.redo.append(ctx, d, s.record(seq, msg))
+}
+
+// keepFirst is keep for a message that was there before: what the server has counts, not what was published again with its ID.
+func (q *Queue) keepFirst(ctx context.Context, s identity, d Durability, seq uint64) error {
+	if !q.logs(d) {
+		return nil
+	}
+	stream, err := q.js.Stream(ctx, s.name)
+	if err != nil {
+		return err
+	}
+	m, err := stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // it has been taken away
+	}
+	if err != nil {
+		return err
+	}
+	return q.keep(ctx, s, d, seq, storedMsg(m))
+}
+
+// storedMsg is a message that a stream has, as one that is published alone.
+func storedMsg(m *jetstream.RawStreamMsg) *nats.Msg {
+	withoutBatch(m.Header)
+	return &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
 }
 
 // logs tells whether the log takes messages of a level.

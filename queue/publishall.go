@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/queue/internal/redo"
 )
@@ -22,6 +21,13 @@ const (
 	headerBatchSeq = "Nats-Batch-Sequence"
 	headerCommit   = "Nats-Batch-Commit"
 )
+
+// copyHeader returns a message's headers for another one.
+func (d delivery) copyHeader() nats.Header {
+	h := d.Header.Map()
+	withoutBatch(h)
+	return h
+}
 
 // withoutBatch takes away what would make a message part of a batch again.
 func withoutBatch(h nats.Header) {
@@ -80,7 +86,7 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
 		msgs[i] = msg
-		size += proto.Size(m) + len(t.name) + redoOverhead
+		size += wireSize(msg)
 	}
 	if size > maxTogetherBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, maxTogetherBytes)
@@ -92,8 +98,19 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	return rs, explained(t.q.keepAll(ctx, t.stream, t.set.durability, rs, msgs))
 }
 
-// redoOverhead is more than a message's envelope has.
-const redoOverhead = 1 << 10
+// wireSize is what a message takes in the log, and a little more.
+func wireSize(m *nats.Msg) int {
+	size := len(m.Subject) + len(m.Data) + perMessage
+	for k, vs := range m.Header {
+		for _, v := range vs {
+			size += len(k) + len(v) + len(": \r\n")
+		}
+	}
+	return size
+}
+
+// perMessage is more than the log adds to a message.
+const perMessage = 256
 
 // storeAll has the server take the messages.
 func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) ([]Receipt, error) {
@@ -151,9 +168,18 @@ func (q *Queue) keepAll(ctx context.Context, s identity, d Durability, rs []Rece
 	if !q.logs(d) {
 		return nil
 	}
-	records := make([]redo.Record, len(msgs))
+	records := make([]redo.Record, 0, len(msgs))
 	for i, m := range msgs {
-		records[i] = s.record(rs[i].Sequence, m)
+		if rs[i].Duplicate {
+			if err := q.keepFirst(ctx, s, d, rs[i].Sequence); err != nil {
+				return err
+			}
+			continue
+		}
+		records = append(records, s.record(rs[i].Sequence, m))
+	}
+	if len(records) == 0 {
+		return nil
 	}
 	return q.redo.append(ctx, d, records...)
 }

@@ -32,7 +32,7 @@ type restorer struct {
 // restored is what the log says of a stream.
 type restored struct {
 	messages map[uint64]redo.Record
-	deleted  map[string]bool        // by ID: a sequence can be another message's after a power cut
+	deleted  map[string]uint64      // sequences by ID: one can be another message's after a power cut
 	gone     map[string]redo.Record // delayed messages, by token
 }
 
@@ -41,14 +41,14 @@ func (r *restorer) add(rec redo.Record) error {
 	id := identity{rec.Stream, rec.Created}
 	s := r.streams[id]
 	if s == nil {
-		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[string]bool{}, gone: map[string]redo.Record{}}
+		s = &restored{messages: map[uint64]redo.Record{}, deleted: map[string]uint64{}, gone: map[string]redo.Record{}}
 		r.streams[id] = s
 	}
 	switch {
 	case rec.Deleted && isLater(rec.Stream):
 		s.gone[string(rec.Data)] = rec
 	case rec.Deleted:
-		s.deleted[string(rec.Data)] = true
+		s.deleted[string(rec.Data)] = rec.Seq
 	default:
 		s.messages[rec.Seq] = rec
 	}
@@ -83,6 +83,15 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 	if identityOf(info) != id {
 		return nil
 	}
+	for msgID, seq := range s.deleted {
+		m, err := stream.GetMsg(ctx, seq)
+		if err == nil && m.Header.Get(headerID) == msgID {
+			err = removeMsg(ctx, stream, seq)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return err
+		}
+	}
 	n := 0
 	for _, seq := range slices.Sorted(maps.Keys(s.messages)) {
 		if !missing(&info.State, seq) {
@@ -93,7 +102,7 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 		if err != nil {
 			return fmt.Errorf("message %d: %w", seq, err)
 		}
-		if s.deleted[h.Get(headerID)] {
+		if _, gone := s.deleted[h.Get(headerID)]; gone {
 			continue
 		}
 		if _, err := r.q.store(ctx, &nats.Msg{Subject: rec.Subject, Header: h, Data: rec.Data}, false); err != nil {

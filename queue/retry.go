@@ -40,7 +40,7 @@ func (s *Subscription) delay(d delivery, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.q.publishLimit())
 	defer cancel()
 	h := nats.Header{}
-	for k, v := range d.Header.Map() {
+	for k, v := range d.copyHeader() {
 		if !strings.HasPrefix(k, headerPrefix) {
 			h[k] = v
 		}

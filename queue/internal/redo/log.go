@@ -84,7 +84,7 @@ var ErrClosed = errors.New("redo: the log is closed")
 var ErrTooLarge = errors.New("redo: more than a segment holds")
 
 // Open opens the log in a folder, which no other process uses, or makes one. It calls tell for each record in the order in which they were
-// appended: those of which it is not known that they are safe elsewhere, and some more. Their bytes are tell's to keep. Then
+// appended: those of which it is not known that they are safe elsewhere, and some more; none that an Open before has told. Their bytes are tell's to keep. Then
 // it makes a checkpoint.
 func Open(cfg Config, tell func(Record) error) (*Log, error) {
 	if cfg.SegmentSize == 0 {
@@ -139,6 +139,9 @@ func (l *Log) start(tell func(Record) error) error {
 	if err := l.cfg.Checkpoint(); err != nil {
 		return fmt.Errorf("redo: checkpoint: %w", err)
 	}
+	if err := l.retire(); err != nil {
+		return err
+	}
 	l.number, l.check.free, l.check.want = number, serial, serial
 	return l.begin(serial + 1)
 }
@@ -146,6 +149,19 @@ func (l *Log) start(tell func(Record) error) error {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// retire empties all segments, the oldest first: what they hold is safe elsewhere, and would be told again.
+func (l *Log) retire() error {
+	for _, s := range l.used() {
+		if _, err := s.WriteAt(make([]byte, page), 0); err != nil {
+			return fmt.Errorf("redo: %w", err)
+		}
+		if err := s.Sync(); err != nil {
+			return fmt.Errorf("redo: %s: %w", s.path, err)
+		}
+	}
+	return nil
 }
 
 // begin begins a segment. Its header is on disk before its first group is written over those that the file has: they would

@@ -10,7 +10,7 @@ type Record struct {
 	Stream  string
 	Created int64  // when the stream was created, in nanoseconds since 1970: streams of one name are told apart
 	Seq     uint64 // in the stream; 0: not known yet
-	Deleted bool   // the message Seq; what follows is then empty
+	Deleted bool   // the message Seq, of Subject; Data is what tells it from others that may have had Seq
 	Subject string
 	Header  []byte // as NATS has it on the wire
 	Data    []byte

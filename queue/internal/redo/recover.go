@@ -1,6 +1,7 @@
 package redo
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,13 +12,7 @@ var ErrDamaged = errors.New("redo: the log is damaged")
 
 // recover tells what the segments hold, in order, and returns the last serial and group number.
 func (l *Log) recover(tell func(Record) error) (serial, group uint64, err error) {
-	var used []*segment
-	for _, s := range l.ring {
-		if s.serial != 0 {
-			used = append(used, s)
-		}
-	}
-	slices.SortFunc(used, func(a, b *segment) int { return int(int64(a.serial - b.serial)) })
+	used := l.used()
 	for i, s := range used {
 		if i > 0 && s.serial != used[i-1].serial+1 {
 			return 0, 0, fmt.Errorf("%w: there is no segment between %s and %s", ErrDamaged, used[i-1].path, s.path)
@@ -28,6 +23,18 @@ func (l *Log) recover(tell func(Record) error) (serial, group uint64, err error)
 		serial = s.serial
 	}
 	return serial, group, nil
+}
+
+// used are the segments that hold something, the oldest first.
+func (l *Log) used() []*segment {
+	var used []*segment
+	for _, s := range l.ring {
+		if s.serial != 0 {
+			used = append(used, s)
+		}
+	}
+	slices.SortFunc(used, func(a, b *segment) int { return cmp.Compare(a.serial, b.serial) })
+	return used
 }
 
 // tell tells a segment's records, and returns the number of its last group. last is that of the segment before; 0: there is none.
