@@ -57,8 +57,9 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	h[headerDeadError] = []string{headerText(o.cause.Error())}
 	h[headerDeadAttempts] = []string{strconv.Itoa(o.tries)}
 	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
-	h[headerDeadSince] = []string{d.stored.UTC().Format(time.RFC3339Nano)}
-	h[headerDeadOrigin] = []string{number(seq)}
+	origin, since := d.origin()
+	h[headerDeadSince] = []string{since.UTC().Format(time.RFC3339Nano)}
+	h[headerDeadOrigin] = []string{number(origin)}
 	h[headerDeadSubject] = []string{string(d.Subject)}
 	msg := &nats.Msg{Subject: deadSubject(streamName(topic), group), Header: h, Data: d.Data}
 	_, err := q.publish(ctx, topic, dead, Synced, msg, false)
@@ -220,6 +221,7 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	}
 	h[headerID] = []string{fmt.Sprintf("again %s %d %s", d.group, l.Sequence, l.Died.UTC().Format(time.RFC3339Nano))}
 	h[headerGroup] = []string{d.group}
+	h[headerOrigin], h[headerOriginAt] = []string{number(l.Origin)}, []string{l.Published.UTC().Format(time.RFC3339Nano)}
 	msg := &nats.Msg{Subject: l.subject, Header: h, Data: l.Data}
 	_, err := d.q.publish(ctx, d.topic, d.origin, Synced, msg, false)
 	return err

@@ -49,7 +49,8 @@ const (
 func Delay(d time.Duration) PublishOption { return At(time.Now().Add(d)) }
 
 // At has the message handed to subscribers at a moment, [MaxDelay] from now at most; one that has passed: at once. Until then it is none of the
-// topic's messages: [Keep] counts from that moment, and another message with its [ID] is a duplicate however much later it comes. A topic has a
+// topic's messages: [Keep] counts from that moment, and so do the two minutes of its [ID]; while it waits, another one that is delayed with that ID is a
+// duplicate, and one that is not delayed is another message. A topic has a
 // million such messages at most, and as many bytes of them as it may keep of others. Some process must have the topic open when
 // the message is due, or it comes when one opens it.
 func At(due time.Time) PublishOption { return func(p *publishing) { p.due = due } }
@@ -60,7 +61,7 @@ func (t *Topic[T]) publishLater(ctx context.Context, msg *nats.Msg, p publishing
 		return Receipt{}, fmt.Errorf("it is due at %s: %s from now at most", p.due.Format(time.RFC3339), MaxDelay)
 	}
 	id := msg.Header[headerID][0]
-	duplicate, err := t.mover.put(ctx, t.set.durability, id, msg, p.due, p.block)
+	duplicate, err := t.mover.put(ctx, t.set.durability, laterSubject(t.stream.name, allGroups, id), msg, p.due, p.block)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -78,11 +79,14 @@ func (t *Topic[T]) Cancel(ctx context.Context, id string) (bool, error) {
 	return done, nil
 }
 
-// laterSubject is that of an ID, which may have characters that no subject can.
-func laterSubject(stream, id string) string {
+// laterSubject is that of an ID, which may have characters that no subject can, among those of a group, or of allGroups.
+func laterSubject(stream, group, id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return "later." + stream + "." + hex.EncodeToString(sum[:16])
+	return "later." + stream + "." + group + "." + hex.EncodeToString(sum[:16])
 }
+
+// allGroups stands for messages that no group has had yet. No group has that name.
+const allGroups = "="
 
 // make returns the delay stream, made if it is not there.
 func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
@@ -90,7 +94,7 @@ func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
 		return *s, nil
 	}
 	s, err := m.q.createStream(ctx, jetstream.StreamConfig{
-		Name: m.name, Subjects: []string{"later." + m.topic + ".*"}, Description: "messages of the stile topic's stream " + m.topic + " that are not due yet",
+		Name: m.name, Subjects: []string{"later." + m.topic + ".*.*"}, Description: "messages of the stile topic's stream " + m.topic + " that are not due yet",
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: m.maxBytes, MaxMsgs: maxLater, MaxMsgsPerSubject: 1,
 	})
@@ -105,8 +109,8 @@ func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
 	return s, nil
 }
 
-// put keeps a message of a topic until it is due. It reports whether another one with its ID is kept already.
-func (m *mover) put(ctx context.Context, d Durability, id string, msg *nats.Msg, due time.Time, block bool) (duplicate bool, err error) {
+// put keeps a message of a topic until it is due, under a subject made of its ID. It reports whether another one is kept there already.
+func (m *mover) put(ctx context.Context, d Durability, subject string, msg *nats.Msg, due time.Time, block bool) (duplicate bool, err error) {
 	s, err := m.make(ctx)
 	if err != nil {
 		return false, err
@@ -116,7 +120,7 @@ func (m *mover) put(ctx context.Context, d Durability, id string, msg *nats.Msg,
 	h[headerDue] = []string{strconv.FormatInt(due.UnixNano(), 10)}
 	h[headerToken], h[headerTo], h[headerAs] = []string{token}, []string{msg.Subject}, h[headerID]
 	delete(h, headerID) // one that was cancelled may come again
-	later := &nats.Msg{Subject: laterSubject(m.topic, id), Header: h, Data: msg.Data}
+	later := &nats.Msg{Subject: subject, Header: h, Data: msg.Data}
 	for expected := uint64(0); ; {
 		h[headerExpected] = []string{number(expected)}
 		ack, err := m.q.store(ctx, later, block)
@@ -154,7 +158,7 @@ func (m *mover) cancelled(ctx context.Context, d Durability, id string) (bool, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	by, subject := newBy(), laterSubject(m.topic, id)
+	by, subject := newBy(), laterSubject(m.topic, allGroups, id)
 	for unsure := ""; ; { // the token of what we may have cancelled
 		last, err := lastOf(ctx, s, subject)
 		if err != nil {

@@ -38,7 +38,7 @@ func TestDelayURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := lastOf(t.Context(), stream, laterSubject("orders", "taken"))
+	msg, err := lastOf(t.Context(), stream, laterSubject("orders", allGroups, "taken"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 			}
 		}
 		return q.server.Sync()
-	}}, missing.add)
+	}, Again: func() []redo.Record { return missing.again }}, missing.add)
 	if log != nil {
 		q.redo = logKeeper{log}
 	}

@@ -21,6 +21,7 @@ type TopicInfo struct {
 	Type     string        `json:"type"` // full name of its messages'
 	Messages uint64        `json:"messages"`
 	Bytes    uint64        `json:"bytes"`
+	Delayed  uint64        `json:"delayed"` // messages that are not due yet, and none of those
 	MaxBytes int64         `json:"maxBytes"`
 	MaxAge   time.Duration `json:"maxAge"` // ns
 	First    uint64        `json:"first"`  // sequence of the oldest message
@@ -88,6 +89,13 @@ func (q *Queue) topicInfo(ctx context.Context, info *jetstream.StreamInfo) (Topi
 	t := TopicInfo{
 		Name: strings.ReplaceAll(c.Name, "~", "."), Type: c.Metadata[schemaKey], Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: c.MaxBytes, MaxAge: c.MaxAge,
 		First: s.FirstSeq, Last: s.LastSeq, Oldest: s.FirstTime, Newest: s.LastTime, Groups: []string{},
+	}
+	later, err := q.js.Stream(ctx, c.Name+laterStreamEnd)
+	switch {
+	case err == nil:
+		t.Delayed = later.CachedInfo().State.Msgs
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return t, explained(err)
 	}
 	stream, err := q.js.Stream(ctx, c.Name)
 	if err != nil {

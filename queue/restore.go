@@ -27,6 +27,7 @@ func identityOf(info *jetstream.StreamInfo) identity {
 type restorer struct {
 	q       *Queue
 	streams map[identity]*restored
+	again   []redo.Record // of what was deleted now: the server does not have it on disk at once
 }
 
 // restored is what the log says of a stream.
@@ -86,6 +87,7 @@ func (r *restorer) stream(ctx context.Context, id identity, s *restored) error {
 	for msgID, seq := range s.deleted {
 		m, err := stream.GetMsg(ctx, seq)
 		if err == nil && m.Header.Get(headerID) == msgID {
+			r.again = append(r.again, id.deleted(seq, m.Subject, msgID))
 			err = removeMsg(ctx, stream, seq)
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {

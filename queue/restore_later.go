@@ -21,7 +21,12 @@ func (r *restorer) later(ctx context.Context, stream jetstream.Stream, id identi
 		if err != nil {
 			return err
 		}
-		if last == nil || last.Header.Get(headerToken) != token {
+		if last == nil {
+			continue
+		}
+		// What took its place may hide it only for as long as it is there itself.
+		r.again = append(r.again, rec)
+		if last.Header.Get(headerToken) != token {
 			continue
 		}
 		if err := stream.DeleteMsg(ctx, last.Sequence); err != nil {

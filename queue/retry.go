@@ -13,6 +13,29 @@ import (
 // headerAttempts is how often a message was tried before it was delayed.
 const headerAttempts = "Stile-Attempts"
 
+// Headers of a message that is in the topic again: which one it was at first.
+const (
+	headerOrigin   = "Stile-Origin-Sequence"
+	headerOriginAt = "Stile-Origin-Time"
+)
+
+// origin is the sequence and the time that a message had at first.
+func (d delivery) origin() (seq uint64, at time.Time) {
+	seq, err := strconv.ParseUint(d.Header.Get(headerOrigin), 10, 64)
+	if err == nil {
+		at, err = time.Parse(time.RFC3339Nano, d.Header.Get(headerOriginAt))
+	}
+	if err != nil {
+		return d.seq, d.stored
+	}
+	return seq, at
+}
+
+func (d delivery) keepOrigin(h nats.Header) {
+	seq, at := d.origin()
+	h[headerOrigin], h[headerOriginAt] = []string{number(seq)}, []string{at.UTC().Format(time.RFC3339Nano)}
+}
+
 // longWait is how long a message waits for its next attempt among those under way, of which a group has few. Longer it waits as a delayed message, for
 // its group alone.
 const longWait = time.Minute
@@ -49,6 +72,7 @@ func (s *Subscription) delay(d delivery, wait time.Duration) error {
 	// If the server is not told and delivers the message again, it is delayed under the same ID.
 	id := fmt.Sprintf("retry %s %d %s", s.group, d.seq, d.stored.UTC().Format(time.RFC3339Nano))
 	h[headerID], h[headerGroup], h[headerAttempts] = []string{id}, []string{s.group}, []string{strconv.Itoa(n)}
-	_, err := s.mover.put(ctx, Synced, id, &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(wait), false)
+	d.keepOrigin(h)
+	_, err := s.mover.put(ctx, Synced, laterSubject(s.stream, s.group, id), &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(wait), false)
 	return err
 }

@@ -27,12 +27,13 @@ func TestLongWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	begin := time.Now()
 	for n := 1; n <= 3; n++ {
 		if a, want := next(t, attempts), fmt.Sprint("a ", n, " true"); a != want {
 			t.Errorf("%s, want %s", a, want)
 		}
 		st := idle(t, sub)
-		if n < 3 && st.Dead != 0 || len(attempts) != 0 {
+		if n < 3 && (st.Dead != 0 || st.Waiting != 1 || st.Left() != 1) || len(attempts) != 0 {
 			t.Errorf("%+v after attempt %d", st, n)
 		}
 		ahead.Add(int64(61 * time.Minute))
@@ -43,7 +44,7 @@ func TestLongWait(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(letters) != 1 || letters[0].ID != "a" || letters[0].Attempts != 3 || letters[0].Reason != "attempts" {
+	if len(letters) != 1 || letters[0].ID != "a" || letters[0].Attempts != 3 || letters[0].Reason != "attempts" || letters[0].Origin != r.Sequence || letters[0].Published.After(begin.Add(time.Second)) {
 		t.Errorf("%+v", letters)
 	}
 	if n, err := top.DeadLetters("billing").Redrive(t.Context(), nil); n != 1 || err != nil {

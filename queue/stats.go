@@ -15,6 +15,8 @@ type Stats struct {
 	Lag       uint64        `json:"lag"`       // messages never delivered to the group
 	InFlight  int           `json:"inFlight"`  // delivered and not done with, in all processes, also those that wait for their next attempt
 	Retrying  int           `json:"retrying"`  // of them, those that were delivered more than once
+	Waiting   uint64        `json:"waiting"`   // that wait longer than a minute for their next attempt, and are none of those
+	Delayed   uint64        `json:"delayed"`   // messages of the topic that are not due yet, and no group has had
 	Dead      uint64        `json:"dead"`      // dead letters
 	OldestAge time.Duration `json:"oldestAge"` // of the oldest message that is not done with; 0: there is none
 	P50       time.Duration `json:"p50"`       // of this process's last 1,024 handlings, or of those of each partition
@@ -68,10 +70,41 @@ func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return Stats{}, ErrNoGroup
 	}
+	name := s.CachedInfo().Config.Name
 	if err == nil {
-		st.Dead, err = q.countDead(ctx, s.CachedInfo().Config.Name, group)
+		st.Dead, err = q.countDead(ctx, name, group)
+	}
+	if err == nil {
+		st.Waiting, err = q.countLater(ctx, name, group)
+	}
+	if err == nil {
+		st.Delayed, err = q.countLater(ctx, name, allGroups)
 	}
 	return st, explained(err)
+}
+
+// Left is how many messages the group is not done with, its dead letters not among them.
+func (s Stats) Left() uint64 { return s.Lag + uint64(s.InFlight) + s.Waiting + s.Delayed }
+
+// countLater counts the delayed messages of a group, or of allGroups.
+func (q *Queue) countLater(ctx context.Context, stream, group string) (uint64, error) {
+	s, err := q.js.Stream(ctx, stream+laterStreamEnd)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && s.CachedInfo().State.Msgs == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	// A consumer knows how many messages it has without naming each of them, as the stream would.
+	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: "later." + stream + "." + group + ".*", AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Second,
+	})
+	if err != nil {
+		return 0, err
+	}
+	info := c.CachedInfo()
+	_ = s.DeleteConsumer(ctx, info.Name) // or it ends by itself
+	return info.NumPending, nil
 }
 
 // addStats adds what the server says of one consumer.

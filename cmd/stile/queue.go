@@ -158,7 +158,9 @@ func newQueueStats() *cobra.Command {
 		Short: "Tell how a topic's groups are doing",
 		Long: `Stats tells of each group of a topic, or of one: lag, messages that were never delivered to
 it; in flight, delivered and not done with; retrying, those of them that were delivered
-more than once; dead letters; and how old the oldest message is that is not done with.`,
+more than once; waiting, those that wait longer than a minute for their next attempt, and are
+not in flight meanwhile; delayed, the topic's messages that are not due yet; dead letters; and
+how old the oldest message is that was delivered, or is to be, and is not done with.`,
 		Example: `  stile queue stats orders.placed --dir data/queue
   stile queue stats orders.placed mailer --url nats://127.0.0.1:4222 --json`,
 		Args: between(1, 2, "a TOPIC, and may have a GROUP"),
@@ -359,8 +361,8 @@ func newQueueDrain() *cobra.Command {
 		Use:   "drain TOPIC GROUP",
 		Short: "Wait until a group has handled all that a topic has",
 		Long: `Drain waits until nothing of a topic is left for a group: no message that was not delivered
-to it, and none that is not done with. It changes nothing: publishers must have stopped, or
-gone elsewhere.
+to it, none that is not done with, also if it waits long for its next attempt, and none that
+is not due yet. It changes nothing: publishers must have stopped, or gone elsewhere.
 
 Exit codes: 0 nothing is left, 1 something was when the time was over, 2 a mistake in the
 command line, 3 a failure.`,
@@ -368,18 +370,23 @@ command line, 3 a failure.`,
 		Args:    between(2, 2, "a TOPIC and a GROUP"),
 	}
 	cmd.Flags().DurationVar(&limit, "timeout", 0, "how long to wait; 0: as long as it takes")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if limit < 0 {
+			return usageError{errors.New("--timeout cannot be negative")}
+		}
+		return nil
+	}
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
 		st, err := drained(ctx, q, args[0], args[1], limit, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
-		left := st.Lag > 0 || st.InFlight > 0
 		if f.json {
 			err = printJSON(out, groupStats{args[1], st})
 		} else {
 			err = printStats(out, []groupStats{{args[1], st}})
 		}
-		if err == nil && left {
+		if err == nil && st.Left() > 0 {
 			err = errFinding
 		}
 		return err
@@ -391,12 +398,12 @@ func drained(ctx context.Context, q *queue.Queue, topic, group string, limit tim
 	begin, told := time.Now(), time.Now()
 	for {
 		st, err := q.GroupStats(ctx, topic, group)
-		if err != nil || st.Lag == 0 && st.InFlight == 0 || limit > 0 && time.Since(begin) >= limit {
+		if err != nil || st.Left() == 0 || limit > 0 && time.Since(begin) >= limit {
 			return st, err
 		}
 		if time.Since(told) >= time.Second {
 			told = time.Now()
-			fmt.Fprintf(stderr, "%d to be delivered, %d in flight\n", st.Lag, st.InFlight)
+			fmt.Fprintf(stderr, "%d to be delivered, %d in flight, %d waiting, %d delayed\n", st.Lag, st.InFlight, st.Waiting, st.Delayed)
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):

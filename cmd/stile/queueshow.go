@@ -135,13 +135,13 @@ func printTopics(out io.Writer, all []queue.TopicInfo) error {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TOPIC\tTYPE\tMESSAGES\tBYTES\tOF\tKEPT FOR\tGROUPS")
+	fmt.Fprintln(w, "TOPIC\tTYPE\tMESSAGES\tDELAYED\tBYTES\tOF\tKEPT FOR\tGROUPS")
 	for _, t := range all {
 		groups := plain(strings.Join(t.Groups, " "))
 		if groups == "" {
 			groups = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", plain(t.Name), plain(t.Type), t.Messages, t.Bytes, t.MaxBytes, t.MaxAge, groups)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", plain(t.Name), plain(t.Type), t.Messages, t.Delayed, t.Bytes, t.MaxBytes, t.MaxAge, groups)
 	}
 	return w.Flush()
 }
@@ -152,9 +152,9 @@ func printStats(out io.Writer, all []groupStats) error {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "GROUP\tLAG\tIN FLIGHT\tRETRYING\tDEAD\tOLDEST")
+	fmt.Fprintln(w, "GROUP\tLAG\tIN FLIGHT\tRETRYING\tWAITING\tDELAYED\tDEAD\tOLDEST")
 	for _, g := range all {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\n", plain(g.Group), g.Lag, g.InFlight, g.Retrying, g.Dead, g.OldestAge.Round(time.Millisecond))
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", plain(g.Group), g.Lag, g.InFlight, g.Retrying, g.Waiting, g.Delayed, g.Dead, g.OldestAge.Round(time.Millisecond))
 	}
 	return w.Flush()
 }

@@ -18,6 +18,9 @@ type Config struct {
 	// segment is full, one at a time.
 	Checkpoint func() error
 
+	// Again tells, after the checkpoint of Open, what of the records is to be in the log all the same; nil: nothing.
+	Again func() []Record
+
 	SegmentSize int64         // bytes; 0: 16 MiB
 	Segments    int           // of the ring; 0: 4
 	Within      time.Duration // for how long what nobody waits for may not be on disk; 0: 100 ms
@@ -139,11 +142,17 @@ func (l *Log) start(tell func(Record) error) error {
 	if err := l.cfg.Checkpoint(); err != nil {
 		return fmt.Errorf("redo: checkpoint: %w", err)
 	}
-	if err := l.retire(); err != nil {
+	l.number, l.check.free, l.check.want = number, serial, serial
+	old := l.used()
+	if err := l.begin(serial + 1); err != nil {
 		return err
 	}
-	l.number, l.check.free, l.check.want = number, serial, serial
-	return l.begin(serial + 1)
+	if l.cfg.Again != nil {
+		if err := l.Append(l.cfg.Again()...); err != nil {
+			return err
+		}
+	}
+	return l.retire(old)
 }
 
 func exists(path string) bool {
@@ -151,9 +160,12 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// retire empties all segments, the oldest first: what they hold is safe elsewhere, and would be told again.
-func (l *Log) retire() error {
-	for _, s := range l.used() {
+// retire empties segments, the oldest first: what they hold is safe elsewhere, and would be told again.
+func (l *Log) retire(old []*segment) error {
+	for _, s := range old {
+		if s == l.current {
+			continue
+		}
 		if _, err := s.WriteAt(make([]byte, page), 0); err != nil {
 			return fmt.Errorf("redo: %w", err)
 		}
