@@ -155,6 +155,7 @@ func (s *Subscription) batcher() {
 	for batch := g.next(); batch != nil; batch = g.next() {
 		var many []delivery
 		for _, d := range batch {
+			s.learn(&d)
 			if d.attempt() <= togetherTries {
 				many = append(many, d)
 			} else {
@@ -177,10 +178,11 @@ func (s *Subscription) handleTogether(ds []delivery) {
 	}
 	left := ds[:0:0]
 	for _, d := range ds {
-		if o, over := s.unhandledOutcome(d, d.attempt()); over {
+		if o, over := s.unhandledOutcome(d); over {
 			s.settle(d, o)
 		} else {
 			left = append(left, d)
+			s.begin(d)
 		}
 	}
 	if len(left) == 0 {
@@ -197,6 +199,7 @@ func (s *Subscription) handleTogether(ds []delivery) {
 			s.handleTogether([]delivery{d})
 			continue
 		}
+		s.end(&d, o.what)
 		s.settle(d, o)
 	}
 }

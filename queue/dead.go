@@ -18,6 +18,7 @@ const (
 	headerDeadReason   = "Stile-Dead-Reason"
 	headerDeadError    = "Stile-Dead-Error"
 	headerDeadAttempts = "Stile-Dead-Attempts"
+	headerDeadFirst    = "Stile-Dead-First"
 	headerDeadTime     = "Stile-Dead-Time"
 	headerDeadOrigin   = "Stile-Dead-Sequence"
 	headerDeadSubject  = "Stile-Dead-Subject"
@@ -56,7 +57,11 @@ func (q *Queue) bury(ctx context.Context, dead identity, topic, group string, d 
 	h[headerDeadReason] = []string{headerText(o.why)}
 	h[headerDeadError] = []string{headerText(o.cause.Error())}
 	h[headerDeadAttempts] = []string{strconv.Itoa(o.tries)}
-	h[headerDeadTime] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
+	now, first := time.Now(), d.tries.First
+	if first.IsZero() {
+		first = now
+	}
+	h[headerDeadFirst], h[headerDeadTime] = []string{first.UTC().Format(time.RFC3339Nano)}, []string{now.UTC().Format(time.RFC3339Nano)}
 	origin, since := d.origin()
 	h[headerDeadSince] = []string{since.UTC().Format(time.RFC3339Nano)}
 	h[headerDeadOrigin] = []string{number(origin)}
@@ -112,6 +117,7 @@ type DeadLetter struct {
 	Error     string      `json:"error"`
 	Attempts  int         `json:"attempts"`
 	Published time.Time   `json:"published"`
+	First     time.Time   `json:"first"` // when its first attempt ended
 	Died      time.Time   `json:"died"`
 	Origin    uint64      `json:"origin"` // its sequence in the topic's stream
 	Header    nats.Header `json:"-"`
@@ -207,6 +213,7 @@ func deadLetter(m *jetstream.RawStreamMsg) DeadLetter {
 	}
 	_, _ = fmt.Sscan(m.Header.Get(headerDeadAttempts), &l.Attempts) // zero says that somebody else wrote it
 	_, _ = fmt.Sscan(m.Header.Get(headerDeadOrigin), &l.Origin)
+	l.First, _ = time.Parse(time.RFC3339Nano, m.Header.Get(headerDeadFirst))
 	l.Published, _ = time.Parse(time.RFC3339Nano, m.Header.Get(headerDeadSince))
 	return l
 }
@@ -215,7 +222,7 @@ func deadLetter(m *jetstream.RawStreamMsg) DeadLetter {
 func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	h := nats.Header{}
 	for k, v := range l.Header {
-		if !strings.HasPrefix(k, "Stile-Dead-") && k != headerAttempts {
+		if !strings.HasPrefix(k, "Stile-Dead-") && k != headerAttempts && k != headerFirst {
 			h[k] = v
 		}
 	}

@@ -78,3 +78,9 @@ func unanswered(err error) bool {
 	}
 	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrReconnectBufExceeded)
 }
+
+// nobodyListens tells whether there is no such stream, or its server is away.
+func nobodyListens(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api == noResponders
+}

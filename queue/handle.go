@@ -15,7 +15,7 @@ type outcome struct {
 	wait  time.Duration // before the next attempt, if there is one
 	why   string        // it is dead
 	cause error         // of that
-	tries int           // how often it was tried, if it is dead
+	tries int           // the attempt's number, or how many there were
 	took  time.Duration // by the handler
 }
 
@@ -34,32 +34,36 @@ func (s *Subscription) worker() {
 	for d, ok := s.nextWork(); ok; d, ok = s.nextWork() {
 		o := outcome{what: cut}
 		if s.permit() {
-			o = s.attempt(d, d.attempt())
+			s.learn(&d)
+			o = s.attempt(&d)
 			s.permitted()
 		}
 		s.settle(d, o)
 	}
 }
 
-// attempt has a message handled. n is the attempt's number, from 1.
-func (s *Subscription) attempt(d delivery, n int) outcome {
-	if o, over := s.unhandledOutcome(d, n); over {
+// attempt has a message handled, of which it is known how often it was before.
+func (s *Subscription) attempt(d *delivery) outcome {
+	if o, over := s.unhandledOutcome(*d); over {
 		return o
 	}
-	begin := time.Now()
-	err := s.call(d, n)
+	n := d.attempt()
+	s.begin(*d)
+	began := time.Now()
+	err := s.call(*d, n)
 	o := s.outcomeOf(err, n)
-	o.took = time.Since(begin)
+	o.took = time.Since(began)
+	s.end(d, o.what)
 	return o
 }
 
 // unhandledOutcome tells of a message that is not to be handled what becomes of it.
-func (s *Subscription) unhandledOutcome(d delivery, n int) (o outcome, over bool) {
+func (s *Subscription) unhandledOutcome(d delivery) (o outcome, over bool) {
 	if target := d.Header.Get(headerGroup); target != "" && target != s.group {
 		return outcome{}, true // it was sent again, for another group
 	}
-	if n > crashFactor*s.set.attempts {
-		return outcome{what: died, why: "crashed", cause: fmt.Errorf("it was delivered %d times, and nobody said what became of it: processes died over it, or it had no room among the dead letters", n-1), tries: n - 1}, true
+	if begun := d.tries.Begun; begun >= crashFactor*s.set.attempts {
+		return outcome{what: died, why: "crashed", cause: fmt.Errorf("%d times a handler began, and nobody said what became of it", begun), tries: d.attempt() - 1}, true
 	}
 	return outcome{}, false
 }
@@ -78,9 +82,9 @@ func (s *Subscription) outcomeOf(err error, n int) outcome {
 	case n >= s.set.attempts:
 		return outcome{what: died, why: "attempts", cause: err, tries: n}
 	case errors.As(err, &later):
-		return outcome{what: retried, wait: later.wait}
+		return outcome{what: retried, wait: later.wait, tries: n}
 	}
-	return outcome{what: retried, wait: s.set.backoff.Wait(n, rand.Float64())}
+	return outcome{what: retried, wait: s.set.backoff.Wait(n, rand.Float64()), tries: n}
 }
 
 // call is the handler; a panic is an error.
@@ -101,16 +105,16 @@ func (s *Subscription) settle(d delivery, o outcome) {
 	case handled:
 		err = s.ack(d)
 	case retried:
-		err = s.retry(d, o.wait)
+		err = s.retry(d, o)
 	case cut: // given back when nothing is fetched any more, or it would come again at once
 		s.mu.Lock()
 		s.unhandled = append(s.unhandled, d)
 		s.mu.Unlock()
 		return
 	case died:
-		if err = s.toDead(d, o); err != nil {
-			err = s.nak(d, s.deadWait(d.attempt()))
-			break
+		if s.toDead(d, o) != nil {
+			s.burials.Go(func() { s.settle(d, s.bury(d, o)) })
+			return
 		}
 		err = s.ack(d)
 	case buried:
@@ -136,8 +140,32 @@ func (s *Subscription) said(d delivery, err error) {
 	}
 }
 
-// deadWait is the wait before a message is put among the dead letters again, for the nth time.
-func (s *Subscription) deadWait(n int) time.Duration { return max(s.set.backoff.Bound(n), againLater) }
+// bury puts a message among the dead letters, however often that has to be tried. It is not handled again meanwhile, and with order no other of its key
+// overtakes it.
+func (s *Subscription) bury(d delivery, o outcome) outcome {
+	for n := 1; ; n++ {
+		if !s.pause(max(s.set.backoff.Bound(n), againLater)) {
+			return outcome{what: cut}
+		}
+		if s.toDead(d, o) == nil {
+			o.what = buried
+			return o
+		}
+	}
+}
+
+// pause reports whether a wait was not cut short by the subscription's end.
+func (s *Subscription) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+	case <-s.drain:
+	}
+	return false
+}
 
 // toDead puts a message among the dead letters.
 func (s *Subscription) toDead(d delivery, o outcome) error {

@@ -28,5 +28,9 @@ func TestMain(m *testing.M) {
 		hostForever(dir)
 		return
 	}
+	if dir := os.Getenv("QUEUE_TEST_DIES"); dir != "" {
+		diesOver(dir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -134,51 +134,31 @@ func (o *order) next(key string) (d delivery, ok bool) {
 
 // one tries a message until it is handled or dead, or the subscription ends.
 func (o *order) one(d delivery) outcome {
-	for n := d.attempt(); ; n++ {
+	for o.s.learn(&d); ; {
 		select {
 		case o.permits <- struct{}{}:
 		case <-o.s.ctx.Done():
 			return outcome{what: cut}
 		}
-		out := o.s.attempt(d, n)
+		out := o.s.attempt(&d)
 		<-o.permits
 		switch out.what {
 		case died:
-			return o.bury(d, out)
+			if o.s.toDead(d, out) != nil {
+				return o.s.bury(d, out)
+			}
+			out.what = buried
+			return out
 		case handled, cut:
 			return out
 		}
 		o.s.mu.Lock()
 		o.s.tookLocked(out.took)
 		o.s.mu.Unlock()
-		if !o.pause(out.wait) {
+		if !o.s.pause(out.wait) {
 			return outcome{what: cut}
 		}
 	}
-}
-
-// bury puts a message among the dead letters, however often that has to be tried: no other of its key may overtake it.
-func (o *order) bury(d delivery, out outcome) outcome {
-	for n := 1; o.s.toDead(d, out) != nil; n++ {
-		if !o.pause(o.s.deadWait(n)) {
-			return outcome{what: cut}
-		}
-	}
-	out.what = buried
-	return out
-}
-
-// pause reports whether a wait was not cut short by the subscription's end.
-func (o *order) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-o.s.ctx.Done():
-	case <-o.s.drain:
-	}
-	return false
 }
 
 // wait returns when all that has come is settled. Nothing is added any more.

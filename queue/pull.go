@@ -218,6 +218,7 @@ type delivery struct {
 	seq     uint64 // in the stream
 	times   int    // it was delivered, this one included
 	stored  time.Time
+	tries   tries // before this delivery
 }
 
 var ackPrefix = []byte("$JS.ACK.")

@@ -10,8 +10,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// headerAttempts is how often a message was tried before it was delayed.
-const headerAttempts = "Stile-Attempts"
+// Headers of a message that was delayed for its group: how often it was tried before, and when the first attempt ended.
+const (
+	headerAttempts = "Stile-Attempts"
+	headerFirst    = "Stile-First-Attempt"
+)
 
 // Headers of a message that is in the topic again: which one it was at first.
 const (
@@ -40,18 +43,19 @@ func (d delivery) keepOrigin(h nats.Header) {
 // its group alone.
 const longWait = time.Minute
 
-// attempt is the number of the attempt to handle a message for which it was delivered, from 1.
+// attempt is the number of the next attempt to handle a message, from 1.
 func (d delivery) attempt() int {
 	before, _ := strconv.Atoi(d.Header.Get(headerAttempts)) // nobody else writes it
-	return before + d.times
+	return before + d.tries.Ended + d.tries.Begun + 1
 }
 
 // retry has a message come again after a wait.
-func (s *Subscription) retry(d delivery, wait time.Duration) error {
+func (s *Subscription) retry(d delivery, o outcome) error {
+	wait := o.wait
 	if wait <= longWait || s.set.ordered {
 		return s.nak(d, wait)
 	}
-	if err := s.delay(d, wait); err != nil {
+	if err := s.delay(d, o); err != nil {
 		s.q.log.Warn("queue: a message cannot be delayed and waits among those under way", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
 		return s.nak(d, wait)
 	}
@@ -59,7 +63,7 @@ func (s *Subscription) retry(d delivery, wait time.Duration) error {
 }
 
 // delay puts a message among the delayed ones, on disk.
-func (s *Subscription) delay(d delivery, wait time.Duration) error {
+func (s *Subscription) delay(d delivery, o outcome) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.q.publishLimit())
 	defer cancel()
 	h := nats.Header{}
@@ -68,11 +72,13 @@ func (s *Subscription) delay(d delivery, wait time.Duration) error {
 			h[k] = v
 		}
 	}
-	n := d.attempt()
 	// If the server is not told and delivers the message again, it is delayed under the same ID.
 	id := fmt.Sprintf("retry %s %d %s", s.group, d.seq, d.stored.UTC().Format(time.RFC3339Nano))
-	h[headerID], h[headerGroup], h[headerAttempts] = []string{id}, []string{s.group}, []string{strconv.Itoa(n)}
+	h[headerID], h[headerGroup], h[headerAttempts] = []string{id}, []string{s.group}, []string{strconv.Itoa(o.tries)}
+	if !d.tries.First.IsZero() {
+		h[headerFirst] = []string{d.tries.First.UTC().Format(time.RFC3339Nano)}
+	}
 	d.keepOrigin(h)
-	_, err := s.mover.put(ctx, Synced, laterSubject(s.stream, s.group, id), &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(wait), false)
+	_, err := s.mover.put(ctx, Synced, laterSubject(s.stream, s.group, id), &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(o.wait), false)
 	return err
 }

@@ -81,7 +81,7 @@ func TestLongWaitTwice(t *testing.T) {
 	}
 	for times := 1; times <= 2; times++ {
 		d := delivery{Subject: []byte(m.Subject), Header: Header{parsed: m.Header}, Data: m.Data, seq: m.Sequence, times: times, stored: m.Time}
-		if err := sub.delay(d, time.Hour); err != nil {
+		if err := sub.delay(d, outcome{wait: time.Hour, tries: times}); err != nil {
 			t.Fatal(err)
 		}
 	}

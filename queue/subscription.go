@@ -34,7 +34,8 @@ type Subscription struct {
 	say     func(subject, reply, body []byte) error // to the server
 	done    chan struct{}                           // closed when all has ended
 
-	taking sync.WaitGroup // messages that are being taken in
+	taking  sync.WaitGroup // messages that are being taken in
+	burials sync.WaitGroup // of messages that had no room among the dead letters
 
 	mu        sync.Mutex
 	held      map[uint64][]byte // what came and is not done with: its Reply
@@ -109,6 +110,7 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 		s.work.Broadcast()
 		s.mu.Unlock()
 		workers.Wait()
+		s.burials.Wait()
 		s.giveBack()
 		s.cancel()
 		s.mu.Lock()

@@ -1,0 +1,134 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A server counts how often it has delivered a message, also when nobody began to handle it: what a process held when it ended comes again. So attempts
+// are counted here, in a stream beside the topic's that has one message for each of its messages and groups: written after an attempt that is to be
+// repeated, and before one of a message that was delivered before, so that it counts although the process may die over it.
+
+const (
+	triesStreamEnd = "=tries" // no topic's stream ends so
+	triesBytes     = 16 << 20 // of a topic; then the oldest are forgotten
+	// triesAge is longer than a message waits among those under way.
+	triesAge = 48 * time.Hour
+)
+
+// tries is what is known of a message's attempts.
+type tries struct {
+	Ended  int       `json:"ended"`  // attempts whose outcome is known
+	Begun  int       `json:"begun"`  // attempts of which nothing was heard
+	First  time.Time `json:"first"`  // when the first one ended; zero: none has
+	Stored time.Time `json:"stored"` // the message; after a power cut its sequence can be another one's
+}
+
+func triesSubject(stream, group string, seq uint64) string {
+	return "tries." + stream + "." + group + "." + number(seq)
+}
+
+// counts tells whether attempts are counted.
+func (s *Subscription) counts() bool { return s.set.attempts != forever }
+
+// learn finds out how often a message was tried before. If nobody can say, it counts as often as it was delivered.
+func (s *Subscription) learn(d *delivery) {
+	if first, err := time.Parse(time.RFC3339Nano, d.Header.Get(headerFirst)); err == nil {
+		defer func() { d.tries.First = first }()
+	}
+	if d.times <= 1 || !s.counts() {
+		return
+	}
+	t, err := s.q.triesOf(s.ctx, s.stream, s.group, d)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.q.log.Warn("queue: it is not known how often a message was tried before; its deliveries count", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
+		}
+		t.Ended = d.times - 1
+	}
+	d.tries = t
+}
+
+func (q *Queue) triesOf(ctx context.Context, stream, group string, d *delivery) (t tries, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	s, err := q.js.Stream(ctx, stream+triesStreamEnd)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return t, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	m, err := s.GetLastMsgForSubject(ctx, triesSubject(stream, group, d.seq))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return t, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	if err := json.Unmarshal(m.Data, &t); err != nil {
+		return tries{}, err
+	}
+	if !t.Stored.Equal(d.stored) {
+		return tries{}, nil
+	}
+	return t, nil
+}
+
+// note keeps what is known of a message's attempts now. If that fails, those that are not known are made again.
+func (s *Subscription) note(d delivery) {
+	if !s.counts() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), answerWithin)
+	defer cancel()
+	d.tries.Stored = d.stored
+	data, err := json.Marshal(d.tries)
+	if err == nil {
+		err = s.q.keepTries(ctx, s.stream, &nats.Msg{Subject: triesSubject(s.stream, s.group, d.seq), Data: data})
+	}
+	if err != nil {
+		s.q.log.Warn("queue: an attempt is not counted", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
+	}
+}
+
+func (q *Queue) keepTries(ctx context.Context, stream string, msg *nats.Msg) error {
+	_, err := q.asker.ask(ctx, msg)
+	if !nobodyListens(err) {
+		return err
+	}
+	if _, err := q.createStream(ctx, jetstream.StreamConfig{
+		Name: stream + triesStreamEnd, Subjects: []string{"tries." + stream + ".*.*"}, Description: "attempts to handle messages of the stile topic's stream " + stream,
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxBytes: triesBytes, MaxAge: triesAge, MaxMsgsPerSubject: 1,
+	}); err != nil {
+		return err
+	}
+	_, err = q.asker.ask(ctx, msg)
+	return err
+}
+
+// begin is called before a message is handled.
+func (s *Subscription) begin(d delivery) {
+	if d.times > 1 {
+		d.tries.Begun++
+		s.note(d)
+	}
+}
+
+// end is called when it was.
+func (s *Subscription) end(d *delivery, what verdict) {
+	if (what == retried || what == died) && d.tries.First.IsZero() {
+		d.tries.First = time.Now()
+	}
+	if what == retried {
+		d.tries.Ended++
+	}
+	if what == retried || what == cut && d.times > 1 { // then it is as if it had not begun
+		s.note(*d)
+	}
+}
