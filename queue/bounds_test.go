@@ -10,6 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // TestLargeDies: a message as large as is taken has room to become a dead letter, and to be sent again.
@@ -137,5 +141,59 @@ func TestStoppedHost(t *testing.T) {
 	l := &line{ended: make(chan struct{}), dial: func() (net.Conn, error) { c, _ := net.Pipe(); return c, nil }}
 	if _, err := l.connect(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error(err)
+	}
+}
+
+// TestWrongArguments: what cannot work is refused where it is said.
+func TestWrongArguments(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders", Keep(time.Hour, 10_000))
+	handle := func(context.Context, *Msg[text]) error { return nil }
+	_, noHandler := top.Subscribe(t.Context(), "g", nil)
+	_, noBatchHandler := top.SubscribeBatch(t.Context(), "g", nil)
+	_, noInbox := top.Subscribe(t.Context(), "g", handle, Once(nil))
+	_, noKey := NewTopic[text](q, "keyed", KeyBy[text](nil))
+	_, noQueue := NewTopic[text](nil, "orders")
+	_, anyType := NewTopic[proto.Message](q, "any")
+	_, noDB := NewSQLInbox(t.Context(), nil, SQLite, "")
+	_, noOutboxDB := NewOutbox(t.Context(), nil, SQLite, top, "")
+	_, longID := top.Publish(t.Context(), wrapperspb.String("x"), ID(strings.Repeat("x", 513)))
+	_, oddID := top.Publish(t.Context(), wrapperspb.String("x"), ID("\xff"))
+	_, both := Open(t.Context(), Config{Dir: t.TempDir(), URL: "nats://127.0.0.1:1"})
+	_, negative := Open(t.Context(), Config{Dir: t.TempDir(), MaxStore: -1})
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no handler": {noHandler, "no handler"}, "no handler of batches": {noBatchHandler, "no handler"}, "no inbox": {noInbox, "no inbox"}, "no key": {noKey, "no function"},
+		"no queue": {noQueue, "no Queue"}, "any type": {anyType, "generated"}, "no database": {noDB, "no database"}, "no database for an outbox": {noOutboxDB, "no database"},
+		"a long ID": {longID, "512 at most"}, "an odd ID": {oddID, "UTF-8"}, "Dir and URL": {both, "both set"}, "a negative store": {negative, "MaxStore"},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+	if _, err := top.Publish(t.Context(), wrapperspb.String(strings.Repeat("x", 10_000)), WhenFullWait()); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("larger than the topic: %v", err)
+	}
+	if letter, err := top.DeadLetters("g").Peek(t.Context(), 1); !errors.Is(err, ErrNoLetter) {
+		t.Errorf("%+v, %v", letter, err)
+	}
+	sub := subscribe(t, top, "g", func(context.Context, *Msg[text]) error { return Reject(errors.New("no"), "bad") })
+	publish(t, top, "x")
+	until(t, func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Dead == 1 })
+	if letter, err := top.DeadLetters("g").Peek(t.Context(), 1); err != nil || letter.Reason != "bad" {
+		t.Errorf("%+v, %v", letter, err)
+	}
+	if _, err := top.DeadLetters("other").Peek(t.Context(), 1); !errors.Is(err, ErrNoLetter) {
+		t.Errorf("another group's: %v", err)
+	}
+	drained(t, sub)
+	shut(t, q)
+	if _, err := sub.Stats(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("stats of a queue that is closed: %v", err)
+	}
+	if _, err := top.DeadLetters("g").List(t.Context(), 1, nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("dead letters of a queue that is closed: %v", err)
 	}
 }

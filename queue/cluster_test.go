@@ -278,3 +278,33 @@ func TestNoQuorum(t *testing.T) {
 		t.Errorf("%d messages twice", len(got))
 	}
 }
+
+// TestClusterDelayFull: on a cluster, too, what is delayed comes although no more can be delayed, and can be cancelled.
+func TestClusterDelayFull(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	q := c.open(t, 3)
+	top := topic(t, q, "orders", Keep(time.Hour, 30_000))
+	sub, got := arrivals(t, top, "g")
+	due := time.Now().Add(5 * time.Second)
+	n := 0
+	for err := error(nil); err == nil; n++ {
+		if _, err = top.Publish(t.Context(), wrapperspb.String(strings.Repeat("x", 1000)), ID(fmt.Sprint(n)), At(due)); err != nil && !errors.Is(err, ErrFull) || time.Now().After(due) {
+			t.Fatal(n, err)
+		}
+	}
+	n-- // the last one was refused
+	if done, err := top.Cancel(t.Context(), "0"); !done || err != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+	came := map[string]bool{}
+	for len(came) < n-1 {
+		m := next(t, got)
+		if m.ID == "0" || came[m.ID] {
+			t.Errorf("%s came", m.ID)
+		}
+		came[m.ID] = true
+		forget(t, q, "orders", m.Sequence) // all of them are more than it may have
+	}
+	drained(t, sub)
+}

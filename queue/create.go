@@ -86,7 +86,11 @@ func created[V any](ctx context.Context, q *Queue, stream string, ask func(conte
 		select {
 		case <-time.After(createAgain):
 		case <-ctx.Done():
-			return v, fmt.Errorf("%w: %w: more than half of the servers have to be up: start those that are down and try again", ErrNoAnswer, err)
+			what := "more than half of the servers have to be up: start those that are down and try again"
+			if q.redo != nil {
+				what = "see that the process that has the folder runs, and try again"
+			}
+			return v, fmt.Errorf("%w: %w: %s", ErrNoAnswer, err, what)
 		}
 	}
 }

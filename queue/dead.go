@@ -132,6 +132,9 @@ func (t *Topic[T]) DeadLetters(group string) *DeadLetters {
 
 // List returns up to most dead letters that keep wants, all for nil, the oldest first.
 func (d *DeadLetters) List(ctx context.Context, most int, keep func(*DeadLetter) bool) ([]DeadLetter, error) {
+	if most <= 0 {
+		return nil, nil
+	}
 	var all []DeadLetter
 	err := d.each(ctx, keep, func(_ jetstream.Stream, l *DeadLetter) (bool, error) {
 		all = append(all, *l)
@@ -140,8 +143,27 @@ func (d *DeadLetters) List(ctx context.Context, most int, keep func(*DeadLetter)
 	return all, err
 }
 
+// Peek returns the dead letter of a sequence, or [ErrNoLetter].
+func (d *DeadLetters) Peek(ctx context.Context, sequence uint64) (DeadLetter, error) {
+	s, err := d.q.js.Stream(ctx, d.origin.name+deadStreamEnd)
+	if err == nil {
+		var m *jetstream.RawStreamMsg
+		if m, err = s.GetMsg(ctx, sequence); err == nil && m.Subject == deadSubject(d.origin.name, d.group) {
+			return deadLetter(m), nil
+		}
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = ErrNoLetter
+	}
+	return DeadLetter{}, fmt.Errorf("queue: dead letter %d of topic %q, group %q: %w", sequence, d.topic, d.group, explained(err))
+}
+
+// ErrNoLetter: the group has no dead letter of that sequence.
+var ErrNoLetter = errors.New("there is none")
+
 // Redrive publishes dead letters that keep wants, all for nil, to their topic again, for their group alone, and takes them away. It returns
-// how many it has. One that was interrupted goes on where it was when it is called again.
+// how many it has. One that was interrupted goes on where it was when it is called again; the letter that it was at may come twice if that is more than two
+// minutes later, which [Once] hides.
 func (d *DeadLetters) Redrive(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
 	n := 0
 	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
@@ -167,7 +189,7 @@ func (d *DeadLetters) Discard(ctx context.Context, keep func(*DeadLetter) bool) 
 // each calls f for each dead letter that keep wants, until it returns false.
 func (d *DeadLetters) each(ctx context.Context, keep func(*DeadLetter) bool, f func(jetstream.Stream, *DeadLetter) (bool, error)) error {
 	if err := d.walk(ctx, keep, f); err != nil {
-		return fmt.Errorf("queue: dead letters of topic %q, group %q: %w", d.topic, d.group, err)
+		return fmt.Errorf("queue: dead letters of topic %q, group %q: %w", d.topic, d.group, explained(err))
 	}
 	return nil
 }

@@ -93,10 +93,14 @@ func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
 	if s := m.made.Load(); s != nil {
 		return *s, nil
 	}
+	maxBytes, maxMsgs := m.maxBytes, int64(maxLater)
+	if m.q.redo == nil { // with several servers, what is to take a message's place needs room beside it
+		maxBytes, maxMsgs = maxBytes+maxBytes/4+m.q.nc.MaxPayload(), maxMsgs+maxMsgs/4
+	}
 	s, err := m.q.createStream(ctx, jetstream.StreamConfig{
 		Name: m.name, Subjects: []string{"later." + m.topic + ".*.*"}, Description: "messages of the stile topic's stream " + m.topic + " that are not due yet",
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: m.maxBytes, MaxMsgs: maxLater, MaxMsgsPerSubject: 1,
+		MaxBytes: maxBytes, MaxMsgs: maxMsgs, MaxMsgsPerSubject: 1,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delayed messages: %w", explained(err))
@@ -113,6 +117,9 @@ func (m *mover) make(ctx context.Context) (jetstream.Stream, error) {
 func (m *mover) put(ctx context.Context, d Durability, subject string, msg *nats.Msg, due time.Time, block bool) (duplicate bool, err error) {
 	s, err := m.make(ctx)
 	if err != nil {
+		return false, err
+	}
+	if err := m.fits(ctx, s); err != nil {
 		return false, err
 	}
 	h := maps.Clone(msg.Header)
@@ -144,6 +151,21 @@ func (m *mover) put(ctx context.Context, d Durability, subject string, msg *nats
 			return true, m.keep(ctx, s, d, last.Sequence, &nats.Msg{Subject: last.Subject, Header: last.Header, Data: last.Data})
 		}
 	}
+}
+
+// fits tells whether one more message may be delayed. An embedded server tells itself.
+func (m *mover) fits(ctx context.Context, s jetstream.Stream) error {
+	if m.q.redo != nil {
+		return nil
+	}
+	info, err := s.Info(ctx)
+	if err != nil {
+		return explained(err)
+	}
+	if int64(info.State.Bytes) >= m.maxBytes || info.State.Msgs >= maxLater {
+		return fmt.Errorf("%w: %d messages of %d bytes are not due yet", ErrFull, info.State.Msgs, info.State.Bytes)
+	}
+	return nil
 }
 
 func (m *mover) keep(ctx context.Context, s jetstream.Stream, d Durability, seq uint64, msg *nats.Msg) error {

@@ -14,7 +14,7 @@ import (
 // Errors that callers can tell apart, with errors.Is.
 var (
 	// ErrFull: the topic has as much as it may hold, and takes nothing until messages have aged out.
-	ErrFull = errors.New("the topic is full")
+	ErrFull = errors.New("the topic is full until messages have aged out: publish again later, or let it Keep more")
 	// ErrTooLarge: the message, or what is published together, is larger than the server or the log takes.
 	ErrTooLarge = errors.New("the message is too large")
 	// ErrClosed: the queue is closed.

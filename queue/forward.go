@@ -86,7 +86,9 @@ func reach[T proto.Message](ctx context.Context, f *Forwarder, t *Topic[T], to C
 	backoff := control.Backoff{Initial: forwardFirst, Max: forwardMost, Multiplier: 2}
 	for n := 1; ctx.Err() == nil; n++ {
 		remote, err := Open(ctx, to)
-		if err == nil {
+		if err == nil && remote.nc.ConnectedServerId() == f.q.nc.ConnectedServerId() {
+			err = errors.Join(errors.New("the URL is that of this process's own server"), remote.Close())
+		} else if err == nil {
 			there := &Topic[T]{q: remote, name: t.name, set: t.set}
 			there.set.durability = Synced
 			if err = there.open(); err == nil {

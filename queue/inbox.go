@@ -47,6 +47,9 @@ func NewSQLInbox(ctx context.Context, db *sql.DB, dialect Dialect, table string)
 	if !tableName.MatchString(table) {
 		return nil, fmt.Errorf("queue: inbox: a table cannot be called %q here", table)
 	}
+	if db == nil {
+		return nil, errors.New("queue: inbox: there is no database")
+	}
 	i := &SQLInbox{db: db, table: table}
 	switch dialect {
 	case SQLite:

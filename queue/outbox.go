@@ -25,6 +25,9 @@ type Outbox[T proto.Message] struct {
 // NewOutbox returns the outbox of a topic in a table, by default stile_outbox, which is made if it is not there, and starts its relay. Topics may
 // share a table; rows of topics that no process has an outbox for stay. ctx is for this call alone.
 func NewOutbox[T proto.Message](ctx context.Context, db *sql.DB, dialect Dialect, t *Topic[T], table string) (*Outbox[T], error) {
+	if db == nil || t == nil {
+		return nil, errors.New("queue: outbox: there is no database, or no topic")
+	}
 	rows, err := newOutboxTable(ctx, db, dialect, t.name, table)
 	if err != nil {
 		return nil, fmt.Errorf("queue: outbox: %w", err)
@@ -47,6 +50,9 @@ func (o *Outbox[T]) Publish(ctx context.Context, tx *sql.Tx, m T, opts ...Publis
 func (o *Outbox[T]) publish(ctx context.Context, tx *sql.Tx, m T, p publishing) error {
 	if o.relay.closed() {
 		return ErrClosed
+	}
+	if tx == nil {
+		return errors.New("there is no transaction")
 	}
 	if err := p.check(); err != nil {
 		return err

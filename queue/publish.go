@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,11 +33,14 @@ type publishing struct {
 // PublishOption says how one message is published.
 type PublishOption func(*publishing)
 
-// ID names the message: another one with the same ID within two minutes is not stored, and its receipt says so. The default
+// maxID is how many bytes an ID may have.
+const maxID = 512
+
+// ID names the message: another one with the same ID within two minutes is not stored, and its receipt says so. It has 512 bytes at most. The default
 // is a random ID. Who may have to publish a message again, after an error or a crash, gives it one.
 func ID(id string) PublishOption { return func(p *publishing) { p.id = id } }
 
-// Trace sets the message's traceparent.
+// Trace sets the message's traceparent, which is not looked at: a handler finds it in the message's Header.
 func Trace(traceparent string) PublishOption { return func(p *publishing) { p.trace = traceparent } }
 
 // WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, on servers elsewhere 30, instead of returning [ErrFull] at once.
@@ -49,7 +53,7 @@ const (
 )
 
 // Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
-// with the same ID, until ctx ends, or 10 s, on servers elsewhere 30; if Publish then returns [ErrNoAnswer] the message may be there or not.
+// with the same ID, until ctx ends, 100 s at most, or without a deadline 10 s, on servers elsewhere 30; if Publish then returns [ErrNoAnswer] the message may be there or not.
 func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
 	r, err := t.publish(ctx, m, publishingOf(opts))
 	if err != nil {
@@ -68,6 +72,9 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	}
 	if err := t.q.fits(msg); err != nil {
 		return Receipt{}, err
+	}
+	if size := int64(wireSize(msg)); size > t.set.maxBytes {
+		return Receipt{}, fmt.Errorf("%w: %d bytes with its headers, and the topic keeps %d of all messages", ErrTooLarge, size, t.set.maxBytes)
 	}
 	if p.due.After(time.Now()) {
 		return t.publishLater(ctx, msg, p)
@@ -102,6 +109,9 @@ func publishingOf(opts []PublishOption) (p publishing) {
 }
 
 func (p *publishing) check() error {
+	if len(p.id) > maxID || !utf8.ValidString(p.id) {
+		return fmt.Errorf("an ID of %d bytes: %d at most can be had, of UTF-8", len(p.id), maxID)
+	}
 	if !printable(p.id) || !printable(p.trace) {
 		return fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace)
 	}
@@ -128,7 +138,7 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 			began = time.Now().Add(-answerWithin)
 		}
 		_, has := ctx.Deadline()
-		goesOn := ctx.Err() == nil && (has || time.Since(began) < q.publishLimit())
+		goesOn := ctx.Err() == nil && time.Since(began) < askWithin && (has || time.Since(began) < q.publishLimit())
 		switch {
 		case unanswered(err) && goesOn:
 			if sick := q.health(); sick != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -75,8 +76,13 @@ type Queue struct {
 // Open opens a queue. With Dir it starts the server, and puts into the streams again what a power cut has taken out of them; it
 // returns ErrDamaged if that cannot be known. ctx is for this call alone.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
-	if (cfg.Dir == "") == (cfg.URL == "") {
+	switch {
+	case cfg.Dir == "" && cfg.URL == "":
 		return nil, errors.New("queue: set Dir for an embedded server, or URL for others")
+	case cfg.Dir != "" && cfg.URL != "":
+		return nil, errors.New("queue: Dir and URL are both set: the one is for an embedded server, the other for others")
+	case cfg.MaxStore < 0:
+		return nil, fmt.Errorf("queue: MaxStore is %d", cfg.MaxStore)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -104,7 +110,9 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 			q.redo, q.dial = guest{q.nc}, func() (net.Conn, error) { return embedded.Dial(dir) }
 		}
 	} else if cfg.URL != "" {
-		q.nc, err = nats.Connect(cfg.URL, opts...)
+		if q.nc, err = nats.Connect(cfg.URL, opts...); err != nil {
+			err = fmt.Errorf("%s: %w", withoutPasswords(cfg.URL), err)
+		}
 	} else {
 		q.server, err = embedded.Start(embedded.Config{Dir: cfg.Dir, MaxStore: cfg.MaxStore, Logger: cfg.Logger})
 		if err == nil {
@@ -142,6 +150,20 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	return q.server.OpenDoor() // not before: what guests store would pass for what the log is to put back
+}
+
+// withoutPasswords is a list of URLs as it may be shown.
+func withoutPasswords(urls string) string {
+	var all []string
+	for one := range strings.SplitSeq(urls, ",") {
+		if u, err := url.Parse(strings.TrimSpace(one)); err == nil {
+			one = u.Redacted()
+		} else {
+			one = "a URL that is none"
+		}
+		all = append(all, one)
+	}
+	return strings.Join(all, ",")
 }
 
 // openLog opens the redo log and republishes what is missing.
@@ -232,6 +254,9 @@ const (
 	publishLimit          = 10 * time.Second
 	publishLimitElsewhere = 30 * time.Second
 )
+
+// askWithin is how long a server is asked to take the same message: it knows its ID longer.
+const askWithin = idWindow - 20*time.Second
 
 // publishLimit is how long a server is asked to take a message, if the caller has no deadline.
 func (q *Queue) publishLimit() time.Duration {

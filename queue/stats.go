@@ -27,7 +27,7 @@ type Stats struct {
 func (s *Subscription) Stats(ctx context.Context) (Stats, error) {
 	st, err := s.stats(ctx)
 	if err != nil {
-		return Stats{}, fmt.Errorf("queue: stream %s, group %q: %w", s.stream, s.group, err)
+		return Stats{}, fmt.Errorf("queue: stream %s, group %q: %w", s.stream, s.group, explained(err))
 	}
 	return st, nil
 }

@@ -39,6 +39,7 @@ type subscribing struct {
 	attempts int
 	backoff  control.Backoff
 	inbox    Inbox
+	once     bool // there has to be an inbox
 	ordered  bool
 	ackWait  time.Duration
 
@@ -47,7 +48,8 @@ type subscribing struct {
 	mostBytes int
 }
 
-// Workers sets how many messages are handled at once; the default is 8.
+// Workers sets how many messages are handled at once; the default is 8. A subscription holds at least twice as many, which wait for their turn in this
+// process, and come again after 30 s if it dies, on an embedded server after 5.
 func Workers(n int) SubscribeOption { return func(s *subscribing) { s.workers = n } }
 
 // Retry sets how often a message is tried, and the bounds of the wait before the second attempt, which doubles until longest: each wait is
@@ -73,7 +75,9 @@ func Retry(attempts int, first, longest time.Duration) SubscribeOption {
 func Ordered() SubscribeOption { return func(s *subscribing) { s.ordered = true } }
 
 // Once has the effects of a handler happen once for each message, whatever is delivered again: those that are in the inbox's transaction.
-func Once(inbox Inbox) SubscribeOption { return func(s *subscribing) { s.inbox = inbox } }
+func Once(inbox Inbox) SubscribeOption {
+	return func(s *subscribing) { s.inbox, s.once = inbox, true }
+}
 
 const (
 	defaultWorkers  = 8
@@ -91,7 +95,7 @@ const (
 	// server ends with its processes, so that nothing but a crash is waited for.
 	ackWait         = 30 * time.Second
 	ackWaitEmbedded = 5 * time.Second
-	// crashFactor times the attempts allowed, a message was delivered to processes that did not live to tell.
+	// crashFactor times the attempts allowed, a handler may begin in processes that do not live to tell.
 	crashFactor = 2
 )
 
@@ -155,12 +159,18 @@ func (t *Topic[T]) Subscribe(ctx context.Context, group string, handle Handler[T
 
 // subscribe subscribes with one of the two kinds of handlers.
 func (t *Topic[T]) subscribe(ctx context.Context, group string, handle Handler[T], many BatchHandler[T], s subscribing) (*Subscription, error) {
+	if handle == nil && many == nil {
+		return nil, errors.New("there is no handler")
+	}
 	if !groupName.MatchString(group) {
 		return nil, errors.New("a group's name has letters, digits, - and _, and 64 of them at most")
 	}
 	if s.workers < 1 || s.workers > maxWorkers || s.attempts < 1 || s.backoff.Initial < 0 || s.backoff.Max < s.backoff.Initial {
 		return nil, fmt.Errorf("%d workers, %d attempts, waits from %s to %s: there must be 1 to %d workers, an attempt or more, and waits that grow",
 			s.workers, s.attempts, s.backoff.Initial, s.backoff.Max, maxWorkers)
+	}
+	if s.once && s.inbox == nil {
+		return nil, errors.New("Once has no inbox")
 	}
 	if s.ordered && t.key == nil {
 		return nil, errors.New("there is order by key for a topic with KeyBy (Ordered)")
@@ -196,8 +206,11 @@ func (t *Topic[T]) join(ctx context.Context, group string, handle Handler[T], ma
 		s.ackWait = ackWaitEmbedded
 	}
 	dead, err := t.q.deadStream(ctx, t.name)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+		err = fmt.Errorf("dead letters: %w", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("dead letters: %w", err)
+		return nil, err
 	}
 	if t.q.redo == nil {
 		if err := t.q.checkKind(ctx, t.stream.name, group, s.ordered); err != nil {

@@ -122,8 +122,8 @@ func (s *Subscription) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Drain asks for nothing more and returns when all that came has been handled, or with the error of ctx, after which the rest is
-// given back.
+// Drain asks for nothing more and returns when all that came has been handled. When ctx ends first, so do the handlers' contexts; when they have returned the
+// rest is given back, and Drain returns the error of ctx. It takes a second at most if nothing is to be handled.
 func (s *Subscription) Drain(ctx context.Context) error {
 	for _, one := range s.all() {
 		one.once.Do(func() { close(one.drain) })
@@ -138,7 +138,7 @@ func (s *Subscription) Drain(ctx context.Context) error {
 	}
 }
 
-// Stop ends the handlers' contexts and returns when they have returned. What came and was not handled is given back, and delivered to others
+// Stop ends the handlers' contexts and returns when they have returned, and the server gives out nothing more: within a second or so. What came and was not handled is given back, and delivered to others
 // at once.
 func (s *Subscription) Stop() {
 	s.cancel()

@@ -65,7 +65,9 @@ type topicSettings struct {
 // TopicOption says how a topic is.
 type TopicOption func(*topicSettings)
 
-// KeyBy gives each message a key, which tells what belongs together.
+// KeyBy gives each message a key, which tells what belongs together: messages of one key have the order in which they were published, for those who
+// subscribe [Ordered]. A key that most messages have is handled by one handler at a time there, however many there are. A publisher that has no KeyBy
+// gives its messages no key, and Ordered takes them for those of one.
 func KeyBy[T proto.Message](key func(T) string) TopicOption {
 	return func(s *topicSettings) { s.key = key }
 }
@@ -91,9 +93,12 @@ const (
 	idWindow = 2 * time.Minute
 )
 
-// NewTopic returns the topic of a name, made on the server if it is not there; while the servers cannot make it they are asked again, for 30 s. The settings of a topic that is there stay as they are;
-// others are an error.
+// NewTopic returns the topic of a name, made on the server if it is not there; while the servers cannot make it they are asked again, for 30 s. How long a topic that is
+// there keeps how much stays as it is; anything else is an error. [Durable] and [KeyBy] are this publisher's: others of the topic may have theirs.
 func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Topic[T], error) {
+	if q == nil {
+		return nil, fmt.Errorf("queue: topic %q: there is no Queue", name)
+	}
 	t := &Topic[T]{q: q, name: name}
 	t.set = topicSettings{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
 	for _, o := range opts {
@@ -119,12 +124,18 @@ func (t *Topic[T]) open() error {
 	}
 	if t.set.key != nil {
 		key, ok := t.set.key.(func(T) string)
+		if ok && key == nil {
+			return errors.New("KeyBy has no function")
+		}
 		if !ok {
 			return fmt.Errorf("KeyBy has a %T for messages of %T", t.set.key, *new(T))
 		}
 		t.key = key
 	}
 	var zero T
+	if any(zero) == nil {
+		return fmt.Errorf("%T is not the type of one kind of messages: name a generated one", &zero)
+	}
 	d := zero.ProtoReflect().Descriptor()
 	t.address = addressOf(t.name, string(d.FullName()), schemaHash(d))
 	ctx := context.Background()

@@ -115,7 +115,10 @@ func TestAttemptsGoOn(t *testing.T) {
 	var attempts []int
 	for range 3 {
 		tried := make(chan int, 10)
-		sub := subscribe(t, top, "g", func(_ context.Context, m *Msg[text]) error { tried <- m.Attempt; return After(300*time.Millisecond, errors.New("no")) }, Retry(3, time.Second, time.Second))
+		sub := subscribe(t, top, "g", func(_ context.Context, m *Msg[text]) error {
+			tried <- m.Attempt
+			return After(300*time.Millisecond, errors.New("no"))
+		}, Retry(3, time.Second, time.Second))
 		attempts = append(attempts, next(t, tried))
 		time.Sleep(50 * time.Millisecond)
 		sub.Stop()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -107,7 +108,11 @@ func (f *queueFlags) open(ctx context.Context, stderr io.Writer) (*queue.Queue, 
 	case f.creds != "":
 		return nil, usageError{errors.New("--creds is of use with --url only")}
 	}
-	if info, err := os.Stat(filepath.Join(f.dir, "redo")); err != nil || !info.IsDir() {
+	info, err := os.Stat(filepath.Join(f.dir, "redo"))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%s: a queue is for the user alone whose program has it: %w", f.dir, err)
+	}
+	if err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("%s: no queue is there: a program makes one with queue.Open", f.dir)
 	}
 	for end := time.Now().Add(openWithin); ; {
@@ -206,6 +211,18 @@ with its .proto files.`,
 	cmd.Flags().IntVarP(&most, "number", "n", 10, "how `many` to show")
 	f.addFilter(cmd)
 	f.addProtos(cmd)
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		flags := cmd.Flags()
+		switch {
+		case most < 1:
+			return usageError{errors.New("--number has to be 1 or more")}
+		case len(args) == 2 && flags.Changed("from"):
+			return usageError{errors.New("--from is of a topic's messages, not of a GROUP's dead letters")}
+		case len(args) == 1 && (flags.Changed("id") || flags.Changed("reason") || flags.Changed("key")):
+			return usageError{errors.New("--id, --reason and --key choose among dead letters: give a GROUP")}
+		}
+		return nil
+	}
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
 		types, err := messageTypes(ctx, f.sources, f.importPaths)
 		if err != nil {
@@ -250,11 +267,11 @@ func newQueuePublish() *cobra.Command {
 had. The message is JSON as protobuf has it; its type is the topic's, which --proto must have.`,
 		Example: `  stile queue publish orders.placed --dir data/queue --proto ./proto --data '{"orderId": "7"}'
   stile queue publish orders.placed --dir data/queue --proto ./proto --data @order.json --id order-7`,
-		Args: between(1, 1, "a TOPIC"),
+		Args: between(1, 1, "a TOPIC alone; the message is in --data"),
 	}
 	cmd.Flags().StringVar(&data, "data", "{}", "the message as `JSON`; @file reads a file, @- the standard input")
 	cmd.Flags().StringVar(&id, "id", "", "`ID` of the message: within two minutes it is stored once")
-	cmd.Flags().StringVar(&key, "key", "", "`key` of the message, if the topic has keys")
+	cmd.Flags().StringVar(&key, "key", "", "`key` of the message, if the topic's publishers have keys; without one it has no order")
 	f.addProtos(cmd)
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
 		types, err := messageTypes(ctx, f.sources, f.importPaths)
@@ -305,8 +322,10 @@ func newQueueDiscard() *cobra.Command {
 	var f queueFlags
 	var yes bool
 	cmd := &cobra.Command{
-		Use:     "discard TOPIC GROUP",
-		Short:   "Take a group's dead letters away for ever",
+		Use:   "discard TOPIC GROUP",
+		Short: "Take a group's dead letters away for ever",
+		Long: `Discard takes dead letters away for ever. It asks first, if a terminal is there to answer;
+elsewhere --yes has to be given.`,
 		Example: `  stile queue discard orders.placed mailer --dir data/queue --id order-7 --yes`,
 		Args:    between(2, 2, "a TOPIC and a GROUP"),
 	}

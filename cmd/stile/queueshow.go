@@ -171,7 +171,7 @@ func printMessages(out io.Writer, all []shownMessage) error {
 		}
 		b.WriteByte('\n')
 		if d := m.Dead; d != nil {
-			fmt.Fprintf(&b, "    dead since %s after %d attempts, was %d: %s: %s\n", d.Time.UTC().Format(time.RFC3339Nano), d.Attempts, d.Origin, plain(d.Reason), plain(d.Error))
+			fmt.Fprintf(&b, "    dead since %s, attempts: %d, was %d: %s: %s\n", d.Time.UTC().Format(time.RFC3339Nano), d.Attempts, d.Origin, plain(d.Reason), plain(d.Error))
 		}
 		if m.Message != nil {
 			fmt.Fprintf(&b, "    %s\n", plain(string(m.Message)))
