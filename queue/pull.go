@@ -211,14 +211,15 @@ func (p *puller) restLocked() {
 
 // delivery is a message that came.
 type delivery struct {
-	Subject []byte
-	Reply   []byte // where the server is told of it
-	Header  Header
-	Data    []byte
-	seq     uint64 // in the stream
-	times   int    // it was delivered, this one included
-	stored  time.Time
-	tries   tries // before this delivery
+	Subject  []byte
+	Reply    []byte // where the server is told of it
+	Header   Header
+	Data     []byte
+	seq      uint64 // in the stream
+	times    int    // it was delivered, this one included
+	stored   time.Time
+	tries    tries // before this delivery
+	doubtful bool  // a handler may have begun with it before
 }
 
 var ackPrefix = []byte("$JS.ACK.")

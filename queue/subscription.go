@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -36,6 +37,7 @@ type Subscription struct {
 
 	taking  sync.WaitGroup // messages that are being taken in
 	burials sync.WaitGroup // of messages that had no room among the dead letters
+	learned atomic.Int64   // messages that were asked about although they are delivered for the first time
 
 	mu        sync.Mutex
 	held      map[uint64][]byte // what came and is not done with: its Reply

@@ -12,7 +12,7 @@ import (
 
 // A server counts how often it has delivered a message, also when nobody began to handle it: what a process held when it ended comes again. So attempts
 // are counted here, in a stream beside the topic's that has one message for each of its messages and groups: written after an attempt that is to be
-// repeated, and before one of a message that was delivered before, so that it counts although the process may die over it.
+// repeated, and before one of a message that was, or may have been, delivered before, so that it counts although the process may die over it.
 
 const (
 	triesStreamEnd = "=tries" // no topic's stream ends so
@@ -41,7 +41,8 @@ func (s *Subscription) learn(d *delivery) {
 	if first, err := time.Parse(time.RFC3339Nano, d.Header.Get(headerFirst)); err == nil {
 		defer func() { d.tries.First = first }()
 	}
-	if d.times <= 1 || !s.counts() {
+	d.doubtful = s.counts() && (d.times > 1 || s.firstAfterCrash())
+	if !d.doubtful {
 		return
 	}
 	t, err := s.q.triesOf(s.ctx, s.stream, s.group, d)
@@ -112,9 +113,17 @@ func (q *Queue) keepTries(ctx context.Context, stream string, msg *nats.Msg) err
 	return err
 }
 
+// doubtfulFirst is how many messages a subscription may be given first that an embedded server had delivered before it crashed, and does not
+// know it: it notes deliveries 100 ms late.
+const doubtfulFirst = 1000
+
+func (s *Subscription) firstAfterCrash() bool {
+	return s.q.server != nil && s.q.server.Crashed() && s.learned.Add(1) <= doubtfulFirst
+}
+
 // begin is called before a message is handled.
 func (s *Subscription) begin(d delivery) {
-	if d.times > 1 {
+	if d.doubtful {
 		d.tries.Begun++
 		s.note(d)
 	}
@@ -128,7 +137,7 @@ func (s *Subscription) end(d *delivery, what verdict) {
 	if what == retried {
 		d.tries.Ended++
 	}
-	if what == retried || what == cut && d.times > 1 { // then it is as if it had not begun
+	if what == retried || what == cut && d.doubtful { // then it is as if it had not begun
 		s.note(*d)
 	}
 }

@@ -5,6 +5,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -39,12 +40,13 @@ const (
 
 // Server is an embedded server. Its methods are safe for concurrent use.
 type Server struct {
-	dir    string
-	server *server.Server
-	lock   *os.File
-	log    *natsLog
-	files  syncer
-	door   *door
+	dir     string
+	server  *server.Server
+	crashed bool // the one before
+	lock    *os.File
+	log     *natsLog
+	files   syncer
+	door    *door
 }
 
 // ErrInUse is what Start returns while another process, or another Server of this one, has the folder.
@@ -73,12 +75,34 @@ func Start(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("embedded: %s: %w", dir, err)
 	}
 	s := &Server{dir: dir, lock: lock, log: &natsLog{log: cfg.Logger}}
-	if err := s.start(cfg); err != nil {
+	if err = s.mark(); err == nil {
+		err = s.start(cfg)
+	}
+	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("embedded: %s: %w", dir, err)
 	}
 	return s, nil
 }
+
+// running is a file that is there until the server is closed.
+const running = "running"
+
+// mark notes that the server runs, and whether one did that was not closed.
+func (s *Server) mark() error {
+	f, err := os.OpenFile(filepath.Join(s.dir, running), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		s.crashed = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Crashed tells whether the server that had the folder before was not closed: what it knew of deliveries in its last moments is lost.
+func (s *Server) Crashed() bool { return s.crashed }
 
 func (s *Server) start(cfg Config) error {
 	srv, err := server.NewServer(&server.Options{
@@ -176,6 +200,9 @@ func (s *Server) Close() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 	err := s.Sync()
+	if err == nil {
+		err = os.Remove(filepath.Join(s.dir, running))
+	}
 	return errors.Join(err, s.lock.Close())
 }
 
