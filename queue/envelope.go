@@ -98,6 +98,14 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 // room is what a message may grow by, in bytes: dead letters have more headers, and so have messages that were forwarded.
 const room = 8 << 10
 
+// fits returns [ErrTooLarge] if a message has no room to grow, or if even an empty topic has none for it.
+func (t *Topic[T]) fits(m *nats.Msg) error {
+	if size := int64(wireSize(m)); size > t.set.maxBytes {
+		return fmt.Errorf("%w: %d bytes with its headers, and the topic keeps %d of all messages", ErrTooLarge, size, t.set.maxBytes)
+	}
+	return t.q.fits(m)
+}
+
 // fits returns [ErrTooLarge] if a message has no room to grow.
 func (q *Queue) fits(m *nats.Msg) error {
 	size := len(m.Data)

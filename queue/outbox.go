@@ -51,9 +51,6 @@ func (o *Outbox[T]) publish(ctx context.Context, tx *sql.Tx, m T, p publishing) 
 	if o.relay.closed() {
 		return ErrClosed
 	}
-	if tx == nil {
-		return errors.New("there is no transaction")
-	}
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -65,8 +62,11 @@ func (o *Outbox[T]) publish(ctx context.Context, tx *sql.Tx, m T, p publishing) 
 	if err != nil {
 		return err
 	}
-	if err := o.t.q.fits(msg); err != nil {
+	if err := o.t.fits(msg); err != nil {
 		return err
+	}
+	if tx == nil {
+		return errors.New("there is no transaction")
 	}
 	number, err := o.relay.rows.insert(ctx, tx, msg.Subject, wireHeader(msg.Header), msg.Data, now)
 	if err != nil {

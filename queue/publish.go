@@ -70,11 +70,8 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := t.q.fits(msg); err != nil {
+	if err := t.fits(msg); err != nil {
 		return Receipt{}, err
-	}
-	if size := int64(wireSize(msg)); size > t.set.maxBytes {
-		return Receipt{}, fmt.Errorf("%w: %d bytes with its headers, and the topic keeps %d of all messages", ErrTooLarge, size, t.set.maxBytes)
 	}
 	if p.due.After(time.Now()) {
 		return t.publishLater(ctx, msg, p)

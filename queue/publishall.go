@@ -82,7 +82,7 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 		if err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
-		if err := t.q.fits(msg); err != nil {
+		if err := t.fits(msg); err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
 		msgs[i] = msg
