@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -132,7 +133,7 @@ func TestPublishRefused(t *testing.T) {
 	if got := len(stored(t, q, "small")); got != n {
 		t.Errorf("%d stored, %d receipts", got, n)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), againAfter*3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := small.Publish(ctx, body, WhenFullWait()); !errors.Is(err, ErrFull) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waiting for room: %v", err)
