@@ -21,6 +21,7 @@ transport/sock            : transport transport/wire
 transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
 internal/lazyctx          :
+telemetry                 :
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
@@ -29,6 +30,7 @@ policy                    : internal/lazyctx policy/control policy/internal/near
 queue/internal/redo       :
 queue/embedded            :
 queue                     : policy/control queue/embedded queue/internal/redo
+routemap                  : telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

@@ -1,0 +1,248 @@
+package routemap
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// What is found is of one of these kinds. docs/MAP.md defines them.
+const (
+	PlusOne  = "n+1"
+	Chatty   = "chatty"
+	Repeated = "repeated"
+	Blocking = "blocking"
+)
+
+const (
+	plusOneLeast   = 5
+	plusOneOverlap = 1.05 // durations' sum to their union's
+	plusOneShare   = 0.05 // of the root
+	chattyCalls    = 10
+	chattyBytes    = 1 << 10
+	chattyGap      = 0.5
+	repeatedLeast  = 0.05 // of the calls of which it is known what they ask for
+	repeatedCalls  = 2
+	blockedCallers = 1.0
+	blockedShare   = 0.5
+)
+
+// Finding is something that stands out, with what shows it.
+type Finding struct {
+	Kind      string             `json:"kind"`
+	From      Node               `json:"from"`
+	To        Node               `json:"to"`
+	Operation string             `json:"operation"`
+	Within    string             `json:"within,omitempty"` // the caller's operation
+	Cost      int64              `json:"cost"`             // ns that callers waited, in all
+	Values    map[string]float64 `json:"values"`           // what its definition asks for
+	Evidence  []Evidence         `json:"evidence"`
+	Text      string             `json:"text"`
+}
+
+// Chain is the deepest that synchronous calls were nested on the critical paths of a root's traces.
+type Chain struct {
+	Root     string   `json:"root"`
+	Traces   uint64   `json:"traces"`
+	Depth    int      `json:"depth"`
+	Mean     float64  `json:"mean"`
+	Steps    []string `json:"steps"` // of the deepest
+	Evidence Evidence `json:"evidence"`
+	sum      uint64
+}
+
+func (m *Map) addChain(v *view, root, deepest int) {
+	name := v.nodes[root].Service + " " + operation(v.nodes[root].Span)
+	c := m.chains[name]
+	if c == nil {
+		if len(m.chains) >= maxNodes {
+			return
+		}
+		c = &Chain{Root: name}
+		m.chains[name] = c
+	}
+	depth := v.depth[deepest]
+	c.Traces++
+	c.sum += uint64(depth)
+	if depth <= c.Depth {
+		return
+	}
+	c.Depth, c.Evidence, c.Steps = depth, Evidence{v.ID, SpanHex(v.nodes[deepest].ID)}, nil
+	for i := deepest; i >= 0; i = v.nodes[i].parent {
+		if k := v.into[i]; k >= 0 && v.calls[k].key.Mode == Sync {
+			c.Steps = append(c.Steps, v.calls[k].key.To.String()+" "+v.calls[k].key.Operation)
+		}
+	}
+	slices.Reverse(c.Steps)
+}
+
+// plusOneKey is who calls whom again and again, one call after the other.
+type plusOneKey struct {
+	from, to  Node
+	operation string
+	within    string
+}
+
+type plusOne struct {
+	groups   uint64
+	calls    uint64
+	most     int
+	took     int64
+	evidence []Evidence
+}
+
+// addPlusOnes looks for groups of calls of one span that do not overlap.
+func (m *Map) addPlusOnes(v *view) {
+	for i := range v.nodes {
+		n := &v.nodes[i]
+		if len(n.children) < plusOneLeast {
+			continue
+		}
+		groups := map[Key][]int{}
+		for _, c := range n.children {
+			if k := v.into[c]; k >= 0 && v.calls[k].key.Mode == Sync && !v.nodes[c].async {
+				groups[v.calls[k].key] = append(groups[v.calls[k].key], c)
+			}
+		}
+		root := v.nodes[v.root[i]].end - v.nodes[v.root[i]].start
+		for key, group := range groups {
+			if len(group) < plusOneLeast {
+				continue
+			}
+			sum, union := v.extent(group)
+			if float64(sum) > plusOneOverlap*float64(union) || float64(union) < plusOneShare*float64(root) {
+				continue
+			}
+			k := plusOneKey{key.From, key.To, key.Operation, operation(n.Span)}
+			p := m.plusOnes[k]
+			if p == nil {
+				if len(m.plusOnes) >= maxNodes {
+					continue
+				}
+				p = &plusOne{}
+				m.plusOnes[k] = p
+			}
+			p.groups++
+			p.calls += uint64(len(group))
+			p.most = max(p.most, len(group))
+			p.took += union
+			if len(p.evidence) < maxEvidence {
+				p.evidence = append(p.evidence, Evidence{v.ID, SpanHex(n.ID)})
+			}
+		}
+	}
+}
+
+// extent is the sum of spans' durations, and how long any of them ran. They are sorted by start.
+func (v *view) extent(spans []int) (sum, union int64) {
+	until := int64(0)
+	for _, i := range spans {
+		n := &v.nodes[i]
+		sum += n.end - n.start
+		if from := max(n.start, until); n.end > from {
+			union += n.end - from
+		}
+		until = max(until, n.end)
+	}
+	return sum, union
+}
+
+// findings is what stands out, the costliest first.
+func (m *Map) findings() []Finding {
+	all := []Finding{}
+	for k, p := range m.plusOnes {
+		each := float64(p.calls) / float64(p.groups)
+		all = append(all, Finding{
+			Kind: PlusOne, From: k.from, To: k.to, Operation: k.operation, Within: k.within, Cost: p.took, Evidence: p.evidence,
+			Values: map[string]float64{"groups": float64(p.groups), "calls": each, "most": float64(p.most), "ms": float64(p.took) / float64(p.groups) / 1e6},
+			Text:   fmt.Sprintf("%s calls %s %.0f times in a row, in %d of its calls, %s each time: ask for all at once", k.within, k.operation, each, p.groups, short(p.took/int64(p.groups))),
+		})
+	}
+	for k, s := range m.routes {
+		if k.Operation == other {
+			continue
+		}
+		all = append(all, chatty(k, s)...)
+		all = append(all, repeated(k, s)...)
+	}
+	slices.SortFunc(all, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation))
+	})
+	return all
+}
+
+// chatty tells whether a route has many small calls for each trace, whose time is the way.
+func chatty(k Key, s *Stats) []Finding {
+	each := float64(s.Calls) / float64(s.Roots)
+	way := s.Gap.Sum() / s.Client.Sum()
+	if k.Mode != Sync || each < chattyCalls || s.Gap.Count() == 0 || s.Client.Sum() == 0 || way < chattyGap {
+		return nil
+	}
+	bytes, known := s.bytes()
+	if !known || bytes >= chattyBytes {
+		return nil
+	}
+	return []Finding{{
+		Kind: Chatty, From: k.From, To: k.To, Operation: k.Operation, Cost: int64(s.Gap.Sum()), Evidence: s.Evidence,
+		Values: map[string]float64{"calls": each, "bytes": float64(bytes), "way": way},
+		Text:   fmt.Sprintf("%.0f calls a trace of %d bytes, %.0f %% of whose time is the way: send them together, or keep both sides on one host", each, bytes, 100*way),
+	}}
+}
+
+// bytes is the median of what a call sends and receives, as far as it is said.
+func (s *Stats) bytes() (int64, bool) {
+	if s.Request.Count() == 0 && s.Response.Count() == 0 {
+		return 0, false
+	}
+	return s.Request.Quantile(0.5) + s.Response.Quantile(0.5), true
+}
+
+// repeated tells whether a route's calls ask again for what their trace has asked for.
+func repeated(k Key, s *Stats) []Finding {
+	if s.Repeats < repeatedCalls || float64(s.Repeats) < repeatedLeast*float64(s.Known) {
+		return nil
+	}
+	share := float64(s.Repeats) / float64(s.Known)
+	return []Finding{{
+		Kind: Repeated, From: k.From, To: k.To, Operation: k.Operation, Cost: int64(float64(s.Repeats) * s.Duration().Mean()), Evidence: s.Evidence,
+		Values: map[string]float64{"repeats": float64(s.Repeats), "share": share},
+		Text:   fmt.Sprintf("%.0f %% of the calls ask for what their trace has asked for before: suspected, as what was answered is not known", 100*share),
+	}}
+}
+
+// BlockingPoint is a route whose callers wait for it.
+type BlockingPoint struct {
+	Key
+	Callers float64 `json:"callers"` // that wait for it and nothing else, on average
+	Share   float64 `json:"share"`   // of the time of those who call it
+	Flagged bool    `json:"flagged"` // one caller or more, or half of its time
+}
+
+// blocking returns where callers wait, most first.
+func (m *Map) blocking() []BlockingPoint {
+	all := []BlockingPoint{}
+	window := float64(max(m.last-m.first, 1))
+	for k, s := range m.routes {
+		if s.Alone == 0 || s.Callers == 0 {
+			continue
+		}
+		b := BlockingPoint{Key: k, Callers: float64(s.Alone) / window, Share: float64(s.Alone) / float64(s.Callers)}
+		b.Flagged = b.Callers >= blockedCallers || b.Share >= blockedShare
+		all = append(all, b)
+	}
+	slices.SortFunc(all, func(a, b BlockingPoint) int {
+		return cmp.Or(cmp.Compare(b.Callers, a.Callers), cmp.Compare(a.Key.String(), b.Key.String()))
+	})
+	return all
+}
+
+// short is a duration for people, of three digits.
+func short(ns int64) string {
+	d := time.Duration(ns)
+	for unit := time.Duration(1); ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+}

@@ -1,0 +1,327 @@
+package routemap
+
+import (
+	"math/rand/v2"
+	"slices"
+)
+
+// Bounds of a map, whatever is put into it. What is above them is counted together under the name other.
+const (
+	maxRoutes  = 20_000
+	maxNodes   = 5_000
+	maxPaths   = 50_000
+	maxSteps   = 64    // of a path
+	maxRecords = 5_000 // whole traces' critical paths
+	maxClasses = 64    // of a route's errors
+	other      = "other"
+)
+
+// Map is what is known of all routes. It is not safe for concurrent use.
+type Map struct {
+	rand     *rand.Rand
+	routes   map[Key]*Stats
+	nodes    map[Node]*NodeStats
+	paths    paths
+	chains   map[string]*Chain
+	plusOnes map[plusOneKey]*plusOne
+
+	traces, whole, spans uint64
+	nameless             uint64 // clients' spans that say nothing of who is called
+	faults               map[string]uint64
+	first, last          int64
+}
+
+// NodeStats is what is known of an end of routes.
+type NodeStats struct {
+	Spans    uint64 `json:"spans"`
+	Critical int64  `json:"critical"` // ns on critical paths that it has worked itself
+}
+
+// New returns a map that is empty.
+func New() *Map {
+	return &Map{
+		rand: rand.New(rand.NewPCG(0x5713e, 1)), routes: map[Key]*Stats{}, nodes: map[Node]*NodeStats{}, paths: newPaths(),
+		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{},
+	}
+}
+
+// route returns a route's stats.
+func (m *Map) route(k Key) *Stats {
+	s := m.routes[k]
+	if s == nil {
+		if len(m.routes) >= maxRoutes {
+			k = Key{From: Node{Service, other}, To: Node{Service, other}, Operation: other, Mode: k.Mode}
+			if s = m.routes[k]; s != nil {
+				return s
+			}
+		}
+		s = &Stats{}
+		m.routes[k] = s
+	}
+	return s
+}
+
+func (m *Map) node(n Node) *NodeStats {
+	s := m.nodes[n]
+	if s == nil {
+		if len(m.nodes) >= maxNodes {
+			n = Node{n.Kind, other}
+			if s = m.nodes[n]; s != nil {
+				return s
+			}
+		}
+		s = &NodeStats{}
+		m.nodes[n] = s
+	}
+	return s
+}
+
+// Add takes in a trace.
+func (m *Map) Add(t *Trace) {
+	if t.Len() == 0 {
+		return
+	}
+	m.traces++
+	m.spans += uint64(t.Len())
+	if t.whole && len(t.roots) == 1 {
+		m.whole++
+	}
+	for name, n := range t.faults {
+		m.faults[name] += uint64(n)
+	}
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		m.node(t.self(i)).Spans++
+		if m.first == 0 || n.start < m.first {
+			m.first = n.start
+		}
+		m.last = max(m.last, n.end)
+	}
+	v := m.view(t)
+	m.addCalls(v)
+	m.addCritical(v)
+	m.addPlusOnes(v)
+}
+
+// view is a trace with what the parts of a map want to know of it.
+type view struct {
+	*Trace
+	calls []call
+	// By span:
+	into  []int // the call that it is the waiting span of, or else the server's; -1: none
+	root  []int
+	depth []int // synchronous calls from the root to it
+	order []int // parents before children
+}
+
+func (m *Map) view(t *Trace) *view {
+	calls, nameless := t.calls()
+	m.nameless += uint64(nameless)
+	v := &view{Trace: t, calls: calls, into: make([]int, t.Len()), root: make([]int, t.Len()), depth: make([]int, t.Len())}
+	for i := range v.into {
+		v.into[i] = -1
+	}
+	for i := range calls {
+		v.into[calls[i].waits()] = i
+	}
+	v.order = append(v.order, t.roots...)
+	for at := 0; at < len(v.order); at++ {
+		i := v.order[at]
+		n := &t.nodes[i]
+		v.root[i] = i
+		if n.parent >= 0 {
+			v.root[i], v.depth[i] = v.root[n.parent], v.depth[n.parent]
+		}
+		if c := v.into[i]; c >= 0 && calls[c].key.Mode == Sync {
+			v.depth[i]++
+		}
+		v.order = append(v.order, n.children...)
+	}
+	return v
+}
+
+func (m *Map) addCalls(v *view) {
+	counts := map[Key]int{}
+	asked := map[Key]map[uint64]bool{}
+	for i := range v.calls {
+		c := &v.calls[i]
+		s := m.route(c.key)
+		s.Calls++
+		counts[c.key]++
+		if c.again {
+			s.Retries++
+		}
+		said := v.nodes[c.waits()]
+		s.show(v.ID, said.ID)
+		class := said.Class
+		if c.client >= 0 {
+			took := v.nodes[c.client].end - v.nodes[c.client].start
+			s.Client.Record(took)
+			s.sample(m.rand, took)
+		}
+		if c.server >= 0 {
+			took := v.nodes[c.server].end - v.nodes[c.server].start
+			s.Server.Record(took)
+			if c.client < 0 {
+				s.sample(m.rand, took)
+			} else {
+				s.Paired++
+			}
+			if class == "" {
+				class = v.nodes[c.server].Class
+			}
+		}
+		if c.gap >= 0 {
+			s.Gap.Record(c.gap)
+		}
+		s.fail(class)
+		m.addSizes(s, v, c)
+		m.addPrint(s, v, c, asked)
+	}
+	for k, n := range counts {
+		s := m.route(k)
+		s.Roots++
+		if n >= chattyCalls {
+			s.Busy++
+		}
+	}
+	m.addWaits(v)
+}
+
+// addSizes takes sizes from either side.
+func (m *Map) addSizes(s *Stats, v *view, c *call) {
+	request, response := int64(-1), int64(-1)
+	for _, side := range []int{c.client, c.server} {
+		if side >= 0 {
+			request, response = max(request, v.nodes[side].Request), max(response, v.nodes[side].Response)
+		}
+	}
+	if request >= 0 {
+		s.Request.Record(request)
+	}
+	if response >= 0 {
+		s.Response.Record(response)
+	}
+}
+
+// addPrint looks whether the trace has asked for the same before.
+func (m *Map) addPrint(s *Stats, v *view, c *call, asked map[Key]map[uint64]bool) {
+	p := v.nodes[c.waits()].Print
+	if p == 0 || c.again {
+		return
+	}
+	s.Known++
+	of := asked[c.key]
+	if of == nil {
+		of = map[uint64]bool{}
+		asked[c.key] = of
+	}
+	if of[p] {
+		s.Repeats++
+	}
+	of[p] = true
+}
+
+// addWaits adds, for each span that calls, how long it waited for each call and for nothing else.
+func (m *Map) addWaits(v *view) {
+	seen := map[Key]int{} // the last caller that was counted
+	for i := range v.nodes {
+		n := &v.nodes[i]
+		made := false
+		for _, c := range n.children {
+			made = made || v.into[c] >= 0 && v.calls[v.into[c]].key.Mode == Sync
+		}
+		if !made {
+			continue
+		}
+		alone := v.alone(i)
+		for j, c := range n.children {
+			if v.into[c] < 0 || v.calls[v.into[c]].key.Mode != Sync {
+				continue
+			}
+			k := v.calls[v.into[c]].key
+			s := m.route(k)
+			s.Alone += alone[j]
+			if last, counted := seen[k]; !counted || last != i {
+				seen[k] = i
+				s.Callers += n.end - n.start
+			}
+		}
+	}
+}
+
+// alone is how long each child of a span was all that the span waited for.
+func (v *view) alone(span int) []int64 {
+	type event struct {
+		at    int64
+		child int
+		begin bool
+	}
+	n := &v.nodes[span]
+	out := make([]int64, len(n.children))
+	var events []event
+	for j, c := range n.children {
+		if k := v.nodes[c]; !k.async {
+			if start, end := max(k.start, n.start), min(k.end, n.end); start < end {
+				events = append(events, event{start, j, true}, event{end, j, false})
+			}
+		}
+	}
+	slices.SortFunc(events, func(a, b event) int {
+		switch {
+		case a.at != b.at:
+			return int(min(max(a.at-b.at, -1), 1))
+		case a.begin == b.begin:
+			return 0
+		case a.begin:
+			return 1
+		}
+		return -1
+	})
+	running, sum, since := 0, 0, int64(0) // how many run; the sum of their numbers, which is the number of the only one
+	for _, e := range events {
+		if running == 1 {
+			out[sum] += e.at - since
+		}
+		since = e.at
+		if e.begin {
+			running, sum = running+1, sum+e.child
+		} else {
+			running, sum = running-1, sum-e.child
+		}
+	}
+	return out
+}
+
+// addCritical adds the critical path of each root.
+func (m *Map) addCritical(v *view) {
+	path := m.paths.of(v)
+	behind := make([]int64, v.Len()) // ns on critical paths, of each span and what is below it
+	for _, r := range v.roots {
+		byPath := map[int32]int64{}
+		deepest := r
+		for _, s := range v.CriticalPath(r) {
+			took := s.End - s.Start
+			behind[s.Span] += took
+			byPath[path[s.Span]] += took
+			if v.depth[s.Span] > v.depth[deepest] {
+				deepest = s.Span
+			}
+			if c := v.into[s.Span]; c >= 0 && v.calls[c].client == s.Span {
+				m.route(v.calls[c].key).Critical += took
+			} else {
+				m.node(v.self(s.Span)).Critical += took
+			}
+		}
+		m.paths.keep(m.rand, path[r], v.nodes[r].end-v.nodes[r].start, byPath)
+		m.addChain(v, r, deepest)
+	}
+	for _, i := range slices.Backward(v.order) {
+		if c := v.into[i]; c >= 0 {
+			m.route(v.calls[c].key).Through += behind[i]
+		}
+		if p := v.nodes[i].parent; p >= 0 {
+			behind[p] += behind[i]
+		}
+	}
+}

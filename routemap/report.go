@@ -1,0 +1,76 @@
+package routemap
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Report is a map as it is shown, and written as JSON.
+type Report struct {
+	Version  int               `json:"version"`
+	Window   Window            `json:"window"`
+	Traces   uint64            `json:"traces"`
+	Whole    uint64            `json:"whole"` // traces with one root
+	Spans    uint64            `json:"spans"`
+	Nameless uint64            `json:"nameless"` // clients' spans that do not say who is called
+	Faults   map[string]uint64 `json:"faults"`
+	Nodes    []NodeReport      `json:"nodes"`
+	Routes   []Route           `json:"routes"`   // the costliest first
+	Paths    []HotPath         `json:"paths"`    // by root
+	Blocking []BlockingPoint   `json:"blocking"` // where most wait first
+	Chains   []Chain           `json:"chains"`   // the deepest first
+	Findings []Finding         `json:"findings"` // the costliest first
+}
+
+// ReportVersion changes with the meaning of a field.
+const ReportVersion = 1
+
+// Window is the time that a map is of.
+type Window struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+// NodeReport is a node and what is known of it.
+type NodeReport struct {
+	Node
+	NodeStats
+}
+
+// Report returns what the map knows now. Its stats are the map's, until the next Add.
+func (m *Map) Report() *Report {
+	r := &Report{
+		Version: ReportVersion, Traces: m.traces, Whole: m.whole, Spans: m.spans, Nameless: m.nameless, Faults: maps.Clone(m.faults),
+		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(),
+	}
+	if m.spans > 0 {
+		r.Window = Window{time.Unix(0, m.first).UTC(), time.Unix(0, m.last).UTC()}
+	}
+	nodes := maps.Clone(m.nodes)
+	for k, s := range m.routes {
+		r.Routes = append(r.Routes, Route{k, s})
+		for _, n := range []Node{k.From, k.To} {
+			if nodes[n] == nil {
+				nodes[n] = &NodeStats{}
+			}
+		}
+	}
+	slices.SortFunc(r.Routes, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(b.Through, a.Through), cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Transport, b.Transport), cmp.Compare(a.Mode, b.Mode))
+	})
+	for n, s := range nodes {
+		r.Nodes = append(r.Nodes, NodeReport{n, *s})
+	}
+	slices.SortFunc(r.Nodes, func(a, b NodeReport) int {
+		return cmp.Or(cmp.Compare(b.Critical, a.Critical), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))
+	})
+	for _, c := range m.chains {
+		one := *c
+		one.Mean = float64(c.sum) / float64(c.Traces)
+		r.Chains = append(r.Chains, one)
+	}
+	slices.SortFunc(r.Chains, func(a, b Chain) int { return cmp.Or(cmp.Compare(b.Depth, a.Depth), cmp.Compare(a.Root, b.Root)) })
+	return r
+}

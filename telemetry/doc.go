@@ -1,0 +1,2 @@
+// Package telemetry measures what calls cost, and says it in OpenTelemetry's words.
+package telemetry

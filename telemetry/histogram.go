@@ -1,0 +1,167 @@
+package telemetry
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// SubBuckets is how many buckets a histogram has for each doubling: a value is known to 1/32.
+const SubBuckets = 1 << subBits
+
+const (
+	subBits = 5
+	// lastBucket holds what is 2^62 or more.
+	lastBucket = (62-subBits+1)<<subBits - 1
+)
+
+// Histogram counts values that are not negative, such as nanoseconds or bytes, in log-linear buckets. Its memory is of the range between the least and
+// the largest value. Its zero value is empty. It is not safe for concurrent use.
+type Histogram struct {
+	count  uint64
+	sum    float64
+	least  uint64
+	most   uint64
+	first  int // bucket of counts[0]
+	counts []uint64
+}
+
+// Record counts a value; a negative one counts as 0.
+func (h *Histogram) Record(v int64) { h.RecordN(v, 1) }
+
+// RecordN counts n equal values.
+func (h *Histogram) RecordN(v int64, n uint64) {
+	if n == 0 {
+		return
+	}
+	u := uint64(max(v, 0))
+	h.widen(bucketOf(u))
+	h.counts[bucketOf(u)-h.first] += n
+	if h.count == 0 || u < h.least {
+		h.least = u
+	}
+	h.most = max(h.most, u)
+	h.count += n
+	h.sum += float64(u) * float64(n)
+}
+
+// widen makes room for a bucket.
+func (h *Histogram) widen(b int) {
+	if len(h.counts) == 0 {
+		h.first, h.counts = b, append(h.counts, 0)
+		return
+	}
+	if more := h.first - b; more > 0 {
+		h.first, h.counts = b, append(make([]uint64, more, more+len(h.counts)), h.counts...)
+	}
+	for b >= h.first+len(h.counts) {
+		h.counts = append(h.counts, 0)
+	}
+}
+
+// Merge counts all that other has counted.
+func (h *Histogram) Merge(other *Histogram) {
+	if other.count == 0 {
+		return
+	}
+	h.widen(other.first)
+	h.widen(other.first + len(other.counts) - 1)
+	for i, n := range other.counts {
+		h.counts[other.first+i-h.first] += n
+	}
+	if h.count == 0 || other.least < h.least {
+		h.least = other.least
+	}
+	h.most = max(h.most, other.most)
+	h.count += other.count
+	h.sum += other.sum
+}
+
+// Count is how many values were recorded.
+func (h *Histogram) Count() uint64 { return h.count }
+
+// Sum is that of the values.
+func (h *Histogram) Sum() float64 { return h.sum }
+
+// Mean is that of the values; 0 if there are none.
+func (h *Histogram) Mean() float64 {
+	if h.count == 0 {
+		return 0
+	}
+	return h.sum / float64(h.count)
+}
+
+// Quantile returns the value that the part q of those recorded, 0 to 1, does not exceed, to 1/32; 0 if there are none. The least and the largest value are exact.
+func (h *Histogram) Quantile(q float64) int64 {
+	if h.count == 0 {
+		return 0
+	}
+	left := uint64(math.Ceil(q * float64(h.count)))
+	switch {
+	case left <= 1:
+		return int64(h.least)
+	case left >= h.count:
+		return int64(h.most)
+	}
+	for i, n := range h.counts {
+		if n < left {
+			left -= n
+			continue
+		}
+		return int64(min(max(middle(h.first+i), h.least), h.most))
+	}
+	return int64(h.most)
+}
+
+// bucketOf is the bucket of a value: those below 2*SubBuckets have one each.
+func bucketOf(v uint64) int {
+	if v < SubBuckets {
+		return int(v)
+	}
+	shift := bits.Len64(v) - 1 - subBits
+	return min(shift<<subBits+int(v>>shift), lastBucket)
+}
+
+// lowest is the least value of a bucket.
+func lowest(b int) uint64 {
+	shift := max(b>>subBits-1, 0)
+	return uint64(b-shift<<subBits) << shift
+}
+
+func middle(b int) uint64 {
+	low := lowest(b)
+	return low + (lowest(b+1)-low)/2
+}
+
+// histogramJSON is a histogram for other processes: its buckets in order, from the first that is not empty.
+type histogramJSON struct {
+	Count  uint64   `json:"count"`
+	Sum    float64  `json:"sum"`
+	Least  uint64   `json:"min"`
+	Most   uint64   `json:"max"`
+	First  int      `json:"first"`
+	Counts []uint64 `json:"counts"`
+}
+
+// MarshalJSON writes the buckets and what they were made of.
+func (h *Histogram) MarshalJSON() ([]byte, error) {
+	return json.Marshal(histogramJSON{h.count, h.sum, h.least, h.most, h.first, h.counts})
+}
+
+// UnmarshalJSON reads what MarshalJSON has written. What contradicts itself is an error.
+func (h *Histogram) UnmarshalJSON(text []byte) error {
+	var j histogramJSON
+	if err := json.Unmarshal(text, &j); err != nil {
+		return err
+	}
+	total := uint64(0)
+	for _, n := range j.Counts {
+		total += n
+	}
+	if total != j.Count || j.First < 0 || j.First+len(j.Counts) > lastBucket+1 || j.Least > j.Most || j.Sum < 0 {
+		return fmt.Errorf("a histogram of %d values with %d in buckets from %d", j.Count, total, j.First)
+	}
+	*h = Histogram{j.Count, j.Sum, j.Least, j.Most, j.First, j.Counts}
+	return nil
+}
