@@ -31,12 +31,14 @@ queue/internal/redo       :
 queue/embedded            :
 queue                     : policy/control queue/embedded queue/internal/redo
 routemap                  : telemetry
+routemap/semconv          : routemap
+routemap/tracefile        : routemap routemap/semconv
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . policy queue cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile                 : . policy queue routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.

@@ -76,6 +76,9 @@ func (t *Trace) callsOf(i int) (all []call) {
 	if to.Kind == "" {
 		to.Kind = External
 	}
+	if to.Kind == External && t.services[to.Name] {
+		to.Kind = Service // whose span is missing
+	}
 	return []call{{key: Key{t.self(i), to, n.Transport, operation(n.Span), Sync}, caller: n.parent, client: i, server: -1, again: n.Resent, gap: -1}}
 }
 

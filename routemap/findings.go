@@ -99,10 +99,12 @@ func (m *Map) addPlusOnes(v *view) {
 		if len(n.children) < plusOneLeast {
 			continue
 		}
-		groups := map[Key][]int{}
+		groups := map[Key][]int{} // by target, whatever the way
 		for _, c := range n.children {
 			if k := v.into[c]; k >= 0 && v.calls[k].key.Mode == Sync && !v.nodes[c].async {
-				groups[v.calls[k].key] = append(groups[v.calls[k].key], c)
+				key := v.calls[k].key
+				key.Transport = ""
+				groups[key] = append(groups[key], c)
 			}
 		}
 		root := v.nodes[v.root[i]].end - v.nodes[v.root[i]].start

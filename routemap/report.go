@@ -39,8 +39,35 @@ type NodeReport struct {
 	NodeStats
 }
 
+// settle takes those for services that are known to be some, although only their callers told of them at first.
+func (m *Map) settle() {
+	for k, s := range m.routes {
+		to := Node{Service, k.To.Name}
+		if k.To.Kind != External || m.nodes[to] == nil {
+			continue
+		}
+		delete(m.routes, k)
+		k.To = to
+		m.route(k).merge(m.rand, s)
+	}
+	for k, p := range m.plusOnes {
+		to := Node{Service, k.to.Name}
+		if k.to.Kind != External || m.nodes[to] == nil {
+			continue
+		}
+		delete(m.plusOnes, k)
+		k.to = to
+		if has := m.plusOnes[k]; has != nil {
+			has.groups, has.calls, has.most, has.took = has.groups+p.groups, has.calls+p.calls, max(has.most, p.most), has.took+p.took
+		} else {
+			m.plusOnes[k] = p
+		}
+	}
+}
+
 // Report returns what the map knows now. Its stats are the map's, until the next Add.
 func (m *Map) Report() *Report {
+	m.settle()
 	r := &Report{
 		Version: ReportVersion, Traces: m.traces, Whole: m.whole, Spans: m.spans, Nameless: m.nameless, Faults: maps.Clone(m.faults),
 		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(),

@@ -22,6 +22,8 @@ type Trace struct {
 	byID   map[uint64]int // of a call whose halves share an ID, the client's
 	faults map[string]int
 	whole  bool
+
+	services map[string]bool
 }
 
 // node is a span in its tree.
@@ -35,7 +37,7 @@ type node struct {
 
 // NewTrace makes the trees of a trace's spans, which it keeps.
 func NewTrace(spans []Span) *Trace {
-	t := &Trace{faults: map[string]int{}, whole: true}
+	t := &Trace{faults: map[string]int{}, whole: true, services: map[string]bool{}}
 	if len(spans) > 0 {
 		t.ID = spans[0].Trace
 	}
@@ -50,6 +52,7 @@ func NewTrace(spans []Span) *Trace {
 			t.faults[FaultBackwards]++
 		}
 		t.nodes[i] = node{Span: s, start: s.Start, end: s.End, parent: -1}
+		t.services[s.Service] = true
 		if other, both := t.byID[s.ID]; both { // distinct leaves such only
 			client, server := other, i
 			if s.Kind == Client {
@@ -213,6 +216,9 @@ func (t *Trace) Len() int { return len(t.nodes) }
 
 // Span returns a span, from 0 to Len. It is the trace's.
 func (t *Trace) Span(i int) *Span { return t.nodes[i].Span }
+
+// Extent is when a span began and ended, ns since 1970, after what clocks had wrong was mended.
+func (t *Trace) Extent(i int) (start, end int64) { return t.nodes[i].start, t.nodes[i].end }
 
 // Roots are the spans without a parent, the earliest first. It is the trace's.
 func (t *Trace) Roots() []int { return t.roots }

@@ -62,7 +62,7 @@ var names = map[string]fact{
 	"messaging.system": msgSystem, "messaging.destination.name": msgDestination, "messaging.destination": msgDestination, "message_bus.destination": msgDestination,
 	"kafka.topic": msgDestination, "jms.queue": msgDestination, "jms.topic": msgDestination, "rabbit.queue": msgDestination,
 
-	"peer.service": peerService,
+	"peer.service":   peerService,
 	"server.address": address, "net.peer.name": address, "peer.hostname": address, "network.peer.address": address, "net.sock.peer.addr": address, "net.peer.ip": address,
 	"peer.ipv4": address, "peer.address": address,
 	"server.port": port, "net.peer.port": port, "peer.port": port,

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// printMap shows up to rows lines of each kind.
+func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[string]uint64, rows int) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d spans, %d traces (%d with one root), %s to %s\n", r.Spans, r.Traces, r.Whole, r.Window.From.Format(time.RFC3339), r.Window.To.Format(time.RFC3339))
+	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
+		fmt.Fprintf(&b, "  %s: %d\n", name, r.Faults[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		fmt.Fprintf(&b, "  left out, %s: %d\n", name, left[name])
+	}
+	if r.Nameless > 0 {
+		fmt.Fprintf(&b, "  clients' spans that do not say who is called: %d\n", r.Nameless)
+	}
+	total := int64(0)
+	for _, n := range r.Nodes {
+		total += n.Critical
+	}
+	for _, route := range r.Routes {
+		total += route.Critical
+	}
+	printRoutes(&b, style, r.Routes, total, rows)
+	printPaths(&b, style, r.Paths, rows)
+	printWaits(&b, style, r, rows)
+	fmt.Fprintf(&b, "\n%s\n", style.Strong("What stands out"))
+	if len(r.Findings) == 0 {
+		b.WriteString("nothing\n")
+	}
+	for _, f := range first(r.Findings, rows) {
+		fmt.Fprintf(&b, "%s  %s → %s: %s\n", style.Bad(f.Kind), plain(f.From.String()), plain(f.To.String()), plain(f.Text))
+		for _, e := range first(f.Evidence, 2) {
+			fmt.Fprintf(&b, "    trace %s, span %016x\n", plain(e.Trace), uint64(e.Span))
+		}
+	}
+	more(&b, len(r.Findings), rows)
+	fmt.Fprintf(&b, "\n%s\n", style.Faint("What the words mean: stile map terms"))
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Route, total int64, rows int) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Routes, by what goes through them"))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "THROUGH\tCALLS\tFAILED\tP50\tP99\tGAP P50\tROUTE")
+	for _, r := range first(routes, rows) {
+		gap := "-"
+		if r.Gap.Count() > 0 {
+			gap = duration(r.Gap.Quantile(0.5))
+		}
+		d := r.Duration()
+		p50, p99 := "-", "-"
+		if d.Count() > 0 {
+			p50, p99 = duration(d.Quantile(0.5)), duration(d.Quantile(0.99))
+		}
+		how := string(r.Mode)
+		if r.Transport != "" {
+			how += ", " + r.Transport
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%s (%s)\n", percent(float64(r.Through), float64(total)), r.Calls, r.Failed(), p50, p99, gap, plain(r.Key.String()), how)
+	}
+	_ = w.Flush() // to memory
+	more(b, len(routes), rows)
+}
+
+func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPath, rows int) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Hot paths"))
+	var hot []routemap.HotPath
+	for _, p := range paths {
+		if p.Hot {
+			hot = append(hot, p)
+		}
+	}
+	root := ""
+	for _, p := range first(hot, rows) {
+		if p.Root != root {
+			root = p.Root
+			fmt.Fprintf(b, "%s, %d traces\n", plain(root), p.Traces)
+		}
+		where := "itself"
+		if len(p.Steps) > 0 {
+			where = strings.Join(p.Steps, " → ")
+		}
+		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), duration(p.Each), plain(where))
+	}
+	more(b, len(hot), rows)
+}
+
+func printWaits(b *strings.Builder, style terminal.Style, r *routemap.Report, rows int) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Blocking points"))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CALLERS\tOF THEIR TIME\tROUTE")
+	for _, p := range first(r.Blocking, rows) {
+		flag := ""
+		if p.Flagged {
+			flag = " !"
+		}
+		fmt.Fprintf(w, "%.3g%s\t%s\t%s\n", p.Callers, flag, percent(p.Share, 1), plain(p.Key.String()))
+	}
+	_ = w.Flush() // to memory
+	more(b, len(r.Blocking), rows)
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Sync-chain depth"))
+	for _, c := range first(r.Chains, rows) {
+		fmt.Fprintf(b, "%d at most, %.1f on average  %s\n", c.Depth, c.Mean, plain(c.Root))
+	}
+	more(b, len(r.Chains), rows)
+}
+
+func first[E any](all []E, n int) []E { return all[:min(len(all), n)] }
+
+func more(b *strings.Builder, n, rows int) {
+	if n > rows {
+		fmt.Fprintf(b, "… and %d more (-n %d)\n", n-rows, n)
+	}
+}
+
+func percent(part, of float64) string {
+	if of == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(100*part/of, 'f', 1, 64) + " %"
+}
+
+// duration is one for people, of three digits or so.
+func duration(ns int64) string {
+	d := time.Duration(ns)
+	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
+		if d >= unit {
+			return d.Round(unit / 100).String()
+		}
+	}
+	return d.String()
+}
+
+// printDOT writes a graph: an edge for each two nodes.
+func printDOT(out io.Writer, r *routemap.Report) error {
+	type ends struct{ from, to routemap.Node }
+	type edge struct {
+		calls, failed uint64
+		async         bool
+	}
+	edges := map[ends]*edge{}
+	var order []ends
+	for _, route := range r.Routes {
+		k := ends{route.From, route.To}
+		e := edges[k]
+		if e == nil {
+			e = &edge{async: true}
+			edges[k] = e
+			order = append(order, k)
+		}
+		e.calls += route.Calls
+		e.failed += route.Failed()
+		e.async = e.async && route.Mode == routemap.Async
+	}
+	var b strings.Builder
+	b.WriteString("digraph map {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n")
+	for _, n := range r.Nodes {
+		shape := map[routemap.NodeKind]string{routemap.Queue: "cylinder", routemap.External: "ellipse"}[n.Kind]
+		if shape != "" {
+			fmt.Fprintf(&b, "  %s [shape=%s];\n", dotName(n.String()), shape)
+		}
+	}
+	for _, k := range order {
+		e := edges[k]
+		label := fmt.Sprint(e.calls)
+		if e.failed > 0 {
+			label += fmt.Sprintf(", %d failed", e.failed)
+		}
+		style := ""
+		if e.async {
+			style = ", style=dashed"
+		}
+		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(k.from.String()), dotName(k.to.String()), dotName(label), style)
+	}
+	b.WriteString("}\n")
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// dotName is a text in Graphviz's quotes.
+func dotName(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ").Replace(s) + `"`
+}

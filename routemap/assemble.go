@@ -1,0 +1,77 @@
+package routemap
+
+import "container/list"
+
+// Bounds of an Assembler.
+const (
+	// DefaultSpans is how many spans an Assembler holds, of about 0.5 kB each.
+	DefaultSpans = 1_000_000
+	// maxTraceSpans is how many spans of one trace are taken.
+	maxTraceSpans = 100_000
+)
+
+// FaultTooLarge counts spans that are left out because their trace has too many.
+const FaultTooLarge = "trace with more than 100,000 spans"
+
+// Assembler puts spans that come in any order together to traces. It is not safe for concurrent use.
+type Assembler struct {
+	most   int
+	done   func(*Trace)
+	traces map[string]*list.Element
+	byUse  *list.List // of *assembling, the one that had a span last in front
+	spans  int
+	over   uint64
+}
+
+type assembling struct {
+	id    string
+	spans []Span
+}
+
+// NewAssembler returns one that holds up to most spans, 0: DefaultSpans. It calls done for each trace, when Flush is called; or before, for the one that
+// had no span for longest, when it holds too many: what of that trace still comes is then another trace.
+func NewAssembler(most int, done func(*Trace)) *Assembler {
+	if most <= 0 {
+		most = DefaultSpans
+	}
+	return &Assembler{most: most, done: done, traces: map[string]*list.Element{}, byUse: list.New()}
+}
+
+// Add takes in a span.
+func (a *Assembler) Add(s Span) {
+	e := a.traces[s.Trace]
+	if e == nil {
+		e = a.byUse.PushFront(&assembling{id: s.Trace})
+		a.traces[s.Trace] = e
+	} else {
+		a.byUse.MoveToFront(e)
+	}
+	t := e.Value.(*assembling)
+	if len(t.spans) >= maxTraceSpans {
+		a.over++
+		return
+	}
+	t.spans = append(t.spans, s)
+	a.spans++
+	for a.spans > a.most {
+		a.end(a.byUse.Back())
+	}
+}
+
+func (a *Assembler) end(e *list.Element) {
+	t := e.Value.(*assembling)
+	a.byUse.Remove(e)
+	delete(a.traces, t.id)
+	a.spans -= len(t.spans)
+	a.done(NewTrace(t.spans))
+}
+
+// Flush ends all traces, in the order in which they had their last span.
+func (a *Assembler) Flush() {
+	for e := a.byUse.Back(); e != nil; e = a.byUse.Back() {
+		a.end(e)
+	}
+}
+
+// LeftOut is how many spans were left out because their trace has too many.
+func (a *Assembler) LeftOut() uint64 { return a.over }

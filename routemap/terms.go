@@ -1,0 +1,25 @@
+package routemap
+
+import "fmt"
+
+// Term is a word of the map and what it means.
+type Term struct {
+	Name       string `json:"name"`
+	Definition string `json:"definition"`
+}
+
+// Terms are the words of reports, with the numbers that are used.
+func Terms() []Term {
+	return []Term{
+		{"route", "who calls whom, by what, which operation, and whether the caller waits"},
+		{"critical path", "what a root's duration was spent with: walking back from its end, the span that ended last is what was waited for; where none had, the span above worked itself. A child that runs longer than its parent is clipped, one that nobody waits for (a link, a consumer, one that begins after its parent's end) is left out"},
+		{"through", "share of all roots' durations that critical paths spent behind a route: on the way, in who is called, and in whom that one calls"},
+		{"gap", "what a call took longer for who calls than for who is called: transport, queues, codec. Of a message: from sent until it was received"},
+		{"hot path", fmt.Sprintf("a way from a root, and the share of the root's durations that was spent at its end, on critical paths. Hot is a share of %.0f %% or more, or one of the fewest that make %.0f %%. The tail is the share among the slowest %.0f %% of traces", 100*hotShare, 100*hotTogether, 100*(1-tailFrom))},
+		{"blocking point", fmt.Sprintf("a route whose callers wait for it while nothing else of theirs runs: how many do at once, on average, and the share of their time. Flagged from %.0f caller or %.0f %% on", blockedCallers, 100*blockedShare)},
+		{"sync-chain depth", "how many calls, each waiting for the next, are nested on a critical path"},
+		{PlusOne, fmt.Sprintf("%d or more calls of one span to the same operation that hardly overlap (sum of durations at most %.2f of the time that any of them ran) and take %.0f %% of the root or more", plusOneLeast, plusOneOverlap, 100*plusOneShare)},
+		{Chatty, fmt.Sprintf("%d or more calls for each trace that has the route, of less than %d bytes at the median, half of whose time is the gap", chattyCalls, chattyBytes)},
+		{Repeated, fmt.Sprintf("calls that ask for what their trace has asked for before, by URL or statement: %.0f %% or more of those of which that is known. Suspected, as the answers are not known", 100*repeatedLeast)},
+	}
+}

@@ -1,0 +1,264 @@
+package tracefile
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// Reasons for which spans are left out, as Counts has them.
+const (
+	NoTrace  = "no trace ID"
+	NoSpanID = "no span ID"
+	NoTime   = "no time"
+	NotASpan = "not a span"
+)
+
+// Counts tells what was read.
+type Counts struct {
+	Spans   uint64            `json:"spans"`
+	LeftOut map[string]uint64 `json:"leftOut,omitempty"` // spans, by reason
+}
+
+// maxElement bounds a trace of Jaeger's, a span of Zipkin's, or the spans of one resource, in bytes of JSON.
+const maxElement = 256 << 20
+
+// ErrUnknown: the file has none of the formats.
+var ErrUnknown = errors.New("these are no traces that can be read: OTLP JSON, Jaeger JSON or Zipkin JSON v2 is needed")
+
+// Read calls take for each span of r, until it returns an error. What was read before an error counts.
+func Read(r io.Reader, take func(routemap.Span) error) (Counts, error) {
+	rd := &reader{take: take, counts: Counts{LeftOut: map[string]uint64{}}}
+	err := rd.read(r)
+	return rd.counts, err
+}
+
+type reader struct {
+	take   func(routemap.Span) error
+	counts Counts
+	in     *bounded
+	dec    *json.Decoder
+	known  bool // something was one of the formats
+}
+
+// bounded is a reader that ends with an error when one value takes too much.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("one value has more than %d MiB", maxElement>>20)
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+func (r *reader) read(in io.Reader) error {
+	buffered := bufio.NewReaderSize(in, 1<<16)
+	if head, _ := buffered.Peek(2); len(head) == 2 && head[0] == 0x1f && head[1] == 0x8b {
+		z, err := gzip.NewReader(buffered)
+		if err != nil {
+			return err
+		}
+		defer z.Close()
+		buffered = bufio.NewReaderSize(z, 1<<16)
+	}
+	r.in = &bounded{buffered, maxElement}
+	r.dec = json.NewDecoder(r.in)
+	for n := 0; ; n++ {
+		r.in.left = maxElement
+		if err := r.value(0); errors.Is(err, io.EOF) && n > 0 {
+			break
+		} else if errors.Is(err, io.EOF) {
+			return ErrUnknown
+		} else if err != nil {
+			return explained(err, r.dec.InputOffset())
+		}
+	}
+	if !r.known {
+		return ErrUnknown
+	}
+	return nil
+}
+
+// explained says where a file is wrong.
+func explained(err error, at int64) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("it ends in the middle of a value, behind byte %d: it was cut off", at)
+	}
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Errorf("near byte %d: %w", at, err)
+	}
+	return err
+}
+
+// maxNesting is how deep lists may be within each other: Zipkin's traces are two.
+const maxNesting = 3
+
+// value reads a value that may be larger than memory: what is in lists is read one by one, and so is what objects have in theirs.
+func (r *reader) value(nested int) error {
+	t, err := r.dec.Token()
+	if err != nil {
+		return err
+	}
+	switch t {
+	case json.Delim('['):
+		return r.list(nested)
+	case json.Delim('{'):
+		return r.object(nested)
+	}
+	r.counts.LeftOut[NotASpan]++
+	return nil
+}
+
+// list reads what is left of a list.
+func (r *reader) list(nested int) error {
+	if nested == maxNesting {
+		return errors.New("lists are nested too deeply")
+	}
+	for r.dec.More() {
+		r.in.left = maxElement
+		if err := r.element(nested + 1); err != nil {
+			return err
+		}
+	}
+	_, err := r.dec.Token()
+	return unexpected(err)
+}
+
+// element reads a value of a list, which fits into memory unless it is a list.
+func (r *reader) element(nested int) error {
+	var raw json.RawMessage
+	if err := r.dec.Decode(&raw); err != nil {
+		return unexpected(err)
+	}
+	if raw[0] == '[' { // a trace of Zipkin's
+		var spans []json.RawMessage
+		if err := json.Unmarshal(raw, &spans); err != nil {
+			return err
+		}
+		for _, s := range spans {
+			if err := r.one(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return r.one(raw)
+}
+
+// unexpected is an end where there should be none.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// object reads what is left of an object: envelopes of lists as they come, anything else whole.
+func (r *reader) object(nested int) error {
+	rest := map[string]json.RawMessage{}
+	for r.dec.More() {
+		t, err := r.dec.Token()
+		if err != nil {
+			return unexpected(err)
+		}
+		name, _ := t.(string)
+		switch name {
+		case "resourceSpans", "data", "result", "batches":
+			r.known = true
+			if err := r.value(nested); err != nil {
+				return unexpected(err)
+			}
+		default:
+			var raw json.RawMessage
+			if err := r.dec.Decode(&raw); err != nil {
+				return unexpected(err)
+			}
+			if len(rest) < maxFields {
+				rest[name] = raw
+			}
+		}
+	}
+	if _, err := r.dec.Token(); err != nil {
+		return unexpected(err)
+	}
+	if rest["traceId"] == nil && rest["traceID"] == nil && rest["spans"] == nil {
+		return nil
+	}
+	whole, err := json.Marshal(rest)
+	if err != nil {
+		return err
+	}
+	return r.one(whole)
+}
+
+// maxFields is how many fields of an object that is none of ours are kept.
+const maxFields = 1000
+
+// one reads a value of one of the formats.
+func (r *reader) one(raw json.RawMessage) error {
+	var probe struct {
+		ScopeSpans    *json.RawMessage  `json:"scopeSpans"`
+		LibrarySpans  *json.RawMessage  `json:"instrumentationLibrarySpans"`
+		Processes     *json.RawMessage  `json:"processes"`
+		Spans         *json.RawMessage  `json:"spans"`
+		ResourceSpans []json.RawMessage `json:"resourceSpans"`
+		TraceID       *json.RawMessage  `json:"traceId"`
+	}
+	if err := json.Unmarshal(raw, &probe); err != nil {
+		r.counts.LeftOut[NotASpan]++
+		return nil
+	}
+	switch {
+	case probe.ScopeSpans != nil || probe.LibrarySpans != nil:
+		r.known = true
+		return r.otlp(raw)
+	case probe.Spans != nil:
+		r.known = true
+		return r.jaeger(raw)
+	case probe.ResourceSpans != nil:
+		for _, rs := range probe.ResourceSpans {
+			if err := r.one(rs); err != nil {
+				return err
+			}
+		}
+		return nil
+	case probe.TraceID != nil:
+		r.known = true
+		return r.zipkin(raw)
+	}
+	r.counts.LeftOut[NotASpan]++
+	return nil
+}
+
+// give hands a span on, if it is one.
+func (r *reader) give(s routemap.Span, why string) error {
+	switch {
+	case why != "":
+	case s.Trace == "":
+		why = NoTrace
+	case s.ID == 0:
+		why = NoSpanID
+	case s.Start <= 0 && s.End <= 0:
+		why = NoTime
+	}
+	if why != "" {
+		r.counts.LeftOut[why]++
+		return nil
+	}
+	r.counts.Spans++
+	if s.Service == "" {
+		s.Service = "unknown_service" // as OpenTelemetry calls it
+	}
+	return r.take(s)
+}
