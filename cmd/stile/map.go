@@ -69,7 +69,7 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print a graph for Graphviz")
 	cmd.Flags().IntVarP(&rows, "number", "n", 10, "how `many` lines of each kind to show")
 	cmd.Flags().IntVar(&spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
-	cmd.AddCommand(newMapTerms())
+	cmd.AddCommand(newMapDiff(), newMapTerms())
 	return cmd
 }
 

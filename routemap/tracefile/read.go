@@ -192,7 +192,7 @@ func (r *reader) object(nested int) error {
 	if _, err := r.dec.Token(); err != nil {
 		return unexpected(err)
 	}
-	if rest["traceId"] == nil && rest["traceID"] == nil && rest["spans"] == nil {
+	if rest["traceId"] == nil && rest["traceID"] == nil && !isList(rest["spans"]) {
 		return nil
 	}
 	whole, err := json.Marshal(rest)
@@ -202,6 +202,8 @@ func (r *reader) object(nested int) error {
 	return r.one(whole)
 }
 
+func isList(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '[' }
+
 // maxFields is how many fields of an object that is none of ours are kept.
 const maxFields = 1000
 
@@ -210,8 +212,7 @@ func (r *reader) one(raw json.RawMessage) error {
 	var probe struct {
 		ScopeSpans    *json.RawMessage  `json:"scopeSpans"`
 		LibrarySpans  *json.RawMessage  `json:"instrumentationLibrarySpans"`
-		Processes     *json.RawMessage  `json:"processes"`
-		Spans         *json.RawMessage  `json:"spans"`
+		Spans         json.RawMessage   `json:"spans"`
 		ResourceSpans []json.RawMessage `json:"resourceSpans"`
 		TraceID       *json.RawMessage  `json:"traceId"`
 	}
@@ -223,7 +224,7 @@ func (r *reader) one(raw json.RawMessage) error {
 	case probe.ScopeSpans != nil || probe.LibrarySpans != nil:
 		r.known = true
 		return r.otlp(raw)
-	case probe.Spans != nil:
+	case isList(probe.Spans):
 		r.known = true
 		return r.jaeger(raw)
 	case probe.ResourceSpans != nil:
