@@ -72,7 +72,6 @@ func partition(t testing.TB, tr *Trace, root int) {
 type program struct {
 	r     *rand.Rand
 	spans []Span
-	spent map[uint64]int64
 	last  uint64
 }
 
