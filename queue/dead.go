@@ -250,7 +250,7 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	}
 	h[headerID] = []string{fmt.Sprintf("again %s %d %s", d.group, l.Sequence, l.Died.UTC().Format(time.RFC3339Nano))}
 	h[headerGroup] = []string{d.group}
-	h[headerOrigin], h[headerOriginAt] = []string{number(l.Origin)}, []string{l.Published.UTC().Format(time.RFC3339Nano)}
+	setOrigin(h, l.Origin, l.Published)
 	msg := &nats.Msg{Subject: l.subject, Header: h, Data: l.Data}
 	_, err := d.q.publish(ctx, d.topic, d.origin, Synced, msg, false)
 	return err

@@ -219,6 +219,7 @@ type delivery struct {
 	times    int    // it was delivered, this one included
 	stored   time.Time
 	tries    tries // before this delivery
+	before   int   // attempts before it was delayed for its group
 	doubtful bool  // a handler may have begun with it before
 }
 

@@ -158,8 +158,8 @@ func withoutPasswords(urls string) string {
 	for one := range strings.SplitSeq(urls, ",") {
 		if u, err := url.Parse(strings.TrimSpace(one)); err == nil {
 			one = u.Redacted()
-		} else {
-			one = "a URL that is none"
+		} else if strings.Contains(one, "@") {
+			one = "a URL that cannot be read"
 		}
 		all = append(all, one)
 	}

@@ -34,8 +34,7 @@ func (d delivery) origin() (seq uint64, at time.Time) {
 	return seq, at
 }
 
-func (d delivery) keepOrigin(h nats.Header) {
-	seq, at := d.origin()
+func setOrigin(h nats.Header, seq uint64, at time.Time) {
 	h[headerOrigin], h[headerOriginAt] = []string{number(seq)}, []string{at.UTC().Format(time.RFC3339Nano)}
 }
 
@@ -45,8 +44,7 @@ const longWait = time.Minute
 
 // attempt is the number of the next attempt to handle a message, from 1.
 func (d delivery) attempt() int {
-	before, _ := strconv.Atoi(d.Header.Get(headerAttempts)) // nobody else writes it
-	return before + d.tries.Ended + d.tries.Begun + 1
+	return d.before + d.tries.Ended + d.tries.Begun + 1
 }
 
 // retry has a message come again after a wait.
@@ -78,7 +76,8 @@ func (s *Subscription) delay(d delivery, o outcome) error {
 	if !d.tries.First.IsZero() {
 		h[headerFirst] = []string{d.tries.First.UTC().Format(time.RFC3339Nano)}
 	}
-	d.keepOrigin(h)
+	origin, since := d.origin()
+	setOrigin(h, origin, since)
 	_, err := s.mover.put(ctx, Synced, laterSubject(s.stream, s.group, id), &nats.Msg{Subject: string(d.Subject), Header: h, Data: d.Data}, s.mover.now().Add(o.wait), false)
 	return err
 }

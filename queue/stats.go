@@ -75,10 +75,7 @@ func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string
 		st.Dead, err = q.countDead(ctx, name, group)
 	}
 	if err == nil {
-		st.Waiting, err = q.countLater(ctx, name, group)
-	}
-	if err == nil {
-		st.Delayed, err = q.countLater(ctx, name, allGroups)
+		err = q.addLater(ctx, name, group, &st)
 	}
 	return st, explained(err)
 }
@@ -86,15 +83,24 @@ func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string
 // Left is how many messages the group is not done with, its dead letters not among them.
 func (s Stats) Left() uint64 { return s.Lag + uint64(s.InFlight) + s.Waiting + s.Delayed }
 
-// countLater counts the delayed messages of a group, or of allGroups.
-func (q *Queue) countLater(ctx context.Context, stream, group string) (uint64, error) {
+// addLater adds what is delayed, of the group and of all.
+func (q *Queue) addLater(ctx context.Context, stream, group string, st *Stats) error {
 	s, err := q.js.Stream(ctx, stream+laterStreamEnd)
 	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && s.CachedInfo().State.Msgs == 0 {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
+	if st.Waiting, err = countLater(ctx, s, stream, group); err != nil {
+		return err
+	}
+	st.Delayed, err = countLater(ctx, s, stream, allGroups)
+	return err
+}
+
+// countLater counts the delayed messages of a group, or of allGroups.
+func countLater(ctx context.Context, s jetstream.Stream, stream, group string) (uint64, error) {
 	// A consumer knows how many messages it has without naming each of them, as the stream would.
 	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubject: "later." + stream + "." + group + ".*", AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Second,

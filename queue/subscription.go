@@ -41,6 +41,7 @@ type Subscription struct {
 
 	mu        sync.Mutex
 	held      map[uint64][]byte // what came and is not done with: its Reply
+	noted     map[uint64]noted  // of messages that this process has tried in vain
 	waiting   []delivery        // of them, what no worker has taken
 	taken     int               // of waiting, how many have been since, from its beginning
 	idle      int               // workers that wait for work

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,34 +39,65 @@ func (s *Subscription) counts() bool { return s.set.attempts != forever }
 
 // learn finds out how often a message was tried before. If nobody can say, it counts as often as it was delivered.
 func (s *Subscription) learn(d *delivery) {
-	if first, err := time.Parse(time.RFC3339Nano, d.Header.Get(headerFirst)); err == nil {
-		defer func() { d.tries.First = first }()
-	}
 	d.doubtful = s.counts() && (d.times > 1 || s.firstAfterCrash())
-	if !d.doubtful {
-		return
-	}
-	t, err := s.q.triesOf(s.ctx, s.stream, s.group, d)
-	if err != nil {
-		if s.ctx.Err() == nil {
-			s.q.log.Warn("queue: it is not known how often a message was tried before; its deliveries count", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
+	if d.doubtful && !s.remembers(d) {
+		t, err := s.triesOf(*d)
+		if err != nil {
+			if s.ctx.Err() == nil {
+				s.q.log.Warn("queue: it is not known how often a message was tried before; its deliveries count", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
+			}
+			t.Ended = d.times - 1
 		}
-		t.Ended = d.times - 1
+		d.tries = t
 	}
-	d.tries = t
+	if before := d.Header.Get(headerAttempts); before != "" {
+		d.before, _ = strconv.Atoi(before) // nobody else writes it
+		if first, err := time.Parse(time.RFC3339Nano, d.Header.Get(headerFirst)); err == nil {
+			d.tries.First = first
+		}
+	}
 }
 
-func (q *Queue) triesOf(ctx context.Context, stream, group string, d *delivery) (t tries, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+// noted is what this process has noted of a message, and the delivery of which it was.
+type noted struct {
+	tries
+	times int
+}
+
+// remembers tells whether the last delivery of a message was this process's: it knows what it has noted then.
+func (s *Subscription) remembers(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, known := s.noted[d.seq]
+	delete(s.noted, d.seq)
+	if !known || n.times != d.times-1 || !n.Stored.Equal(d.stored) {
+		return false
+	}
+	d.tries = n.tries
+	return true
+}
+
+func (s *Subscription) remember(d delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noted == nil || len(s.noted) >= maxUnderWay { // others have had them since
+		s.noted = map[uint64]noted{}
+	}
+	s.noted[d.seq] = noted{d.tries, d.times}
+}
+
+// triesOf asks for what was noted of a message.
+func (s *Subscription) triesOf(d delivery) (t tries, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, answerWithin)
 	defer cancel()
-	s, err := q.js.Stream(ctx, stream+triesStreamEnd)
+	stream, err := s.q.js.Stream(ctx, s.stream+triesStreamEnd)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return t, nil
 	}
 	if err != nil {
 		return t, err
 	}
-	m, err := s.GetLastMsgForSubject(ctx, triesSubject(stream, group, d.seq))
+	m, err := stream.GetLastMsgForSubject(ctx, triesSubject(s.stream, s.group, d.seq))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return t, nil
 	}
@@ -93,7 +125,9 @@ func (s *Subscription) note(d delivery) {
 	if err == nil {
 		err = s.q.keepTries(ctx, s.stream, &nats.Msg{Subject: triesSubject(s.stream, s.group, d.seq), Data: data})
 	}
-	if err != nil {
+	if err == nil {
+		s.remember(d)
+	} else {
 		s.q.log.Warn("queue: an attempt is not counted", "stream", s.stream, "group", s.group, "sequence", d.seq, "error", err)
 	}
 }
