@@ -153,11 +153,7 @@ func (r *rabbit) close() error {
 		errs = append(errs, r.nc.Close())
 	}
 	for i := len(r.cmds) - 1; i >= 0; i-- {
-		errs = append(errs, syscall.Kill(-r.cmds[i].Process.Pid, syscall.SIGTERM))
-		var exit *exec.ExitError
-		if err := r.cmds[i].Wait(); err != nil && !errors.As(err, &exit) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, syscall.Kill(-r.cmds[i].Process.Pid, syscall.SIGTERM), waited(r.cmds[i]))
 	}
 	return errors.Join(append(errs, os.RemoveAll(r.run))...)
 }

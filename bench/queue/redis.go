@@ -88,10 +88,14 @@ func (r *redisStream) subscribe(ctx context.Context, handle func([]byte)) (func(
 }
 
 func (r *redisStream) close() error {
-	err := errors.Join(r.c.Close(), r.cmd.Process.Signal(syscall.SIGTERM))
-	var exit *exec.ExitError
-	if wait := r.cmd.Wait(); wait != nil && !errors.As(wait, &exit) {
-		err = errors.Join(err, wait)
+	return errors.Join(r.c.Close(), r.cmd.Process.Signal(syscall.SIGTERM), waited(r.cmd), os.RemoveAll(r.dir))
+}
+
+// waited waits for a process that was told to end, however it does.
+func waited(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return nil
 	}
-	return errors.Join(err, os.RemoveAll(r.dir))
+	return err
 }
