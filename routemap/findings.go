@@ -158,7 +158,7 @@ func (m *Map) findings() []Finding {
 		all = append(all, Finding{
 			Kind: PlusOne, From: k.from, To: k.to, Operation: k.operation, Within: k.within, Cost: p.took, Evidence: p.evidence,
 			Values: map[string]float64{"groups": float64(p.groups), "calls": each, "most": float64(p.most), "ms": float64(p.took) / float64(p.groups) / 1e6},
-			Text:   fmt.Sprintf("%s calls %s %.0f times in a row, in %d of its calls, %s each time: ask for all at once", k.within, k.operation, each, p.groups, short(p.took/int64(p.groups))),
+			Text:   fmt.Sprintf("%s calls %s %.0f times in a row, in %d of its calls, %s each time: ask for all at once", k.within, k.operation, each, p.groups, Readable(p.took/int64(p.groups))),
 		})
 	}
 	for k, s := range m.routes {
@@ -239,12 +239,13 @@ func (m *Map) blocking() []BlockingPoint {
 	return all
 }
 
-// short is a duration for people, of three digits.
-func short(ns int64) string {
+// Readable is a duration for people, of three digits or so.
+func Readable(ns int64) string {
 	d := time.Duration(ns)
-	for unit := time.Duration(1); ; unit *= 10 {
-		if d < 1000*unit {
-			return d.Round(unit).String()
+	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
+		if d >= unit {
+			return d.Round(unit / 100).String()
 		}
 	}
+	return d.String()
 }

@@ -42,27 +42,29 @@ type NodeReport struct {
 // settle takes those for services that are known to be some, although only their callers told of them at first.
 func (m *Map) settle() {
 	for k, s := range m.routes {
-		to := Node{Service, k.To.Name}
-		if k.To.Kind != External || m.nodes[to] == nil {
-			continue
+		if to, is := m.service(k.To); is {
+			delete(m.routes, k)
+			k.To = to
+			m.route(k).merge(m.rand, s)
 		}
-		delete(m.routes, k)
-		k.To = to
-		m.route(k).merge(m.rand, s)
 	}
 	for k, p := range m.plusOnes {
-		to := Node{Service, k.to.Name}
-		if k.to.Kind != External || m.nodes[to] == nil {
-			continue
-		}
-		delete(m.plusOnes, k)
-		k.to = to
-		if has := m.plusOnes[k]; has != nil {
-			has.groups, has.calls, has.most, has.took = has.groups+p.groups, has.calls+p.calls, max(has.most, p.most), has.took+p.took
-		} else {
+		if to, is := m.service(k.to); is {
+			delete(m.plusOnes, k)
+			k.to = to
+			if has := m.plusOnes[k]; has != nil {
+				p.groups, p.calls, p.most, p.took = has.groups+p.groups, has.calls+p.calls, max(has.most, p.most), has.took+p.took
+				p.evidence = has.evidence
+			}
 			m.plusOnes[k] = p
 		}
 	}
+}
+
+// service is a node that only callers told of, as the service that it is, if it is one.
+func (m *Map) service(n Node) (Node, bool) {
+	s := Node{Service, n.Name}
+	return s, n.Kind == External && m.nodes[s] != nil
 }
 
 // Report returns what the map knows now. Its stats are the map's, until the next Add.

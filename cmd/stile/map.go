@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,13 +44,10 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 			return nil
 		},
 		PreRunE: func(*cobra.Command, []string) error {
-			switch {
-			case asJSON && asDOT:
+			if asJSON && asDOT {
 				return usageError{errors.New("--json and --dot are two forms: give one")}
-			case rows < 1 || spans < 1:
-				return usageError{errors.New("--number and --spans have to be 1 or more")}
 			}
-			return nil
+			return cmp.Or(atLeastOne("number", rows), atLeastOne("spans", spans))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, left, err := mapFiles(cmd.Context(), args, spans, cmd.InOrStdin(), cmd.ErrOrStderr())

@@ -33,8 +33,8 @@ Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a 
   stile map --json traces.json > before.json`,
 		Args: between(2, 2, "two files, BEFORE and AFTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if rows < 1 {
-				return usageError{errors.New("--number has to be 1 or more")}
+			if err := atLeastOne("number", rows); err != nil {
+				return err
 			}
 			var reports [2]*routemap.Report
 			for i, name := range args {
@@ -103,7 +103,7 @@ func printDiff(out io.Writer, style terminal.Style, all []routemap.Change, rows 
 			failed, failedIn = fmt.Sprintf("%+.1f %%", 100*f.Value), fmt.Sprintf("%+.1f to %+.1f", 100*f.Low, 100*f.High)
 		}
 		fmt.Fprintf(w, "%s\t%d → %d\t%.3g → %.3g\t%s → %s\t%s\t%s\t%s\t%s\t%s\n", mark, c.Before.Calls, c.After.Calls, c.Before.PerTrace, c.After.PerTrace,
-			duration(c.Before.P50), duration(c.After.P50), median, medianIn, failed, failedIn, plain(c.Key.String()))
+			routemap.Readable(c.Before.P50), routemap.Readable(c.After.P50), median, medianIn, failed, failedIn, plain(c.Key.String()))
 	}
 	_ = w.Flush() // to memory
 	more(&b, len(all), rows)

@@ -60,12 +60,12 @@ func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Rou
 	for _, r := range first(routes, rows) {
 		gap := "-"
 		if r.Gap.Count() > 0 {
-			gap = duration(r.Gap.Quantile(0.5))
+			gap = routemap.Readable(r.Gap.Quantile(0.5))
 		}
 		d := r.Duration()
 		p50, p99 := "-", "-"
 		if d.Count() > 0 {
-			p50, p99 = duration(d.Quantile(0.5)), duration(d.Quantile(0.99))
+			p50, p99 = routemap.Readable(d.Quantile(0.5)), routemap.Readable(d.Quantile(0.99))
 		}
 		how := string(r.Mode)
 		if r.Transport != "" {
@@ -95,7 +95,7 @@ func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPa
 		if len(p.Steps) > 0 {
 			where = strings.Join(p.Steps, " → ")
 		}
-		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), duration(p.Each), plain(where))
+		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), routemap.Readable(p.Each), plain(where))
 	}
 	more(b, len(hot), rows)
 }
@@ -133,17 +133,6 @@ func percent(part, of float64) string {
 		return "-"
 	}
 	return strconv.FormatFloat(100*part/of, 'f', 1, 64) + " %"
-}
-
-// duration is one for people, of three digits or so.
-func duration(ns int64) string {
-	d := time.Duration(ns)
-	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
-		if d >= unit {
-			return d.Round(unit / 100).String()
-		}
-	}
-	return d.String()
 }
 
 // printDOT writes a graph: an edge for each two nodes.

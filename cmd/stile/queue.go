@@ -214,14 +214,12 @@ with its .proto files.`,
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		flags := cmd.Flags()
 		switch {
-		case most < 1:
-			return usageError{errors.New("--number has to be 1 or more")}
 		case len(args) == 2 && flags.Changed("from"):
 			return usageError{errors.New("--from is of a topic's messages, not of a GROUP's dead letters")}
 		case len(args) == 1 && (flags.Changed("id") || flags.Changed("reason") || flags.Changed("key")):
 			return usageError{errors.New("--id, --reason and --key choose among dead letters: give a GROUP")}
 		}
-		return nil
+		return atLeastOne("number", most)
 	}
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
 		types, err := messageTypes(ctx, f.sources, f.importPaths)

@@ -96,3 +96,11 @@ func printJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
+
+// atLeastOne tells what is wrong with a number that a flag has.
+func atLeastOne(flag string, n int) error {
+	if n < 1 {
+		return usageError{fmt.Errorf("--%s has to be 1 or more", flag)}
+	}
+	return nil
+}

@@ -77,18 +77,12 @@ var names = map[string]fact{
 // Facts are what a span's attributes say. The zero value has none.
 type Facts struct{ of [facts]string }
 
-// Wanted tells whether an attribute is read.
-func Wanted(name string) bool { _, ok := names[name]; return ok }
-
 // Set takes in an attribute.
 func (f *Facts) Set(name, value string) {
 	if k, ok := names[name]; ok && f.of[k] == "" {
 		f.of[k] = value
 	}
 }
-
-// Service is the service's name.
-func (f *Facts) Service() string { return f.of[service] }
 
 // Apply fills in what the facts say of a span, whose Name is set, and whose Kind is if the format has it apart.
 func (f *Facts) Apply(s *routemap.Span) {

@@ -82,12 +82,7 @@ func (a *otlpAttribute) text() string {
 	return string(v.String + v.Int + v.Double + v.Bool) // one of them
 }
 
-func (r *reader) otlp(raw json.RawMessage) error {
-	var rs otlpResource
-	if err := json.Unmarshal(raw, &rs); err != nil {
-		r.counts.LeftOut[NotASpan]++
-		return nil
-	}
+func (r *reader) otlp(rs *otlpResource) error {
 	var of semconv.Facts
 	for i := range rs.Resource.Attributes {
 		of.Set(rs.Resource.Attributes[i].Key, rs.Resource.Attributes[i].text())
@@ -164,12 +159,7 @@ type jaegerTag struct {
 	Value text   `json:"value"`
 }
 
-func (r *reader) jaeger(raw json.RawMessage) error {
-	var t jaegerTrace
-	if err := json.Unmarshal(raw, &t); err != nil {
-		r.counts.LeftOut[NotASpan]++
-		return nil
-	}
+func (r *reader) jaeger(t *jaegerTrace) error {
 	for i := range t.Spans {
 		s := &t.Spans[i]
 		p := t.Processes[s.ProcessID]
@@ -207,7 +197,7 @@ func (r *reader) jaeger(raw json.RawMessage) error {
 
 // Zipkin's JSON of version 2.
 type zipkinSpan struct {
-	TraceID   string          `json:"traceId"`
+	TraceID   *string         `json:"traceId"` // nil: it is no span
 	ID        string          `json:"id"`
 	ParentID  string          `json:"parentId"`
 	Kind      text            `json:"kind"`
@@ -226,12 +216,7 @@ type zipkinEndpoint struct {
 	Port    text   `json:"port"`
 }
 
-func (r *reader) zipkin(raw json.RawMessage) error {
-	var s zipkinSpan
-	if err := json.Unmarshal(raw, &s); err != nil {
-		r.counts.LeftOut[NotASpan]++
-		return nil
-	}
+func (r *reader) zipkin(s *zipkinSpan) error {
 	var facts semconv.Facts
 	for k, v := range s.Tags {
 		if k == "error" {
@@ -241,7 +226,7 @@ func (r *reader) zipkin(raw json.RawMessage) error {
 	}
 	start := s.Timestamp.number() * 1000
 	out := routemap.Span{
-		Trace: s.TraceID, ID: routemap.SpanID(s.ID), Parent: routemap.SpanID(s.ParentID), Kind: semconv.Kind(string(s.Kind)), Service: s.Local.Service, Host: s.Local.IPv4 + s.Local.IPv6,
+		Trace: *s.TraceID, ID: routemap.SpanID(s.ID), Parent: routemap.SpanID(s.ParentID), Kind: semconv.Kind(string(s.Kind)), Service: s.Local.Service, Host: s.Local.IPv4 + s.Local.IPv6,
 		Name: s.Name, Start: start, End: start + s.Duration.number()*1000,
 	}
 	if out.Kind == routemap.Client || out.Kind == routemap.Producer || out.Kind == routemap.Consumer {

@@ -207,39 +207,44 @@ func isList(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '[' }
 // maxFields is how many fields of an object that is none of ours are kept.
 const maxFields = 1000
 
+// element is a value of any of the formats.
+type element struct {
+	otlpResource
+	jaegerTrace
+	zipkinSpan
+	ResourceSpans []otlpResource `json:"resourceSpans"`
+}
+
 // one reads a value of one of the formats.
 func (r *reader) one(raw json.RawMessage) error {
-	var probe struct {
-		ScopeSpans    *json.RawMessage  `json:"scopeSpans"`
-		LibrarySpans  *json.RawMessage  `json:"instrumentationLibrarySpans"`
-		Spans         json.RawMessage   `json:"spans"`
-		ResourceSpans []json.RawMessage `json:"resourceSpans"`
-		TraceID       *json.RawMessage  `json:"traceId"`
-	}
-	if err := json.Unmarshal(raw, &probe); err != nil {
+	var e element
+	if err := json.Unmarshal(raw, &e); err != nil {
 		r.counts.LeftOut[NotASpan]++
 		return nil
 	}
+	r.known = r.known || e.has()
 	switch {
-	case probe.ScopeSpans != nil || probe.LibrarySpans != nil:
-		r.known = true
-		return r.otlp(raw)
-	case isList(probe.Spans):
-		r.known = true
-		return r.jaeger(raw)
-	case probe.ResourceSpans != nil:
-		for _, rs := range probe.ResourceSpans {
-			if err := r.one(rs); err != nil {
+	case e.ScopeSpans != nil || e.LibrarySpans != nil:
+		return r.otlp(&e.otlpResource)
+	case e.Spans != nil:
+		return r.jaeger(&e.jaegerTrace)
+	case e.ResourceSpans != nil:
+		for i := range e.ResourceSpans {
+			if err := r.otlp(&e.ResourceSpans[i]); err != nil {
 				return err
 			}
 		}
 		return nil
-	case probe.TraceID != nil:
-		r.known = true
-		return r.zipkin(raw)
+	case e.TraceID != nil:
+		return r.zipkin(&e.zipkinSpan)
 	}
 	r.counts.LeftOut[NotASpan]++
 	return nil
+}
+
+// has tells whether a value has one of the formats.
+func (e *element) has() bool {
+	return e.ScopeSpans != nil || e.LibrarySpans != nil || e.Spans != nil || e.ResourceSpans != nil || e.TraceID != nil
 }
 
 // give hands a span on, if it is one.
