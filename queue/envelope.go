@@ -20,6 +20,7 @@ const (
 	headerTime        = "ce-time"
 	headerKey         = "ce-partitionkey"
 	headerTrace       = "traceparent"
+	headerTraceState  = "tracestate"
 	headerContentType = "content-type"
 	headerPolicy      = "stile-policy"
 )
@@ -66,7 +67,7 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 		p.id = nuid.Next()
 	}
 	h := make(nats.Header, 8)
-	values := make([]string, 0, 10) // of all headers, in one piece
+	values := make([]string, 0, 11) // of all headers, in one piece
 	set := func(name, value string) {
 		values = append(values, value)
 		h[name] = values[len(values)-1 : len(values) : len(values)]
@@ -86,8 +87,11 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 	} else {
 		key = p.id
 	}
-	if p.trace != "" {
-		set(headerTrace, p.trace)
+	if p.trace.parent != "" {
+		set(headerTrace, p.trace.parent)
+	}
+	if p.trace.state != "" {
+		set(headerTraceState, p.trace.state)
 	}
 	if p.policy != "" {
 		set(headerPolicy, p.policy)

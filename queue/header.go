@@ -62,13 +62,13 @@ func nextHeader(b []byte) (name, value, rest []byte) {
 }
 
 // envelope is what a message's headers say of it, as parts of them.
-type envelope struct{ kind, content, id, key, time []byte }
+type envelope struct{ kind, content, id, key, time, trace []byte }
 
 // envelope reads them all in one go.
 func (h Header) envelope() (e envelope) {
 	if h.raw == nil {
 		get := func(name string) []byte { return []byte(h.parsed.Get(name)) }
-		return envelope{get(headerType), get(headerContentType), get(headerEventID), get(headerKey), get(headerTime)}
+		return envelope{get(headerType), get(headerContentType), get(headerEventID), get(headerKey), get(headerTime), get(headerTrace)}
 	}
 	for rest := h.raw; ; {
 		var name, value []byte
@@ -86,6 +86,8 @@ func (h Header) envelope() (e envelope) {
 			e.key = value
 		case headerTime:
 			e.time = value
+		case headerTrace:
+			e.trace = value
 		}
 	}
 }

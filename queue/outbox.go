@@ -41,7 +41,7 @@ func NewOutbox[T proto.Message](ctx context.Context, db *sql.DB, dialect Dialect
 // database that NewOutbox was given. A message too large for the server is refused here, with [ErrTooLarge]. [WhenFullWait] means nothing
 // here: the relay always waits.
 func (o *Outbox[T]) Publish(ctx context.Context, tx *sql.Tx, m T, opts ...PublishOption) error {
-	if err := o.publish(ctx, tx, m, publishingOf(opts)); err != nil {
+	if err := o.publish(ctx, tx, m, publishingOf(ctx, opts)); err != nil {
 		return fmt.Errorf("queue: outbox of topic %q: %w", o.t.name, err)
 	}
 	return nil

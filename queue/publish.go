@@ -24,7 +24,7 @@ type Receipt struct {
 // publishing is what the options of one Publish say.
 type publishing struct {
 	id     string
-	trace  string
+	trace  tracing
 	policy string // version
 	block  bool
 	due    time.Time // zero: at once
@@ -40,9 +40,6 @@ const maxID = 512
 // is a random ID. Who may have to publish a message again, after an error or a crash, gives it one.
 func ID(id string) PublishOption { return func(p *publishing) { p.id = id } }
 
-// Trace sets the message's traceparent, which is not looked at: a handler finds it in the message's Header.
-func Trace(traceparent string) PublishOption { return func(p *publishing) { p.trace = traceparent } }
-
 // WhenFullWait makes Publish wait for room in a full topic until ctx ends, or 10 s, on servers elsewhere 30, instead of returning [ErrFull] at once.
 func WhenFullWait() PublishOption { return func(p *publishing) { p.block = true } }
 
@@ -55,7 +52,7 @@ const (
 // Publish stores a message and returns when it is kept as the topic's [Durability] has it. A server that does not answer is asked again,
 // with the same ID, until ctx ends, 100 s at most, or without a deadline 10 s, on servers elsewhere 30; if Publish then returns [ErrNoAnswer] the message may be there or not.
 func (t *Topic[T]) Publish(ctx context.Context, m T, opts ...PublishOption) (Receipt, error) {
-	r, err := t.publish(ctx, m, publishingOf(opts))
+	r, err := t.publish(ctx, m, publishingOf(ctx, opts))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("queue: topic %q: %w", t.name, err)
 	}
@@ -96,12 +93,13 @@ func (q *Queue) publish(ctx context.Context, topic string, s identity, d Durabil
 	return Receipt{Topic: topic, ID: msg.Header[headerID][0], Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }
 
-func publishingOf(opts []PublishOption) (p publishing) {
+func publishingOf(ctx context.Context, opts []PublishOption) (p publishing) {
 	for _, o := range opts {
 		if o != nil {
 			o(&p)
 		}
 	}
+	p.trace.of(ctx)
 	return p
 }
 
@@ -109,8 +107,8 @@ func (p *publishing) check() error {
 	if len(p.id) > maxID || !utf8.ValidString(p.id) {
 		return fmt.Errorf("an ID of %d bytes: %d at most can be had, of UTF-8", len(p.id), maxID)
 	}
-	if !printable(p.id) || !printable(p.trace) {
-		return fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace)
+	if !printable(p.id) || !printable(p.trace.parent) || !printable(p.trace.state) {
+		return fmt.Errorf("the ID %q or the trace %q has characters that no header can have", p.id, p.trace.parent)
 	}
 	return nil
 }

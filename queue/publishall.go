@@ -52,7 +52,7 @@ const (
 // PublishAll stores messages, all or none, and returns when they are kept: at most 1,000, of 8 MiB. With [ID] they are called ID-0, ID-1 and so
 // on. If some of them are there already, those that are not are stored one by one. They cannot have a [Delay].
 func (t *Topic[T]) PublishAll(ctx context.Context, ms []T, opts ...PublishOption) ([]Receipt, error) {
-	rs, err := t.publishAll(ctx, ms, publishingOf(opts))
+	rs, err := t.publishAll(ctx, ms, publishingOf(ctx, opts))
 	if err != nil {
 		return nil, fmt.Errorf("queue: topic %q: %d messages together: %w", t.name, len(ms), err)
 	}

@@ -176,7 +176,7 @@ func (q *Queue) peek(ctx context.Context, topic string, from uint64, most int) (
 // PublishRaw publishes a message of which ID, Type, Key and Data are set; an empty Type is the topic's. The receipt says that it is on
 // disk, where that can be had: [Synced].
 func (q *Queue) PublishRaw(ctx context.Context, topic string, m RawMsg, opts ...PublishOption) (Receipt, error) {
-	r, err := q.publishRaw(ctx, topic, m, publishingOf(opts))
+	r, err := q.publishRaw(ctx, topic, m, publishingOf(ctx, opts))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("queue: topic %q: %w", topic, err)
 	}

@@ -17,18 +17,19 @@ import (
 
 // Msg is a message as a handler gets it.
 type Msg[T proto.Message] struct {
-	Value     T
-	ID        string // of the message: the same whenever it is delivered
-	Key       string // that KeyBy gave it
-	Topic     string
-	Sequence  uint64 // in the stream
-	Attempt   int    // to handle it; the first is 1
-	Published time.Time
-	Header    Header
+	Value       T
+	ID          string // of the message: the same whenever it is delivered
+	Key         string // that KeyBy gave it
+	Topic       string
+	Sequence    uint64 // in the stream
+	Attempt     int    // to handle it; the first is 1
+	Published   time.Time
+	Header      Header
+	traceparent []byte
 }
 
 // Handler handles a message. When it returns nil the message is done with; any other result is tried again, but for those of [Reject].
-// It is called from several goroutines at once. ctx ends with the subscription.
+// It is called from several goroutines at once. ctx ends with the subscription, and has the message's [Msg.SpanContext].
 type Handler[T proto.Message] func(ctx context.Context, m *Msg[T]) error
 
 // SubscribeOption says how a subscription is.
@@ -245,7 +246,7 @@ func (t *Topic[T]) member(group string, cons jetstream.Consumer, handle Handler[
 		if err != nil {
 			return Reject(err, "unreadable")
 		}
-		if s.inbox == nil {
+		if ctx = m.inTrace(ctx); s.inbox == nil {
 			return handle(ctx, m)
 		}
 		return s.inbox.Once(ctx, InboxKey{Topic: t.name, Group: group, ID: m.ID}, func(ctx context.Context) error { return handle(ctx, m) })
@@ -352,7 +353,7 @@ func (t *Topic[T]) read(d delivery, attempt int) (*Msg[T], error) {
 		}
 		return nil, err
 	}
-	m := &Msg[T]{Value: v, ID: string(e.id), Key: string(e.key), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: d.Header}
+	m := &Msg[T]{Value: v, ID: string(e.id), Key: string(e.key), Topic: t.name, Sequence: d.seq, Attempt: attempt, Published: d.stored, Header: d.Header, traceparent: e.trace}
 	if at, err := time.Parse(time.RFC3339Nano, string(e.time)); err == nil {
 		m.Published = at
 	}
