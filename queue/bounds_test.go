@@ -115,6 +115,54 @@ func TestRedriveOnce(t *testing.T) {
 	until(t, func() bool { return dead() && handled.Load() == 6 })
 }
 
+// TestRedriveInterrupted: a letter that was published again, and not taken away by who did, is not published once more when the topic has forgotten its ID.
+func TestRedriveInterrupted(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders")
+	stream, err := q.js.Stream(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.Duplicates = 100 * time.Millisecond
+	if _, err := q.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, top, "a", "b")
+	sub := subscribe(t, top, "g", func(context.Context, *Msg[text]) error { return Reject(errors.New("no"), "bad") })
+	until(t, func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Dead == 2 && st.InFlight == 0 })
+	sub.Stop()
+	dead := top.DeadLetters("g")
+	letters, err := dead.List(t.Context(), 1, nil)
+	if err != nil || len(letters) != 1 {
+		t.Fatal(letters, err)
+	}
+	if err := dead.again(t.Context(), &letters[0]); err != nil {
+		t.Fatal(err)
+	}
+	count := func() (n uint64) {
+		info, err := stream.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.State.Msgs
+	}
+	until(t, func() bool { // the topic has forgotten
+		r, err := top.Publish(t.Context(), wrapperspb.String("c"), ID("c"))
+		return err == nil && !r.Duplicate && count() > 4
+	})
+	before := count()
+	if n, err := dead.Redrive(t.Context(), nil); n != 2 || err != nil {
+		t.Errorf("%d redriven: %v", n, err)
+	}
+	if got := count() - before; got != 1 {
+		t.Errorf("%d messages came, want the one that nobody had published", got)
+	}
+	if left, err := dead.List(t.Context(), 10, nil); len(left) != 0 || err != nil {
+		t.Error(left, err)
+	}
+}
+
 // TestTakenAfterEnd: a message that comes when the subscription has ended is not held, and is given back.
 func TestTakenAfterEnd(t *testing.T) {
 	for _, ordered := range []bool{false, true} {

@@ -161,21 +161,6 @@ func (d *DeadLetters) Peek(ctx context.Context, sequence uint64) (DeadLetter, er
 // ErrNoLetter: the group has no dead letter of that sequence.
 var ErrNoLetter = errors.New("there is none")
 
-// Redrive publishes dead letters that keep wants, all for nil, to their topic again, for their group alone, and takes them away. It returns
-// how many it has. One that was interrupted goes on where it was when it is called again; the letter that it was at may come twice if that is more than two
-// minutes later, which [Once] hides.
-func (d *DeadLetters) Redrive(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
-	n := 0
-	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
-		if err := d.again(ctx, l); err != nil {
-			return false, err
-		}
-		n++
-		return true, d.remove(ctx, s, l)
-	})
-	return n, err
-}
-
 // Discard takes dead letters that keep wants, all for nil, away for ever. It returns how many it has.
 func (d *DeadLetters) Discard(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
 	n := 0
@@ -238,22 +223,6 @@ func deadLetter(m *jetstream.RawStreamMsg) DeadLetter {
 	l.First, _ = time.Parse(time.RFC3339Nano, m.Header.Get(headerDeadFirst))
 	l.Published, _ = time.Parse(time.RFC3339Nano, m.Header.Get(headerDeadSince))
 	return l
-}
-
-// again publishes a dead letter to its topic.
-func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
-	h := nats.Header{}
-	for k, v := range l.Header {
-		if !strings.HasPrefix(k, "Stile-Dead-") && k != headerAttempts && k != headerFirst {
-			h[k] = v
-		}
-	}
-	h[headerID] = []string{fmt.Sprintf("again %s %d %s", d.group, l.Sequence, l.Died.UTC().Format(time.RFC3339Nano))}
-	h[headerGroup] = []string{d.group}
-	setOrigin(h, l.Origin, l.Published)
-	msg := &nats.Msg{Subject: l.subject, Header: h, Data: l.Data}
-	_, err := d.q.publish(ctx, d.topic, d.origin, Synced, msg, false)
-	return err
 }
 
 // remove deletes a dead letter, first from the log: a power cut would bring it back.

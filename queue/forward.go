@@ -227,7 +227,7 @@ func (w *forwarding) isThere(ctx context.Context, d delivery) (bool, error) {
 	// What was found out is of use if it goes back as far, and nothing was sent in vain since, long ago.
 	lastSent, sent := w.doubted[d.seq]
 	if w.there == nil || since.Before(w.since) || sent && lastSent.After(w.looked) {
-		there, err := w.remote.idsVia(ctx, w.f.stream.name, w.via(), since.Add(-clockSkew))
+		there, err := w.remote.idsSince(ctx, w.f.stream.name, since.Add(-clockSkew), func(h nats.Header) bool { return h.Get(headerVia) == w.via() })
 		if err != nil {
 			return false, err
 		}
@@ -239,8 +239,8 @@ func (w *forwarding) isThere(ctx context.Context, d delivery) (bool, error) {
 	return w.there[idThere(d)], nil
 }
 
-// idsVia returns the IDs of a stream's messages that came by way of another, from a time on.
-func (q *Queue) idsVia(ctx context.Context, stream, via string, since time.Time) (map[string]bool, error) {
+// idsSince returns the IDs of a stream's messages that want takes, from a time on.
+func (q *Queue) idsSince(ctx context.Context, stream string, since time.Time, want func(nats.Header) bool) (map[string]bool, error) {
 	ids := map[string]bool{}
 	c, err := q.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since, HeadersOnly: true})
 	if err != nil {
@@ -254,7 +254,7 @@ func (q *Queue) idsVia(ctx context.Context, stream, via string, since time.Time)
 		n := 0
 		for m := range batch.Messages() {
 			n++
-			if h := m.Headers(); h.Get(headerVia) == via {
+			if h := m.Headers(); want(h) {
 				ids[h.Get(headerID)] = true
 			}
 		}

@@ -29,7 +29,10 @@ func TestSpanContext(t *testing.T) {
 		{"PublishAll", func() error { _, err := top.PublishAll(inside, []text{wrapperspb.String("x")}); return err }, span.TraceID().String()},
 		{"Trace", func() error { _, err := top.Publish(inside, wrapperspb.String("x"), Trace(given)); return err }, "0af7651916cd43dd8448eb211c80319c"},
 		{"no span", func() error { _, err := top.Publish(t.Context(), wrapperspb.String("x")); return err }, "00000000000000000000000000000000"},
-		{"not a traceparent", func() error { _, err := top.Publish(t.Context(), wrapperspb.String("x"), Trace("00-1-2-3")); return err }, "00000000000000000000000000000000"},
+		{"not a traceparent", func() error {
+			_, err := top.Publish(t.Context(), wrapperspb.String("x"), Trace("00-1-2-3"))
+			return err
+		}, "00000000000000000000000000000000"},
 	}
 	got := make(chan [2]trace.SpanContext, 1)
 	sub := subscribe(t, top, "g", func(ctx context.Context, m *Msg[text]) error {

@@ -14,6 +14,7 @@ import (
 // A server counts how often it has delivered a message, also when nobody began to handle it: what a process held when it ended comes again. So attempts
 // are counted here, in a stream beside the topic's that has one message for each of its messages and groups: written after an attempt that is to be
 // repeated, and before one of a message that was, or may have been, delivered before, so that it counts although the process may die over it.
+// Notes of dead letters that are redriven are there, too.
 
 const (
 	triesStreamEnd = "=tries" // no topic's stream ends so
