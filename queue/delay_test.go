@@ -256,6 +256,46 @@ func TestDelayReopened(t *testing.T) {
 	laterLeft(t, q, "orders", 0)
 }
 
+// TestDelayInterrupted: a message that was handed over, and not taken away by who did, is not handed over once more when the topic has forgotten its ID.
+func TestDelayInterrupted(t *testing.T) {
+	q := open(t, t.TempDir())
+	var ahead atomic.Int64
+	q.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	top := topic(t, q, "orders")
+	forgetting(t, q, "orders")
+	later(t, top, "a", time.Hour)
+	later(t, top, "b", time.Hour)
+	s, err := q.js.Stream(t.Context(), "orders"+laterStreamEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := mover{q: q, by: "killed"}
+	for seq := uint64(1); seq <= 2; seq++ {
+		waits, err := s.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken, err := killed.take(t.Context(), s, waits); taken == 0 || err != nil {
+			t.Fatal(taken, err)
+		}
+		if seq == 1 { // the second one was not handed over
+			if _, err := q.store(t.Context(), dueMessage(waits), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	awaitForgotten(t, top)
+	ahead.Store(int64(idWindow))
+	laterLeft(t, q, "orders", 0)
+	counts := map[string]int{}
+	for _, m := range stored(t, q, "orders") {
+		counts[m.Header.Get(headerEventID)]++
+	}
+	if counts["a"] != 1 || counts["b"] != 1 {
+		t.Errorf("the topic has %v", counts)
+	}
+}
+
 // TestDelayFull: delayed messages are refused when there are too many bytes of them; those that are there can be cancelled, and go when they are due,
 // into a topic that is full when it has room again.
 func TestDelayFull(t *testing.T) {

@@ -227,7 +227,7 @@ func (w *forwarding) isThere(ctx context.Context, d delivery) (bool, error) {
 	// What was found out is of use if it goes back as far, and nothing was sent in vain since, long ago.
 	lastSent, sent := w.doubted[d.seq]
 	if w.there == nil || since.Before(w.since) || sent && lastSent.After(w.looked) {
-		there, err := w.remote.idsSince(ctx, w.f.stream.name, since.Add(-clockSkew), func(h nats.Header) bool { return h.Get(headerVia) == w.via() })
+		there, err := w.remote.idsSince(ctx, w.f.stream.name, "", since.Add(-clockSkew), func(h nats.Header) bool { return h.Get(headerVia) == w.via() })
 		if err != nil {
 			return false, err
 		}
@@ -239,10 +239,23 @@ func (w *forwarding) isThere(ctx context.Context, d delivery) (bool, error) {
 	return w.there[idThere(d)], nil
 }
 
-// idsSince returns the IDs of a stream's messages that want takes, from a time on.
-func (q *Queue) idsSince(ctx context.Context, stream string, since time.Time, want func(nats.Header) bool) (map[string]bool, error) {
+// has tells whether a stream has a message of that subject and ID that was stored after something that was stored at a time.
+func (q *Queue) has(ctx context.Context, stream, subject, id string, after time.Time) (bool, error) {
+	if q.server == nil { // two streams have two leaders
+		after = after.Add(-clockSkew)
+	}
+	there, err := q.idsSince(ctx, stream, subject, after, func(h nats.Header) bool { return h.Get(headerID) == id })
+	return there[id], err
+}
+
+// idsSince returns the IDs of a stream's messages that want takes, of one subject if there is one given, from a time on.
+func (q *Queue) idsSince(ctx context.Context, stream, subject string, since time.Time, want func(nats.Header) bool) (map[string]bool, error) {
 	ids := map[string]bool{}
-	c, err := q.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since, HeadersOnly: true})
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since, HeadersOnly: true}
+	if subject != "" {
+		cfg.FilterSubjects = []string{subject}
+	}
+	c, err := q.js.OrderedConsumer(ctx, stream, cfg)
 	if err != nil {
 		return nil, explained(err)
 	}

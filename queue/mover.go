@@ -261,6 +261,11 @@ func (m *mover) move(ctx context.Context, s jetstream.Stream, seq uint64) (uint6
 			return seq, err
 		}
 		seq = taken
+	} else if there, err := m.handedOver(ctx, msg); there || err != nil {
+		if err != nil {
+			return seq, err
+		}
+		return seq, removeMsg(ctx, s, seq)
 	}
 	due := dueMessage(msg)
 	ack, err := m.q.store(ctx, due, false)
@@ -273,6 +278,14 @@ func (m *mover) move(ctx context.Context, s jetstream.Stream, seq uint64) (uint6
 		}
 	}
 	return seq, removeMsg(ctx, s, seq)
+}
+
+// handedOver tells whether the topic has a message already that somebody took, who did not come to taking it away. The topic knows its ID itself at first.
+func (m *mover) handedOver(ctx context.Context, taken *jetstream.RawStreamMsg) (bool, error) {
+	if m.now().Sub(taken.Time) < doubtAfter {
+		return false, nil
+	}
+	return m.q.has(ctx, m.topic, taken.Header.Get(headerTo), taken.Header.Get(headerAs), taken.Time)
 }
 
 // take makes a message that waits one that is taken, and returns its sequence; 0: another has taken or cancelled it.

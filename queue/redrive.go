@@ -38,9 +38,8 @@ func (d *DeadLetters) again(ctx context.Context, l *DeadLetter) error {
 	if begun.IsZero() {
 		err = d.q.keepTries(ctx, d.origin.name, note)
 	} else {
-		var there map[string]bool
-		there, err = d.q.idsSince(ctx, d.origin.name, begun.Add(-clockSkew), func(m nats.Header) bool { return m.Get(headerID) == id })
-		if there[id] {
+		var there bool
+		if there, err = d.q.has(ctx, d.origin.name, l.subject, id, begun); there {
 			return nil
 		}
 	}
