@@ -114,6 +114,12 @@ func exportedReceiver(fn *ast.FuncDecl) bool {
 	if star, ok := typ.(*ast.StarExpr); ok {
 		typ = star.X
 	}
+	switch generic := typ.(type) {
+	case *ast.IndexExpr:
+		typ = generic.X
+	case *ast.IndexListExpr:
+		typ = generic.X
+	}
 	id, ok := typ.(*ast.Ident)
 	return ok && id.IsExported()
 }

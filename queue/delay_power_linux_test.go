@@ -1,24 +1,15 @@
 package queue
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 )
 
 // TestDelaysPowerCut cuts the power while messages are delayed, handed over and cancelled: those with a receipt come, once, and none of those that were
 // cancelled.
 func TestDelaysPowerCut(t *testing.T) {
-	cuts := 3
-	if testing.Short() {
-		cuts = 1
-	}
-	if n, err := strconv.Atoi(os.Getenv("QUEUE_CUTS")); err == nil {
-		cuts = n
-	}
-	p := newPowered(t)
+	p, cuts := newPowered(t), powerCuts()
 	delayRuns(t, filepath.Join(p.mount, "data"), cuts, func(c *exec.Cmd) {
 		if err := p.cut(); err != nil {
 			t.Error(err)
