@@ -29,16 +29,20 @@ const (
 type address struct {
 	schema   string             // full name of the messages' type
 	content  string             // content-type
-	source   string             // of the events
 	subjects [partitions]string // of the messages
+	// Values of headers, which all messages share: nobody changes them.
+	schemaValue, contentValue, sourceValue []string
 }
+
+var specValue = []string{"1.0"}
 
 // addressOf makes a topic's address; hash is the type's, or empty.
 func addressOf(topic, schema, hash string) address {
-	a := address{schema: schema, source: "stile:topic:" + topic, content: contentType}
+	a := address{schema: schema, schemaValue: []string{schema}, sourceValue: []string{"stile:topic:" + topic}, content: contentType}
 	if hash != "" {
 		a.content += schemaParam + hash
 	}
+	a.contentValue = []string{a.content}
 	for i := range a.subjects {
 		a.subjects[i] = subjectOf(topic, strconv.Itoa(i))
 	}
@@ -67,18 +71,15 @@ func (a *address) envelope(key string, keyed bool, data []byte, p publishing, no
 		p.id = nuid.Next()
 	}
 	h := make(nats.Header, 8)
-	values := make([]string, 0, 11) // of all headers, in one piece
+	values := make([]string, 0, 6) // of this message's own headers, in one piece
 	set := func(name, value string) {
 		values = append(values, value)
 		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
+	h[headerSpec], h[headerSource], h[headerType], h[headerContentType] = specValue, a.sourceValue, a.schemaValue, a.contentValue
 	set(headerID, p.id)
-	set(headerSpec, "1.0")
-	set(headerEventID, p.id)
-	set(headerSource, a.source)
-	set(headerType, a.schema)
+	h[headerEventID] = h[headerID]
 	set(headerTime, now.UTC().Format(time.RFC3339Nano))
-	set(headerContentType, a.content)
 	if keyed {
 		if !printable(key) {
 			return nil, fmt.Errorf("the key %q has characters that no header can have", key)
@@ -135,8 +136,10 @@ func printable(s string) bool {
 }
 
 // wireHeader is a header as NATS has it on the wire.
-func wireHeader(h nats.Header) []byte {
-	b := append(make([]byte, 0, 512), "NATS/1.0\r\n"...)
+func wireHeader(h nats.Header) []byte { return appendHeader(make([]byte, 0, 512), h) }
+
+func appendHeader(b []byte, h nats.Header) []byte {
+	b = append(b, "NATS/1.0\r\n"...)
 	for k, values := range h {
 		for _, v := range values {
 			b = append(append(append(append(b, k...), ": "...), v...), "\r\n"...)

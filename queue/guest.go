@@ -14,7 +14,7 @@ import (
 
 // keeper makes receipts true.
 type keeper interface {
-	// append returns when records are kept as a level has it.
+	// append returns when records are kept as a level has it. It keeps nothing of what they point to.
 	append(ctx context.Context, d Durability, records ...redo.Record) error
 	close() error
 }

@@ -55,10 +55,21 @@ func nextHeader(b []byte) (name, value, rest []byte) {
 			b = nil
 		}
 		if i := bytes.IndexByte(line, ':'); i >= 0 {
-			return line[:i], bytes.TrimLeft(bytes.TrimSuffix(line[i+1:], []byte("\r")), " \t"), b
+			return line[:i], trimmed(line[i+1:]), b
 		}
 	}
 	return nil, nil, nil
+}
+
+// trimmed is a header's value without what is around it.
+func trimmed(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	if len(b) > 0 && b[len(b)-1] == '\r' {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // envelope is what a message's headers say of it, as parts of them.

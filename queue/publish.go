@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -175,8 +176,16 @@ func (q *Queue) keep(ctx context.Context, s identity, d Durability, seq uint64, 
 	if !q.logs(d) {
 		return nil
 	}
-	return q.redo.append(ctx, d, s.record(seq, msg))
+	rec := redo.Record{Stream: s.name, Created: s.created, Seq: seq, Subject: msg.Subject, Data: msg.Data}
+	buf := headers.Get().(*[]byte)
+	defer headers.Put(buf)
+	*buf = appendHeader((*buf)[:0], msg.Header)
+	rec.Header = *buf
+	return q.redo.append(ctx, d, rec) // which keeps nothing of it
 }
+
+// headers are buffers for those of one message.
+var headers = sync.Pool{New: func() any { return new([]byte) }}
 
 // keepFirst is keep for a message that was there before: what the server has counts, not what was published again with its ID.
 func (q *Queue) keepFirst(ctx context.Context, s identity, d Durability, seq uint64) error {
