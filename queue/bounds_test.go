@@ -169,7 +169,7 @@ func forgetting(t testing.TB, q *Queue, topic string) jetstream.Stream {
 }
 
 // awaitForgotten returns when a topic has forgotten the IDs that it has now.
-func awaitForgotten(t *testing.T, top *Topic[text]) {
+func awaitForgotten(t testing.TB, top *Topic[text]) {
 	t.Helper()
 	n := 0
 	until(t, func() bool {

@@ -250,7 +250,7 @@ func TestGuestHostKilled(t *testing.T) {
 }
 
 // until waits for something to be so.
-func until(t *testing.T, so func() bool) {
+func until(t testing.TB, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
