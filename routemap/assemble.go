@@ -21,11 +21,13 @@ type Assembler struct {
 	byUse  *list.List // of *assembling, the one that had a span last in front
 	spans  int
 	over   uint64
+	sweeps uint64
 }
 
 type assembling struct {
 	id    string
 	spans []Span
+	swept uint64 // how many sweeps there had been when it had its last span
 }
 
 // NewAssembler returns one that holds up to most spans, 0: DefaultSpans. It calls done for each trace, when Flush is called; or before, for the one that
@@ -47,6 +49,7 @@ func (a *Assembler) Add(s Span) {
 		a.byUse.MoveToFront(e)
 	}
 	t := e.Value.(*assembling)
+	t.swept = a.sweeps
 	if len(t.spans) >= maxTraceSpans {
 		a.over++
 		return
@@ -72,6 +75,17 @@ func (a *Assembler) Flush() {
 		a.end(e)
 	}
 }
+
+// Sweep ends the traces that had no span since the last Sweep.
+func (a *Assembler) Sweep() {
+	for e := a.byUse.Back(); e != nil && e.Value.(*assembling).swept < a.sweeps; e = a.byUse.Back() {
+		a.end(e)
+	}
+	a.sweeps++
+}
+
+// Holds is how many spans are held.
+func (a *Assembler) Holds() int { return a.spans }
 
 // LeftOut is how many spans were left out because their trace has too many.
 func (a *Assembler) LeftOut() uint64 { return a.over }

@@ -53,16 +53,8 @@ type Chain struct {
 }
 
 func (m *Map) addChain(v *view, root, deepest int) {
-	name := v.nodes[root].Service + " " + operation(v.nodes[root].Span)
-	c := m.chains[name]
-	if c == nil {
-		if len(m.chains) >= maxNodes {
-			return
-		}
-		c = &Chain{Root: name}
-		m.chains[name] = c
-	}
 	depth := v.depth[deepest]
+	c := m.chain(v.nodes[root].Service + " " + operation(v.nodes[root].Span))
 	c.Traces++
 	c.sum += uint64(depth)
 	if depth <= c.Depth {
@@ -75,6 +67,18 @@ func (m *Map) addChain(v *view, root, deepest int) {
 		}
 	}
 	slices.Reverse(c.Steps)
+}
+
+// chain returns a root's chain; above the bound, one that nobody looks at.
+func (m *Map) chain(root string) *Chain {
+	c := m.chains[root]
+	if c == nil {
+		c = &Chain{Root: root}
+		if len(m.chains) < maxNodes {
+			m.chains[root] = c
+		}
+	}
+	return c
 }
 
 // plusOneKey is who calls whom again and again, one call after the other.
@@ -117,23 +121,21 @@ func (m *Map) addPlusOnes(v *view) {
 				continue
 			}
 			k := plusOneKey{key.From, key.To, key.Operation, operation(n.Span)}
-			p := m.plusOnes[k]
-			if p == nil {
-				if len(m.plusOnes) >= maxNodes {
-					continue
-				}
-				p = &plusOne{}
-				m.plusOnes[k] = p
-			}
-			p.groups++
-			p.calls += uint64(len(group))
-			p.most = max(p.most, len(group))
-			p.took += union
-			if len(p.evidence) < maxEvidence {
-				p.evidence = append(p.evidence, Evidence{v.ID, SpanHex(n.ID)})
-			}
+			m.plusOne(k).merge(&plusOne{1, uint64(len(group)), len(group), union, []Evidence{{v.ID, SpanHex(n.ID)}}})
 		}
 	}
+}
+
+// plusOne returns what is known of such groups; above the bound, one that nobody looks at.
+func (m *Map) plusOne(k plusOneKey) *plusOne {
+	p := m.plusOnes[k]
+	if p == nil {
+		p = &plusOne{}
+		if len(m.plusOnes) < maxNodes {
+			m.plusOnes[k] = p
+		}
+	}
+	return p
 }
 
 // extent is the sum of spans' durations, and how long any of them ran. They are sorted by start.

@@ -3,6 +3,7 @@ package routemap
 import (
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // Bounds of a map, whatever is put into it. What is above them is counted together under the name other.
@@ -28,7 +29,8 @@ type Map struct {
 	traces, whole, spans uint64
 	nameless             uint64 // clients' spans that say nothing of who is called
 	faults               map[string]uint64
-	first, last          int64
+	first, last          int64 // ns since 1970; of spans, or as it was set
+	fixed                bool
 }
 
 // NodeStats is what is known of an end of routes.
@@ -43,6 +45,11 @@ func New() *Map {
 		rand: rand.New(rand.NewPCG(0x5713e, 1)), routes: map[Key]*Stats{}, nodes: map[Node]*NodeStats{}, paths: newPaths(),
 		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{},
 	}
+}
+
+// Between sets the time that the map is of, from now on whatever its spans say: their clocks may be far off.
+func (m *Map) Between(from, to time.Time) {
+	m.fixed, m.first, m.last = true, from.UnixNano(), to.UnixNano()
 }
 
 // route returns a route's stats.
@@ -92,10 +99,7 @@ func (m *Map) Add(t *Trace) {
 	for i := range t.nodes {
 		n := &t.nodes[i]
 		m.node(t.self(i)).Spans++
-		if m.first == 0 || n.start < m.first {
-			m.first = n.start
-		}
-		m.last = max(m.last, n.end)
+		m.extend(n.start, n.end)
 	}
 	v := m.view(t)
 	m.addCalls(v)

@@ -106,11 +106,7 @@ func (p *paths) keep(r *rand.Rand, root int32, duration int64, byPath map[int32]
 		rec.parts = append(rec.parts, part{path, took})
 	}
 	slices.SortFunc(rec.parts, func(a, b part) int { return cmp.Compare(a.path, b.path) })
-	sum := p.roots[rec.root]
-	if sum == nil {
-		sum = &rootSum{}
-		p.roots[rec.root] = sum
-	}
+	sum := p.root(rec.root)
 	sum.traces++
 	sum.duration += rec.duration
 	for _, part := range rec.parts {
@@ -122,6 +118,15 @@ func (p *paths) keep(r *rand.Rand, root int32, duration int64, byPath map[int32]
 	} else if i := r.Uint64N(p.seen); i < maxRecords {
 		p.kept[i] = rec
 	}
+}
+
+func (p *paths) root(path int32) *rootSum {
+	sum := p.roots[path]
+	if sum == nil {
+		sum = &rootSum{}
+		p.roots[path] = sum
+	}
+	return sum
 }
 
 // HotPath is a way from a root, and the part of the roots' durations that was spent at its end, on critical paths.

@@ -52,11 +52,7 @@ func (m *Map) settle() {
 		if to, is := m.service(k.to); is {
 			delete(m.plusOnes, k)
 			k.to = to
-			if has := m.plusOnes[k]; has != nil {
-				p.groups, p.calls, p.most, p.took = has.groups+p.groups, has.calls+p.calls, max(has.most, p.most), has.took+p.took
-				p.evidence = has.evidence
-			}
-			m.plusOnes[k] = p
+			m.plusOne(k).merge(p)
 		}
 	}
 }
@@ -74,7 +70,7 @@ func (m *Map) Report() *Report {
 		Version: ReportVersion, Traces: m.traces, Whole: m.whole, Spans: m.spans, Nameless: m.nameless, Faults: maps.Clone(m.faults),
 		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(),
 	}
-	if m.spans > 0 {
+	if m.spans > 0 || m.fixed {
 		r.Window = Window{time.Unix(0, m.first).UTC(), time.Unix(0, m.last).UTC()}
 	}
 	nodes := maps.Clone(m.nodes)

@@ -115,34 +115,6 @@ type Stats struct {
 	sampled  uint64
 }
 
-// merge adds what other has.
-func (s *Stats) merge(r *rand.Rand, other *Stats) {
-	s.Calls, s.Paired, s.Retries = s.Calls+other.Calls, s.Paired+other.Paired, s.Retries+other.Retries
-	s.Critical, s.Through, s.Alone, s.Callers = s.Critical+other.Critical, s.Through+other.Through, s.Alone+other.Alone, s.Callers+other.Callers
-	s.Repeats, s.Known, s.Roots, s.Busy = s.Repeats+other.Repeats, s.Known+other.Known, s.Roots+other.Roots, s.Busy+other.Busy
-	for class, n := range other.Errors {
-		s.failN(class, n)
-	}
-	s.Client.Merge(&other.Client)
-	s.Server.Merge(&other.Server)
-	s.Gap.Merge(&other.Gap)
-	s.Request.Merge(&other.Request)
-	s.Response.Merge(&other.Response)
-	s.Evidence = append(s.Evidence, other.Evidence...)
-	s.Evidence = s.Evidence[:min(len(s.Evidence), maxEvidence)]
-	// Each of the samples stands for as many calls as its side has for each of its own.
-	all := s.sampled + other.sampled
-	for i := range s.Samples {
-		if len(other.Samples) > 0 && r.Uint64N(all) >= s.sampled {
-			s.Samples[i] = other.Samples[r.IntN(len(other.Samples))]
-		}
-	}
-	for i := 0; len(s.Samples) < maxSamples && i < len(other.Samples); i++ {
-		s.Samples = append(s.Samples, other.Samples[i])
-	}
-	s.sampled = all
-}
-
 func (s *Stats) fail(class string) { s.failN(class, 1) }
 
 func (s *Stats) failN(class string, n uint64) {

@@ -77,6 +77,12 @@ var names = map[string]fact{
 // Facts are what a span's attributes say. The zero value has none.
 type Facts struct{ of [facts]string }
 
+// Known tells whether an attribute of that name tells anything.
+func Known(name string) bool {
+	_, known := names[name]
+	return known
+}
+
 // Set takes in an attribute.
 func (f *Facts) Set(name, value string) {
 	if k, ok := names[name]; ok && f.of[k] == "" {

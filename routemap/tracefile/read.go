@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/stile-ipc/stile/routemap"
 )
@@ -17,6 +18,8 @@ const (
 	NoSpanID = "no span ID"
 	NoTime   = "no time"
 	NotASpan = "not a span"
+	WrongID  = "an ID of the wrong length"
+	LongID   = "a trace ID of more than 128 bytes"
 )
 
 // Counts tells what was read.
@@ -33,7 +36,7 @@ var ErrUnknown = errors.New("these are no traces that can be read: OTLP JSON, Ja
 
 // Read calls take for each span of r, until it returns an error. What was read before an error counts.
 func Read(r io.Reader, take func(routemap.Span) error) (Counts, error) {
-	rd := &reader{take: take, counts: Counts{LeftOut: map[string]uint64{}}}
+	rd := newReader(take)
 	err := rd.read(r)
 	return rd.counts, err
 }
@@ -247,12 +250,27 @@ func (e *element) has() bool {
 	return e.ScopeSpans != nil || e.LibrarySpans != nil || e.Spans != nil || e.ResourceSpans != nil || e.TraceID != nil
 }
 
+const (
+	maxTraceID = 128
+	maxName    = 256
+)
+
+// clip bounds a name that others choose. It keeps nothing of a longer one.
+func clip(name string) string {
+	if len(name) > maxName {
+		return strings.Clone(strings.ToValidUTF8(name[:maxName], ""))
+	}
+	return name
+}
+
 // give hands a span on, if it is one.
 func (r *reader) give(s routemap.Span, why string) error {
 	switch {
 	case why != "":
 	case s.Trace == "":
 		why = NoTrace
+	case len(s.Trace) > maxTraceID:
+		why = LongID
 	case s.ID == 0:
 		why = NoSpanID
 	case s.Start <= 0 && s.End <= 0:
@@ -263,6 +281,9 @@ func (r *reader) give(s routemap.Span, why string) error {
 		return nil
 	}
 	r.counts.Spans++
+	for _, name := range []*string{&s.Service, &s.Host, &s.Name, &s.Operation, &s.Peer, &s.Destination} {
+		*name = clip(*name)
+	}
 	if s.Service == "" {
 		s.Service = "unknown_service" // as OpenTelemetry calls it
 	}

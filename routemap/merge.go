@@ -1,0 +1,131 @@
+package routemap
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+)
+
+// Merge adds what another map knows, which is as if its traces had been added; of what is sampled, a sample of both. It shares nothing with it then.
+func (m *Map) Merge(o *Map) {
+	m.traces, m.whole, m.spans, m.nameless = m.traces+o.traces, m.whole+o.whole, m.spans+o.spans, m.nameless+o.nameless
+	for name, n := range o.faults {
+		m.faults[name] += n
+	}
+	m.extend(o.first, o.last)
+	for n, s := range o.nodes {
+		to := m.node(n)
+		to.Spans, to.Critical = to.Spans+s.Spans, to.Critical+s.Critical
+	}
+	for k, s := range o.routes {
+		m.route(k).merge(m.rand, s)
+	}
+	m.paths.merge(m.rand, &o.paths)
+	for _, c := range o.chains {
+		m.chain(c.Root).merge(c)
+	}
+	for k, p := range o.plusOnes {
+		m.plusOne(k).merge(p)
+	}
+}
+
+// extend widens the time that the map is of.
+func (m *Map) extend(first, last int64) {
+	if m.fixed {
+		return
+	}
+	if first != 0 && (m.first == 0 || first < m.first) {
+		m.first = first
+	}
+	m.last = max(m.last, last)
+}
+
+// merge adds what other has.
+func (s *Stats) merge(r *rand.Rand, other *Stats) {
+	s.Calls, s.Paired, s.Retries = s.Calls+other.Calls, s.Paired+other.Paired, s.Retries+other.Retries
+	s.Critical, s.Through, s.Alone, s.Callers = s.Critical+other.Critical, s.Through+other.Through, s.Alone+other.Alone, s.Callers+other.Callers
+	s.Repeats, s.Known, s.Roots, s.Busy = s.Repeats+other.Repeats, s.Known+other.Known, s.Roots+other.Roots, s.Busy+other.Busy
+	for class, n := range other.Errors {
+		s.failN(class, n)
+	}
+	s.Client.Merge(&other.Client)
+	s.Server.Merge(&other.Server)
+	s.Gap.Merge(&other.Gap)
+	s.Request.Merge(&other.Request)
+	s.Response.Merge(&other.Response)
+	s.Evidence = evidence(s.Evidence, other.Evidence)
+	s.Samples = mixed(r, s.Samples, s.sampled, other.Samples, other.sampled, maxSamples)
+	s.sampled += other.sampled
+}
+
+func evidence(a, b []Evidence) []Evidence {
+	return append(a, b[:min(len(b), maxEvidence-len(a))]...)
+}
+
+// mixed makes of two samples, which stand for na and nb things, one in which each of all is as likely as any other, of most at most.
+func mixed[T any](r *rand.Rand, a []T, na uint64, b []T, nb uint64, most int) []T {
+	switch {
+	case nb == 0 || len(b) == 0:
+		return a
+	case na == 0 || len(a) == 0:
+		return some(r, b, most)
+	}
+	share := float64(na) / float64(na+nb)
+	n := min(float64(most), float64(len(a))/share, float64(len(b))/(1-share))
+	fromA := min(int(n*share+r.Float64()), len(a), most)
+	fromB := min(max(int(n+r.Float64())-fromA, 0), len(b), most-fromA)
+	return append(some(r, a, fromA), some(r, b, fromB)...)
+}
+
+// some draws n of a sample, or takes all if there are no more.
+func some[T any](r *rand.Rand, all []T, n int) []T {
+	out := slices.Clone(all)
+	if n >= len(out) {
+		return out
+	}
+	for i := range n {
+		j := i + r.IntN(len(out)-i)
+		out[i], out[j] = out[j], out[i]
+	}
+	return slices.Clip(out[:n])
+}
+
+func (p *paths) merge(r *rand.Rand, o *paths) {
+	ours := make([]int32, len(o.all)) // by the other's number
+	for i, n := range o.all {
+		parent := int32(-1)
+		if n.parent >= 0 {
+			parent = ours[n.parent]
+		}
+		ours[i] = p.id(parent, o.names[n.label])
+	}
+	for path, took := range o.sums {
+		p.sums[ours[path]] += took
+	}
+	for path, sum := range o.roots {
+		to := p.root(ours[path])
+		to.traces, to.duration = to.traces+sum.traces, to.duration+sum.duration
+	}
+	theirs := make([]record, len(o.kept))
+	for i, rec := range o.kept {
+		theirs[i] = record{ours[rec.root], rec.duration, make([]part, len(rec.parts))}
+		for j, part := range rec.parts {
+			part.path = ours[part.path]
+			theirs[i].parts[j] = part
+		}
+		slices.SortFunc(theirs[i].parts, func(a, b part) int { return cmp.Compare(a.path, b.path) })
+	}
+	p.kept = mixed(r, p.kept, p.seen, theirs, o.seen, maxRecords)
+	p.seen += o.seen
+}
+
+func (c *Chain) merge(o *Chain) {
+	if c.Traces, c.sum = c.Traces+o.Traces, c.sum+o.sum; o.Depth > c.Depth {
+		c.Depth, c.Evidence, c.Steps = o.Depth, o.Evidence, slices.Clone(o.Steps)
+	}
+}
+
+func (p *plusOne) merge(o *plusOne) {
+	p.groups, p.calls, p.most, p.took = p.groups+o.groups, p.calls+o.calls, max(p.most, o.most), p.took+o.took
+	p.evidence = evidence(p.evidence, o.evidence)
+}
