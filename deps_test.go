@@ -21,6 +21,7 @@ transport/sock            : transport transport/wire
 transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
 internal/lazyctx          :
+internal/filelock         :
 telemetry                 :
 policy/control            :
 policy/internal/near      :
@@ -28,17 +29,19 @@ policy/policytest         :
 policy                    : internal/lazyctx policy/control policy/internal/near
 .                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
 queue/internal/redo       :
-queue/embedded            :
+queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo
 routemap                  : telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
+hub/internal/store        : internal/filelock routemap
+hub                       : hub/internal/store routemap routemap/tracefile
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . policy queue routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile                 : . policy queue hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.
@@ -47,13 +50,14 @@ var fences = []struct {
 	only   []string
 	why    string
 }{
-	{"google.golang.org/grpc", []string{".", "policy", "policy/policytest", "internal/lazyctx", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
+	{"google.golang.org/grpc", []string{".", "policy", "policy/policytest", "internal/lazyctx", "hub", "cmd/stile", "cmd/stile/internal/bench"}, "grpc-go is the root package's affair, and what it is compared with"},
 	{"unsafe", []string{"transport/shm", "."}, "raw memory is transport/shm's; the root has opaque.go"},
 	{"reflect", []string{".", "policy", "transport/transporttest"}, "nothing on a path of bytes reflects"},
 	{"github.com/jhump", []string{"cmd/stile/internal/bench"}, "only who calls unknown methods asks what they are"},
 	{"go.yaml.in/yaml", []string{"policy"}, "files for people are the policy's"},
 	{"github.com/bufbuild/protocompile", []string{"cmd/stile/internal/protos"}, "only the command reads .proto files"},
 	{"github.com/nats-io", []string{"queue", "queue/embedded"}, "queues are NATS's affair, and nobody else's"},
+	{"modernc.org", []string{"hub/internal/store"}, "the hub's file is a database; nobody else's is"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 }
 

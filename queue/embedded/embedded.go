@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/stile-ipc/stile/internal/filelock"
 )
 
 // Config says what a Server is made of.
@@ -70,7 +72,10 @@ func Start(cfg Config) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	lock, err := filelock.Lock(filepath.Join(dir, "lock"))
+	if errors.Is(err, filelock.ErrLocked) {
+		err = ErrInUse
+	}
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %s: %w", dir, err)
 	}

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+const runEnv = "STORE_TEST_RUN" // a folder: this process puts windows there until it is killed
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(runEnv); dir != "" {
+		putUntilKilled(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var begin = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+
+// calls is a map of n traces in which front calls to.
+func calls(n int, to string) *routemap.Map {
+	m := routemap.New()
+	for i := range n {
+		trace := fmt.Sprint(to, i)
+		m.Add(routemap.NewTrace([]routemap.Span{
+			{Trace: trace, ID: 1, Kind: routemap.Client, Service: "front", Name: "Get", Start: 1000, End: 5000, Request: -1, Response: -1},
+			{Trace: trace, ID: 2, Parent: 1, Kind: routemap.Server, Service: to, Name: "Get", Start: 2000, End: 4000, Request: -1, Response: -1},
+		}))
+	}
+	return m
+}
+
+func open(t *testing.T, dir string, most int64) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), dir, most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// read is how often each service was called, and how many windows say so.
+func read(t *testing.T, s *Store, from, to time.Time) (counts map[string]uint64, chosen []Window) {
+	t.Helper()
+	m, chosen, err := s.Read(t.Context(), from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts = map[string]uint64{}
+	for _, r := range m.Report().Routes {
+		counts[r.To.Name] = r.Calls
+	}
+	return counts, chosen
+}
+
+func putAt(t *testing.T, s *Store, at time.Duration, m *routemap.Map) {
+	t.Helper()
+	if err := s.Put(t.Context(), begin.Add(at), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRollUp: windows become longer with age and say the same, whatever stretch is asked for; a hub that was away makes up for it.
+func TestRollUp(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	for i := range 2 * 360 { // two hours
+		putAt(t, s, time.Duration(i)*Finest, calls(1, []string{"even", "odd"}[i%2]))
+	}
+	putAt(t, s, 0, calls(2, "late"))
+	check := func(what string, from, to time.Duration, even, odd uint64, windows int) {
+		t.Helper()
+		counts, chosen := read(t, s, begin.Add(from), begin.Add(to))
+		if counts["even"] != even || counts["odd"] != odd || len(chosen) != windows {
+			t.Errorf("%s: %v of %d windows, want %d, %d of %d", what, counts, len(chosen), even, odd, windows)
+		}
+	}
+	check("all, not tidied", 0, 2*time.Hour, 360, 360, 720)
+	now := begin.Add(2*time.Hour + 5*time.Second)
+	for range 2 { // the second time there is nothing to do
+		if err := s.Tidy(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		check("all", 0, 2*time.Hour, 360, 360, 2)
+	}
+	check("half an hour", 30*time.Minute, time.Hour, 90, 90, 30)
+	check("of which the edges are not whole minutes", time.Hour+30*time.Minute+50*time.Second, 2*time.Hour-10*time.Second, 87, 87, 1+28+5)
+	check("nothing", -time.Hour, 0, 0, 0, 0)
+	check("the other way round", time.Hour, 0, 0, 0, 0)
+	check("the first hour's finest are gone", 0, 50*time.Second, 0, 0, 0)
+	if counts, _ := read(t, s, begin, begin.Add(time.Hour)); counts["late"] != 2 {
+		t.Errorf("what was put late: %v", counts)
+	}
+	if err := s.Tidy(t.Context(), begin.Add(100*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Windows != 0 || u.Bytes != 0 {
+		t.Errorf("after a hundred days: %+v, %v", u, err)
+	}
+	var routes int
+	if err := s.db.QueryRow("SELECT count(*) FROM routes").Scan(&routes); err != nil || routes != 0 {
+		t.Errorf("%d routes that no window has: %v", routes, err)
+	}
+}
+
+// TestFit: of too many bytes the oldest of the finest go first, and the file does not grow.
+func TestFit(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, 20_000)
+	size := func() int64 {
+		info, err := os.Stat(filepath.Join(dir, "hub.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	var early int64
+	for i := range 300 {
+		putAt(t, s, time.Duration(i)*Finest, calls(3, "catalog"))
+		if err := s.Tidy(t.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
+			t.Fatal(err)
+		}
+		if u, err := s.Usage(t.Context()); err != nil || u.Bytes > 20_000 {
+			t.Fatalf("after %d windows: %+v, %v", i+1, u, err)
+		}
+		if i == 100 {
+			early = size()
+		}
+	}
+	if late := size(); late > 2*early {
+		t.Errorf("the file has grown from %d to %d bytes", early, late)
+	}
+	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); counts["catalog"] == 0 || chosen[len(chosen)-1].End() != begin.Add(3000*time.Second) {
+		t.Errorf("the latest is not there: %v, %v", counts, chosen)
+	}
+}
+
+// TestOpen: a folder has one hub; what is not its file is not touched.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(t.Context(), dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, 1<<20); !errors.Is(err, ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "hub.db")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others can read it: %v, %v", info.Mode(), err)
+	}
+	if _, err := s.db.Exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, 1<<20); err == nil || !strings.Contains(err.Error(), "version 99") {
+		t.Errorf("of another version: %v", err)
+	}
+	garbage := t.TempDir()
+	path := filepath.Join(garbage, "hub.db")
+	if err := os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), garbage, 1<<20); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("of garbage: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(text), "no database") {
+		t.Errorf("it was written: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(garbage, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), filepath.Join(garbage, "file"), 1<<20); err == nil {
+		t.Error("a file was opened as a folder")
+	}
+}
+
+// putUntilKilled puts a window after the other, and writes of each that it was put.
+func putUntilKilled(dir string) {
+	ctx := context.Background()
+	s, err := Open(ctx, dir, 1<<30)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_, have, err := s.Read(ctx, begin, begin.Add(24*time.Hour))
+	for n := len(have); err == nil; n++ {
+		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), calls(1, "catalog")); err == nil {
+			fmt.Println(n)
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// TestKilled: a window that was put is there after kill -9, whole, and none is there twice.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	put := 0
+	for range 5 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), runEnv+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			var n int
+			if _, err := fmt.Fscanln(out, &n); err != nil {
+				t.Fatal(err)
+			}
+			put = max(put, n+1)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed
+	}
+	s := open(t, dir, 1<<30)
+	counts, chosen := read(t, s, begin, begin.Add(24*time.Hour))
+	if len(chosen) < put || counts["catalog"] != uint64(len(chosen)) {
+		t.Errorf("%d windows with %d calls, of %d that were put", len(chosen), counts["catalog"], put)
+	}
+	var sound string
+	if err := s.db.QueryRow("PRAGMA integrity_check").Scan(&sound); err != nil || sound != "ok" {
+		t.Errorf("%s, %v", sound, err)
+	}
+}
