@@ -219,7 +219,7 @@ func load(ctx context.Context, q querier, w Window, m *routemap.Map) error {
 	return m.Load(rest)
 }
 
-// Read merges the windows that lie within a stretch of time, the longest where there are several, and returns them in order.
+// Read merges the windows of a stretch of time, the longest that lie within it, and returns them in order. A finest window counts if any of it is in the stretch.
 func (s *Store) Read(ctx context.Context, from, to time.Time) (*routemap.Map, []Window, error) {
 	tx, err := s.view.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // of one moment: windows go while they are read
 	if err != nil {
@@ -243,9 +243,9 @@ func (s *Store) Read(ctx context.Context, from, to time.Time) (*routemap.Map, []
 	return m, chosen, nil
 }
 
-// windows are those within a stretch of time, by when they begin and the longest first.
+// windows are those within a stretch of time, whose ends are those of finest windows, by when they begin and the longest first.
 func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT level, start, bytes FROM windows WHERE start >= ? AND start + level <= ? ORDER BY start, level DESC", ceil(from), to.Unix())
+	rows, err := q.QueryContext(ctx, "SELECT level, start, bytes FROM windows WHERE start >= ? AND start + level <= ? ORDER BY start, level DESC", from.Truncate(Finest).Unix(), to.Add(Finest-1).Truncate(Finest).Unix())
 	if err != nil {
 		return nil, err
 	}
@@ -258,13 +258,6 @@ func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, 
 		all = append(all, Window{time.Unix(start, 0).UTC(), time.Duration(level) * time.Second, size})
 	}
 	return all, rows.Err()
-}
-
-func ceil(t time.Time) int64 {
-	if t.Nanosecond() > 0 {
-		return t.Unix() + 1
-	}
-	return t.Unix()
 }
 
 // cover leaves out windows that a longer one has in it.

@@ -1,0 +1,152 @@
+package hub
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// APIVersion is in the paths of the API, and changes when what they answer does.
+const APIVersion = "v1"
+
+// Map is what GET /api/v1/map answers.
+type Map struct {
+	*routemap.Report
+	LeftOut map[string]uint64 `json:"leftOut"` // spans, by reason, since the hub was opened
+	Windows int               `json:"windows"` // that were merged
+}
+
+// Status is what GET /api/v1/status answers.
+type Status struct {
+	Began   time.Time         `json:"began"`
+	Addrs   map[string]string `json:"addrs"` // by what they are for
+	Intake  Intake            `json:"intake"`
+	Store   store.Usage       `json:"store"`
+	Failing string            `json:"failing,omitempty"` // why windows are not kept now
+}
+
+// Windows is what GET /api/v1/windows answers.
+type Windows struct {
+	Windows []store.Window `json:"windows"`
+}
+
+func (h *Hub) api() http.Handler {
+	mux := http.NewServeMux()
+	prefix := "GET /api/" + APIVersion + "/"
+	handle := func(path string, f func(*http.Request) (any, error)) {
+		mux.Handle(prefix+path, h.access.guard(Read, asked(f)))
+	}
+	handle("status", h.status)
+	handle("map", h.mapOf)
+	handle("windows", h.windows)
+	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := h.keeper.failing(); err != nil {
+			http.Error(w, "windows cannot be kept", http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}
+
+// badQuestion is an error of who asks.
+type badQuestion struct{ error }
+
+// asked answers with what f returns, as JSON.
+func asked(f func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		code := http.StatusOK
+		if err != nil {
+			code = http.StatusInternalServerError
+			if _, is := err.(badQuestion); is {
+				code = http.StatusBadRequest
+			}
+			v = map[string]string{"error": err.Error()}
+		}
+		body, err := json.Marshal(v)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		write(w, typeJSON, code, append(body, '\n'))
+	})
+}
+
+func (h *Hub) status(r *http.Request) (any, error) {
+	u, err := h.store.Usage(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Store: u}
+	if err := h.keeper.failing(); err != nil {
+		s.Failing = err.Error()
+	}
+	return s, nil
+}
+
+func (h *Hub) mapOf(r *http.Request) (any, error) {
+	from, to, err := h.between(r)
+	if err != nil {
+		return nil, err
+	}
+	m, chosen, err := h.store.Read(r.Context(), from, to)
+	if err != nil {
+		return nil, err
+	}
+	return Map{m.Report(), h.intake.status().LeftOut, len(chosen)}, nil
+}
+
+func (h *Hub) windows(r *http.Request) (any, error) {
+	from, to, err := h.between(r)
+	if err != nil {
+		return nil, err
+	}
+	all, err := h.store.Windows(r.Context(), from, to)
+	if all == nil {
+		all = []store.Window{}
+	}
+	return Windows{all}, err
+}
+
+// DefaultBack is how far back a map goes if nothing else is asked for.
+const DefaultBack = 15 * time.Minute
+
+// between reads from and to: times, or durations before now.
+func (h *Hub) between(r *http.Request) (from, to time.Time, err error) {
+	now := h.cfg.clock()
+	q := r.URL.Query()
+	for name := range q {
+		if name != "from" && name != "to" {
+			return from, to, badQuestion{fmt.Errorf("%q is not known: there are from and to", name)}
+		}
+	}
+	if from, err = moment(q.Get("from"), now, now.Add(-DefaultBack)); err != nil {
+		return from, to, badQuestion{fmt.Errorf("from: %w", err)}
+	}
+	if to, err = moment(q.Get("to"), now, now); err != nil {
+		return from, to, badQuestion{fmt.Errorf("to: %w", err)}
+	}
+	if !from.Before(to) {
+		return from, to, badQuestion{fmt.Errorf("from is %s, which is not before %s", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))}
+	}
+	return from, to, nil
+}
+
+func moment(text string, now, otherwise time.Time) (time.Time, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	if d, err := time.ParseDuration(strings.TrimPrefix(text, "-")); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("%q is neither a time, as 2006-01-02T15:04:05Z, nor how long ago, as 15m", text)
+	}
+	return t, nil
+}

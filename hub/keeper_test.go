@@ -1,0 +1,111 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// fakeStore keeps how many traces each window had.
+type fakeStore struct {
+	full   atomic.Bool
+	puts   []string
+	tidied int
+}
+
+func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map) error {
+	if s.full.Load() {
+		return errors.New("disk full")
+	}
+	s.puts = append(s.puts, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), m.Report().Traces))
+	return nil
+}
+
+func (s *fakeStore) Tidy(context.Context, time.Time) error { s.tidied++; return nil }
+
+func span(trace string, id uint64) routemap.Span {
+	return routemap.Span{Trace: trace, ID: id, Service: "s", Name: "op", Start: 1, End: 2, Request: -1, Response: -1}
+}
+
+// TestKeeper: traces are of the window in which they were complete; windows without any are not kept; what the disk does not take is kept later, and nothing is
+// lost when the hub is closed.
+func TestKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := newIntake(100, time.Now)
+		s := &fakeStore{}
+		k := newKeeper(in, s, time.Now, slog.New(slog.DiscardHandler))
+		begin := time.Now().UTC() // midnight, in a bubble
+		add := func(traces ...string) {
+			b := in.batch()
+			for _, name := range traces {
+				b.spans = append(b.spans, span(name, 1))
+			}
+			in.add(b)
+		}
+		at := func(d time.Duration) { time.Sleep(time.Until(begin.Add(d))); synctest.Wait() }
+		at(6 * time.Second)
+		add("a", "b") // complete at 15 s
+		at(16 * time.Second)
+		add("c")
+		at(66 * time.Second)
+		s.full.Store(true)
+		add("d")
+		at(76 * time.Second)
+		add("e")
+		at(86 * time.Second)
+		add("f")
+		at(91 * time.Second)
+		if err := k.failing(); err == nil {
+			t.Error("nobody says that the disk is full")
+		}
+		s.full.Store(false)
+		at(116 * time.Second)
+		if err := k.failing(); err != nil {
+			t.Error(err)
+		}
+		add("g") // is being put together when all ends
+		if err := k.close(); err != nil {
+			t.Error(err)
+		}
+		want := "[00:10: 2 00:20: 1 01:10: 3 01:50: 1]"
+		if got := fmt.Sprint(s.puts); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if s.tidied != 2 {
+			t.Errorf("tidied %d times", s.tidied)
+		}
+	})
+}
+
+// TestClockBack: a clock that goes back by hours stops nothing.
+func TestClockBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var back atomic.Int64
+		clock := func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
+		in := newIntake(100, clock)
+		s := &fakeStore{}
+		k := newKeeper(in, s, clock, slog.New(slog.DiscardHandler))
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		back.Store(int64(5 * time.Hour))
+		b := in.batch()
+		b.spans = append(b.spans, span("a", 1))
+		in.add(b)
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		if len(s.puts) != 1 {
+			t.Errorf("after %s: %v", time.Since(begin), s.puts)
+		}
+		if err := k.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
