@@ -22,11 +22,12 @@ transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
 internal/lazyctx          :
 internal/filelock         :
+internal/xdg              :
 telemetry                 :
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
-policy                    : internal/lazyctx policy/control policy/internal/near
+policy                    : internal/lazyctx internal/xdg policy/control policy/internal/near
 .                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
@@ -41,7 +42,7 @@ cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . policy queue hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile                 : . internal/xdg policy queue hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.

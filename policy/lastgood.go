@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/stile-ipc/stile/internal/xdg"
 )
 
 // copies keeps the last good version of files and feeds, each under its path or name. The first line of a
@@ -31,13 +33,9 @@ func (c copies) folder() (string, error) {
 	if c.dir != "" {
 		return c.dir, nil
 	}
-	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) { // as the XDG specification has it
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		state = filepath.Join(home, ".local", "state")
+	state, err := xdg.StateHome()
+	if err != nil {
+		return "", err
 	}
 	return filepath.Join(state, "stile", "policy"), nil
 }

@@ -145,7 +145,7 @@ type histogramJSON struct {
 }
 
 // MarshalJSON writes the buckets and what they were made of.
-func (h *Histogram) MarshalJSON() ([]byte, error) {
+func (h Histogram) MarshalJSON() ([]byte, error) {
 	return json.Marshal(histogramJSON{h.count, h.sum, h.least, h.most, h.first, h.counts})
 }
 

@@ -21,7 +21,7 @@ func newMap() *cobra.Command {
 	var asJSON, asDOT bool
 	var rows, spans int
 	cmd := &cobra.Command{
-		Use:   "map FILE...",
+		Use:   "map FILE... | URL",
 		Short: "Show who calls whom, and what it costs, from traces",
 		Long: `Map reads traces and shows their routes by what they cost, hot paths, where callers wait, how
 deep calls are nested, and what stands out: N+1, chatty routes, requests that are repeated.
@@ -30,16 +30,22 @@ Files may be OTLP JSON, Jaeger JSON or Zipkin JSON v2, one value or one a line, 
 then cut. Spans that cannot be read are counted by reason; of several files those that are no
 traces are left out, which is said.
 
+The URL of a hub is asked for the map of its last 15 minutes, or of the time that from and to say,
+each a time (2006-01-02T15:04:05Z) or how long ago (90m). A hub with tokens wants one that reads, in
+STILE_HUB_TOKEN.
+
 Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 
 "stile map terms" says what each word means.`,
 		Example: `  stile map traces/*.json
   stile map traces.json.gz --json | jq '.routes[0]'
   stile map traces.json --dot | dot -Tsvg > map.svg
+  stile map http://localhost:4319
+  stile map 'http://localhost:4319?from=2h&to=1h'
   stile map terms`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("map needs a FILE of traces, or - for the standard input")
+				return errors.New("map needs a FILE of traces, - for the standard input, or the URL of a hub")
 			}
 			return nil
 		},
@@ -79,6 +85,13 @@ type mapJSON struct {
 
 // mapFiles reads files, and tells how many spans were left out and why. One that is cut off is told, and counts as far as it goes.
 func mapFiles(ctx context.Context, files []string, spans int, stdin io.Reader, stderr io.Writer) (*routemap.Report, map[string]uint64, error) {
+	for _, name := range files {
+		if isURL(name) && len(files) > 1 {
+			return nil, nil, usageError{fmt.Errorf("%s is a hub, whose map is shown alone", name)}
+		} else if isURL(name) {
+			return hubMap(ctx, name)
+		}
+	}
 	m := routemap.New()
 	left := map[string]uint64{}
 	a := routemap.NewAssembler(spans, m.Add)

@@ -23,15 +23,16 @@ func newMapDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff BEFORE AFTER",
 		Short: "Compare two maps, route by route",
-		Long: `Diff compares the routes of two files of traces, or of two maps that stile map --json has
-written: the medians by their ratio, failures by the difference of their shares, each with the
+		Long: `Diff compares the routes of two files of traces, of two maps that stile map --json has written,
+or of two times of a hub: the medians by their ratio, failures by the difference of their shares, each with the
 interval in which it lies with a confidence of 95 %. Of 20 routes that are the same, one is said
 to differ by chance. Routes that are new or gone differ, too.
 
 Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a failure.`,
 		Example: `  stile map diff monday.json tuesday.json
-  stile map --json traces.json > before.json`,
-		Args: between(2, 2, "two files, BEFORE and AFTER"),
+  stile map --json traces.json > before.json
+  stile map diff 'http://localhost:4319?from=2h&to=1h' http://localhost:4319`,
+		Args: between(2, 2, "two files or URLs, BEFORE and AFTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := atLeastOne("number", rows); err != nil {
 				return err

@@ -85,7 +85,7 @@ line, 3 a failure.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newDoctor(), newBench(), newDemo(), newPolicy(), newMap(), newQueue(), newVersion())
+	root.AddCommand(newDoctor(), newBench(), newDemo(), newPolicy(), newMap(), newHub(), newQueue(), newVersion())
 	return root
 }
 

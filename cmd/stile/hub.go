@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stile-ipc/stile/hub"
+	"github.com/stile-ipc/stile/internal/xdg"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// closeWithin is how long requests that are under way are waited for.
+const closeWithin = 10 * time.Second
+
+func newHub() *cobra.Command {
+	var cfg hub.Config
+	var tokens, cert, key string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "hub",
+		Short: "Take traces from exporters, and keep maps of them",
+		Long: `Hub listens for OpenTelemetry's OTLP and makes maps of the traces that come, which it keeps for
+hours, days and months in one folder. stile map shows them, of now and of any time since.
+
+It listens on this host's loopback alone. Another address needs --tokens, and TLS; a file of
+tokens has one a line, "write TOKEN" for those who send, "read TOKEN" for those who ask.
+
+Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
+		Example: `  stile hub
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 ./catalog   # any service with an OTLP exporter
+  stile map http://localhost:4319
+  stile hub --http 0.0.0.0:4319 --tokens tokens --tls-cert cert.pem --tls-key key.pem`,
+		Args: between(0, 0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Dir == "" {
+				if cfg.Dir, err = hubDir(); err != nil {
+					return err
+				}
+			}
+			if (cert == "") != (key == "") {
+				return usageError{errors.New("--tls-cert and --tls-key go together")}
+			}
+			if cfg.MaxBytes < 1 || cfg.Spans < 1 {
+				return usageError{errors.New("--max-bytes and --spans have to be 1 or more")}
+			}
+			if cert != "" {
+				pair, err := tls.LoadX509KeyPair(cert, key)
+				if err != nil {
+					return err
+				}
+				cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+			}
+			if tokens != "" {
+				if cfg.Tokens, err = readTokens(tokens); err != nil {
+					return err
+				}
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			return runHub(cmd.Context(), cfg, cmd.OutOrStdout(), asJSON)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&cfg.Dir, "dir", "", "`folder` (default $XDG_STATE_HOME/stile/hub, or ~/.local/state/stile/hub)")
+	flags.StringVar(&cfg.OTLPGRPC, "otlp-grpc", hub.DefaultOTLPGRPC, "`address` for OTLP over gRPC, or off")
+	flags.StringVar(&cfg.OTLPHTTP, "otlp-http", hub.DefaultOTLPHTTP, "`address` for OTLP over HTTP, or off")
+	flags.StringVar(&cfg.HTTP, "http", hub.DefaultHTTP, "`address` for those who ask, or off")
+	flags.StringVar(&tokens, "tokens", "", "`file` of tokens, which nobody else may read")
+	flags.StringVar(&cert, "tls-cert", "", "`file` with the certificate, PEM")
+	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
+	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` of maps to keep")
+	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(newHubStatus())
+	return cmd
+}
+
+func runHub(ctx context.Context, cfg hub.Config, out io.Writer, asJSON bool) error {
+	h, err := hub.Open(ctx, cfg)
+	if err != nil {
+		return explainedHub(err)
+	}
+	addrs := filepath.Join(cfg.Dir, addressesFile)
+	err = writeAddresses(addrs, h, cfg.TLS != nil)
+	if err == nil {
+		err = sayAddresses(out, h, cfg.TLS != nil, asJSON)
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+	defer cancel()
+	return errors.Join(err, os.Remove(addrs), h.Close(within))
+}
+
+// explainedHub says what to do.
+func explainedHub(err error) error {
+	switch {
+	case errors.Is(err, hub.ErrInUse):
+		return fmt.Errorf("%w: stile hub status asks it; --dir names another folder", err)
+	case strings.Contains(err.Error(), "address already in use"):
+		return fmt.Errorf("%w: another hub or collector may run; --otlp-grpc, --otlp-http and --http take other addresses, or off", err)
+	}
+	return err
+}
+
+// addressesFile tells where a hub listens, while it runs.
+const addressesFile = "addresses.json"
+
+func writeAddresses(path string, h *hub.Hub, tls bool) error {
+	text, err := json.Marshal(hubURLs(h, tls))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// hubURLs is where a hub listens, by what for.
+func hubURLs(h *hub.Hub, tls bool) map[string]string {
+	scheme := "http://"
+	if tls {
+		scheme = "https://"
+	}
+	all := h.Addrs()
+	for what, at := range all {
+		all[what] = scheme + at
+	}
+	return all
+}
+
+func sayAddresses(out io.Writer, h *hub.Hub, tls, asJSON bool) error {
+	urls := hubURLs(h, tls)
+	if asJSON {
+		return printJSON(out, urls)
+	}
+	for _, what := range slices.Sorted(maps.Keys(urls)) {
+		if _, err := fmt.Fprintf(out, "%-10s %s\n", what, urls[what]); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(out, "\nServices send what they trace with OTEL_EXPORTER_OTLP_ENDPOINT=%s; a map is there after 20 seconds:\n  stile map %s\n", urls["OTLP/gRPC"], urls["API"])
+	return err
+}
+
+// hubDir is the default folder.
+func hubDir() (string, error) {
+	state, err := xdg.StateHome()
+	if err != nil {
+		return "", fmt.Errorf("%w: --dir names the folder", err)
+	}
+	return filepath.Join(state, "stile", "hub"), nil
+}
+
+// readTokens reads lines ROLE TOKEN; empty ones and those that begin with # say nothing.
+func readTokens(path string) (all []hub.Token, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
+		return nil, fmt.Errorf("%s: others can read it: chmod 600 %s", path, path)
+	}
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		words := strings.Fields(line)
+		if len(words) != 2 {
+			return nil, fmt.Errorf("%s:%d: a line is a role and a token: read or write, a space, and the token", path, n)
+		}
+		all = append(all, hub.Token{Role: hub.Role(words[0]), Secret: words[1]})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no tokens", path)
+	}
+	return all, nil
+}
+
+func newHubStatus() *cobra.Command {
+	var dir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [URL]",
+		Short: "Tell what a hub takes in, leaves out and keeps",
+		Long: `Status asks a hub what it has taken in since it began, what it has left out and why, and what it
+keeps. Without a URL the hub of the folder is asked. A hub with tokens wants one that reads, in
+STILE_HUB_TOKEN.
+
+Exit codes: 0 all is well, 1 the hub cannot keep what it has now, 2 a mistake in the command line,
+3 it could not be asked.`,
+		Example: `  stile hub status
+  stile hub status https://hub.internal:4319 --json`,
+		Args: between(0, 1, "no more than one URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := hubAt(dir, args)
+			if err != nil {
+				return err
+			}
+			var s hub.Status
+			if err := askHub(cmd.Context(), at, "status", &s); err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(cmd.OutOrStdout(), s)
+			} else {
+				err = printHubStatus(cmd.OutOrStdout(), &s)
+			}
+			if err == nil && s.Failing != "" {
+				err = errFinding
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// hubAt is where to ask: a URL that was given, or that of the hub that has a folder.
+func hubAt(dir string, args []string) (string, error) {
+	if len(args) == 1 {
+		if !isURL(args[0]) {
+			return "", usageError{fmt.Errorf("%q is no URL: http://localhost:4319 would be", args[0])}
+		}
+		return args[0], nil
+	}
+	if dir == "" {
+		var err error
+		if dir, err = hubDir(); err != nil {
+			return "", err
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, addressesFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("no hub runs on %s: start it with stile hub, or give the URL of another", dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	var urls map[string]string
+	if err := json.Unmarshal(text, &urls); err != nil || urls["API"] == "" {
+		return "", fmt.Errorf("%s does not say where the hub's API is", filepath.Join(dir, addressesFile))
+	}
+	return urls["API"], nil
+}
+
+func printHubStatus(out io.Writer, s *hub.Status) error {
+	b := bufio.NewWriter(out)
+	fmt.Fprintf(b, "since %s: %d spans of %d requests, %d held until their traces are complete\n", s.Began.Local().Format(time.DateTime), s.Intake.Spans, s.Intake.Requests, s.Intake.Held)
+	for what, counts := range map[string]map[string]uint64{"left out": s.Intake.LeftOut, "requests refused": s.Intake.Refused} {
+		for _, why := range slices.Sorted(maps.Keys(counts)) {
+			fmt.Fprintf(b, "%s: %d, %s\n", what, counts[why], why)
+		}
+	}
+	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
+	if s.Failing != "" {
+		fmt.Fprintf(b, "what comes is held in memory, for it cannot be kept: %s\n", s.Failing)
+	}
+	return b.Flush()
+}

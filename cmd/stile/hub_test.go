@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// hubAddress waits until a hub has a folder, and sets $API and $OTLP to its URLs.
+func hubAddress(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hubaddress folder")
+	}
+	file := filepath.Join(ts.MkAbs(args[0]), addressesFile)
+	await(ts, false, []string{file})
+	text, err := os.ReadFile(file)
+	ts.Check(err)
+	var urls map[string]string
+	ts.Check(json.Unmarshal(text, &urls))
+	ts.Setenv("API", urls["API"])
+	ts.Setenv("OTLP", urls["OTLP/HTTP"])
+}
+
+// postFile posts a file of JSON, in which START and END are now and 5 ms later.
+func postFile(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: post URL file")
+	}
+	now := time.Now().UnixNano()
+	body := strings.NewReplacer("START", strconv.FormatInt(now, 10), "END", strconv.FormatInt(now+5e6, 10)).Replace(ts.ReadFile(args[1]))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Post(args[0], "application/json", strings.NewReader(body))
+	ts.Check(err)
+	defer resp.Body.Close()
+	if ok := resp.StatusCode == http.StatusOK; ok == neg {
+		ts.Fatalf("%s", resp.Status)
+	}
+}
+
+// TestReadTokens: files of tokens that others can read, or that are not as they should be, are refused by line.
+func TestReadTokens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	for text, want := range map[string]string{
+		"# ours\n\nread abcdefghabcdefgh\n  write  x \n": "",
+		"":                    "has no tokens",
+		"read\n":              ":1: a line is",
+		"\nread a b\nwrite\n": ":2: a line is",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all, err := readTokens(path)
+		if want == "" && (err != nil || len(all) != 2 || all[1].Secret != "x") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, %v", text, all, err)
+		}
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readTokens(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("that others can read: %v", err)
+	}
+	if _, err := readTokens(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("that is not there")
+	}
+}

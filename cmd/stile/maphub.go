@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/stile-ipc/stile/hub"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// hubToken is the environment variable with the token for hubs that want one.
+const hubToken = "STILE_HUB_TOKEN"
+
+const (
+	askWithin = time.Minute
+	maxAnswer = 512 << 20
+)
+
+func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+
+// hubMap is a hub's map, of the time that the URL's from and to say.
+func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64, error) {
+	m := hub.Map{Report: new(routemap.Report)}
+	if err := askHub(ctx, at, "map", &m); err != nil {
+		return nil, nil, err
+	}
+	if m.Version != routemap.ReportVersion {
+		return nil, nil, fmt.Errorf("%s: its maps are of version %d, and this program reads %d: one of both is older", at, m.Version, routemap.ReportVersion)
+	}
+	return m.Report, m.LeftOut, nil
+}
+
+// askHub asks a hub's API.
+func askHub(ctx context.Context, at, what string, answer any) error {
+	u, err := url.Parse(at)
+	if err != nil || u.Host == "" {
+		return usageError{fmt.Errorf("%q is no URL of a hub", at)}
+	}
+	shown := u.Redacted()
+	u.Path = strings.TrimSuffix(u.Path, "/") + "/api/" + hub.APIVersion + "/" + what
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return err
+	}
+	if token := os.Getenv(hubToken); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w: see that a hub runs there, with stile hub", shown, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", shown, err)
+	case len(body) > maxAnswer:
+		return fmt.Errorf("%s: its answer has more than %d MiB", shown, maxAnswer>>20)
+	case resp.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("%s wants a token that reads: set %s", shown, hubToken)
+	case resp.StatusCode != http.StatusOK:
+		var said struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(body, &said) != nil || said.Error == "" {
+			said.Error = resp.Status
+		}
+		return fmt.Errorf("%s: %s", shown, said.Error)
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("%s: that is no answer of a hub's: %w", shown, err)
+	}
+	return nil
+}
