@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/stile-ipc/stile/examples/shop/internal/rpc"
 	catalogv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/catalog/v1"
 	inventoryv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/inventory/v1"
 	ordersv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/orders/v1"
@@ -51,6 +54,12 @@ func (a *api) handle(answer func(*http.Request) (int, any, error)) http.Handler 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), a.timeout)
 		defer cancel()
+		_, route, _ := strings.Cut(r.Pattern, " ")
+		if route != "/healthz" {
+			var span trace.Span
+			ctx, span = rpc.StartRequest(ctx, r.Method, route)
+			defer span.End()
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		code, body, err := answer(r.WithContext(ctx))
 		if err != nil {

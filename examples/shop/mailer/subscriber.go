@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -96,6 +97,8 @@ func (s *server) confirm(ctx context.Context, m *queue.Msg[*ordersv1.OrderPlaced
 	if m.ID != filepath.Base(m.ID) {
 		return queue.Reject(nil, "no name for a file")
 	}
+	ctx, span := rpc.StartMessage(ctx, trace.SpanKindConsumer, m.Topic, "process")
+	defer span.End()
 	order := m.Value.GetOrder()
 	if s.outbox != "" {
 		if _, err := os.Stat(s.path(m.ID)); err == nil {

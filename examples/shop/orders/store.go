@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	_ "modernc.org/sqlite" // registers the driver
 
 	"github.com/stile-ipc/stile/examples/shop/internal/events"
+	"github.com/stile-ipc/stile/examples/shop/internal/rpc"
 	ordersv1 "github.com/stile-ipc/stile/examples/shop/proto/shop/orders/v1"
 	"github.com/stile-ipc/stile/queue"
 )
@@ -79,6 +81,8 @@ func (s *store) place(ctx context.Context, order *ordersv1.Order, items []*order
 	if _, err := tx.ExecContext(ctx, "INSERT INTO orders (id, body) VALUES (?, ?)", order.GetOrderId(), body); err != nil {
 		return err
 	}
+	ctx, span := rpc.StartMessage(ctx, trace.SpanKindProducer, "orders.placed", "send")
+	defer span.End()
 	if err := s.outbox.Publish(ctx, tx, placed, queue.ID(order.GetOrderId())); err != nil {
 		return err
 	}

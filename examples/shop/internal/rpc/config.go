@@ -22,7 +22,8 @@ type Config struct {
 	Faults string        // control file of injected faults, for demonstrations; empty: none
 	level  slog.Level
 
-	policy *policy.Policy // what is in Policy; nil: none
+	policy  *policy.Policy // what is in Policy; nil: none
+	tracing bool           // spans are sent somewhere
 }
 
 // Flags declares the flags that every program has. The environment gives the
@@ -56,10 +57,29 @@ func Main(name string, cfg *Config, run func(context.Context) error) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.level})).With("service", name))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	if err := cfg.obey(ctx, run); err != nil {
+	if err := cfg.trace(ctx, name, run); err != nil {
 		slog.Error("failed", "error", err)
 		os.Exit(1)
 	}
+}
+
+// trace runs the program, and has sent what it traced when it returns.
+func (cfg *Config) trace(ctx context.Context, name string, run func(context.Context) error) error {
+	stop, err := startTracing(ctx, name)
+	if err != nil {
+		return err
+	}
+	if stop == nil {
+		return cfg.obey(ctx, run)
+	}
+	cfg.tracing = true
+	err = cfg.obey(ctx, run)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Drain)
+	defer cancel()
+	if err := stop(ctx); err != nil {
+		slog.Warn("spans were not sent", "error", err)
+	}
+	return err
 }
 
 // obey runs the program with its policy in force, whose changes it follows.

@@ -21,7 +21,7 @@ import (
 // Dial returns a connection to another service of the shop, whose calls obey the
 // policy that cfg names. It connects when the first call is made.
 func Dial(cfg *Config, target string) (*grpc.ClientConn, error) {
-	return stile.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithPolicy(cfg.policy))
+	return stile.NewClient(target, append(cfg.dialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()), stile.WithPolicy(cfg.policy))...)
 }
 
 // Serve listens as cfg says, prints the ready line, and serves until ctx ends.
@@ -29,7 +29,7 @@ func Dial(cfg *Config, target string) (*grpc.ClientConn, error) {
 // reflection are served beside what register adds. The calls obey the policy that
 // cfg names.
 func Serve(ctx context.Context, cfg *Config, register func(grpc.ServiceRegistrar)) error {
-	srv := stile.NewServer(grpc.ChainUnaryInterceptor(logFailure, newFaults(cfg.Faults).inject), stile.Policy(cfg.policy))
+	srv := stile.NewServer(append(cfg.serverOptions(), grpc.ChainUnaryInterceptor(logFailure, newFaults(cfg.Faults).inject), stile.Policy(cfg.policy))...)
 	register(srv)
 	state := health.NewServer()
 	healthpb.RegisterHealthServer(srv, state)

@@ -1,0 +1,134 @@
+package shoptest_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stile-ipc/stile/examples/shop/shoptest"
+	"github.com/stile-ipc/stile/hub"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// TestMap: the map that a hub makes of the shop's spans has each edge that there is, with as many calls as were made, and no other; through Stile, and through
+// gRPC.
+func TestMap(t *testing.T) {
+	for _, stile := range []string{"on", "off"} {
+		t.Run("stile="+stile, func(t *testing.T) { testMap(t, stile) })
+	}
+}
+
+func testMap(t *testing.T, stile string) {
+	const pages, lists, listed, orders = 30, 5, 5, 10
+	dir := t.TempDir()
+	h := openHub(t, dir)
+	data, outbox := t.TempDir(), t.TempDir()
+	queue := filepath.Join(data, "orders")
+	shop := shoptest.Start(t, shoptest.Config{
+		Bin: bin, Data: data, Env: []string{"STILE=" + stile, "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + h.Addrs()["OTLP/gRPC"]},
+		Args: map[string][]string{"mailer": {"--outbox", outbox, "--queue", filepath.Join(queue, "queue")}, "inventory": {"--stock", "1000"}, "orders": {"--data", queue}},
+	})
+	for i := range max(pages, lists, orders) {
+		var body any
+		if i < pages {
+			ask(t, shop, "GET", fmt.Sprintf("/products/sku-%04d", i+1), "", &body)
+		}
+		if i < lists {
+			ask(t, shop, "GET", fmt.Sprintf("/products?limit=%d", listed), "", &body)
+		}
+		if i < orders {
+			if code := ask(t, shop, "POST", "/orders", `{"customer":"ada@example.com","items":[{"id":"sku-0002","quantity":1}]}`, &body); code != 201 {
+				t.Fatalf("order: %d, %v", code, body)
+			}
+		}
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if mails, err := filepath.Glob(filepath.Join(outbox, "*.eml")); err != nil || len(mails) == orders {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("%d e-mails", len(mails))
+		}
+	}
+	shop.Stop(t) // which sends what was traced
+	closeHub(t, h)
+	h = openHub(t, dir)
+	defer closeHub(t, h)
+	m := hubMap(t, h)
+	got := map[string]uint64{}
+	for _, r := range m.Routes {
+		got[r.Key.String()] = r.Calls
+	}
+	want := map[string]uint64{
+		"gateway → catalog shop.catalog.v1.CatalogService/GetProduct":     pages,
+		"gateway → catalog shop.catalog.v1.CatalogService/GetProducts":    orders,
+		"gateway → catalog shop.catalog.v1.CatalogService/ListProducts":   lists,
+		"gateway → inventory shop.inventory.v1.InventoryService/GetStock": pages,
+		"gateway → pricing shop.pricing.v1.PricingService/GetPrice":       pages + listed*lists,
+		"gateway → orders shop.orders.v1.OrdersService/PlaceOrder":        orders,
+		"orders → inventory shop.inventory.v1.InventoryService/Reserve":   orders,
+		"orders → pricing shop.pricing.v1.PricingService/Quote":           orders,
+		"orders → queue orders.placed send orders.placed":                 orders,
+		"queue orders.placed → mailer process orders.placed":              orders,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+	for _, r := range m.Routes {
+		if r.Mode == routemap.Sync && r.Paired != r.Calls || r.Failed() > 0 {
+			t.Errorf("%s: both sides tell of %d of %d calls, %d failed", r.Key, r.Paired, r.Calls, r.Failed())
+		}
+	}
+	if m.Traces != pages+lists+orders || m.Whole != m.Traces {
+		t.Errorf("%d traces, %d whole", m.Traces, m.Whole)
+	}
+	// The list of products asks for each price on its own.
+	if len(m.Findings) != 1 || m.Findings[0].Kind != routemap.PlusOne || m.Findings[0].Within != "GET /products" || !strings.HasSuffix(m.Findings[0].Operation, "/GetPrice") ||
+		m.Findings[0].Values["calls"] != listed || m.Findings[0].Values["groups"] != lists {
+		t.Errorf("found: %+v", m.Findings)
+	}
+	if m.Nameless != 0 || len(m.Faults) != 0 || len(m.LeftOut) != 0 {
+		t.Errorf("%d nameless, faults %v, left out %v", m.Nameless, m.Faults, m.LeftOut)
+	}
+}
+
+func openHub(t *testing.T, dir string) *hub.Hub {
+	t.Helper()
+	h, err := hub.Open(t.Context(), hub.Config{Dir: dir, OTLPGRPC: "127.0.0.1:0", OTLPHTTP: hub.Off, HTTP: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func closeHub(t *testing.T, h *hub.Hub) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := h.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// hubMap asks for all that a hub has kept.
+func hubMap(t *testing.T, h *hub.Hub) hub.Map {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + h.Addrs()["API"] + "/api/v1/map?from=1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var m hub.Map
+	if err := json.NewDecoder(resp.Body).Decode(&m); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status, err)
+	}
+	return m
+}
