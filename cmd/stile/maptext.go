@@ -106,11 +106,7 @@ func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPa
 			root = p.Root
 			fmt.Fprintf(b, "%s, %d traces\n", plain(root), p.Traces)
 		}
-		where := "itself"
-		if len(p.Steps) > 0 {
-			where = strings.Join(p.Steps, " → ")
-		}
-		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), routemap.Readable(p.Each), plain(where))
+		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), routemap.Readable(p.Each), plain(way(p.Steps)))
 	}
 	more(b, len(hot), rows)
 }
@@ -122,6 +118,14 @@ func hotPaths(paths []routemap.HotPath) (hot []routemap.HotPath) {
 		}
 	}
 	return hot
+}
+
+// way is steps after a root.
+func way(steps []string) string {
+	if len(steps) == 0 {
+		return "itself"
+	}
+	return strings.Join(steps, " → ")
 }
 
 func printWaits(b *strings.Builder, style terminal.Style, r *routemap.Report, rows int) {
