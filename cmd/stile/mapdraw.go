@@ -33,10 +33,10 @@ type drawing struct {
 
 // box is a node.
 type box struct {
-	X, Y       int
-	Kind       routemap.NodeKind
-	Name, Note string
-	Title      string
+	X, Y, Width, Height int
+	Kind                routemap.NodeKind
+	Name, Note          string
+	Title               string
 }
 
 // line is all routes from one node to another.
@@ -94,7 +94,7 @@ func (d *drawing) addBoxes(l *layout, r *routemap.Report, nodes []routemap.Node,
 		own[n.Node] = n.Critical
 	}
 	for i, n := range nodes {
-		b := box{X: left(l, i), Y: int(middle(l, i)) - boxHeight/2, Kind: n.Kind, Name: shortened(plain(n.Name), 22)}
+		b := box{X: left(l, i), Y: int(middle(l, i)) - boxHeight/2, Width: boxWidth, Height: boxHeight, Kind: n.Kind, Name: shortened(plain(n.Name), 22)}
 		b.Note = percent(float64(own[n]), float64(total))
 		b.Title = fmt.Sprintf("%s: %s of the roots' durations", plain(n.String()), b.Note)
 		if n.Kind != routemap.Service {
@@ -123,7 +123,7 @@ func (d *drawing) addLines(l *layout, edges []edge, ends [][2]int) {
 			x, y := left(l, ends[i][0])+boxWidth-52, middle(l, ends[i][0])-boxHeight/2
 			one.Path = fmt.Sprintf("M%d %.1fc0 -%d 28 -%d 28 -5", x, y, loopHeight, loopHeight)
 			one.Head = fmt.Sprintf("M%d %.1fl-5 -8h10z", x+28, y)
-			d.addLabel(e, [][2]float64{{float64(x) - 24, y - 4}})
+			d.addLabel(e, [][2]float64{{float64(x) - 22, y - 9}})
 		} else {
 			d.addWay(l, &one, way, e, starts[i], stops[i], l.turned[i])
 		}

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -20,15 +21,15 @@ const htmlRows = 100
 //go:embed map.html.tmpl
 var mapTemplate string
 
-var mapPage = template.Must(template.New("map").Funcs(template.FuncMap{
+var mapFuncs = template.FuncMap{
 	"plain":    plain,
 	"readable": routemap.Readable,
-	"share":    func(v float64) string { return percent(v, 1) },
-	"bar":      func(v float64) string { return fmt.Sprintf("%.1f", 100*min(max(v, 0), 1)) },
+	"share":    share,
+	"bar":      bar,
 	"way":      func(steps []string) string { return way(few(steps)) },
 	"classes":  classes,
 	"term":     termID,
-}).Parse(mapTemplate))
+}
 
 // page is what the template shows.
 type page struct {
@@ -63,6 +64,10 @@ type routeRow struct {
 
 // printHTML writes a page that needs nothing else, with up to rows lines of each kind.
 func printHTML(out io.Writer, r *routemap.Report, left map[string]uint64, rows int) error {
+	t, err := template.New("map").Funcs(mapFuncs).Parse(mapTemplate)
+	if err != nil {
+		return err
+	}
 	p := &page{
 		Report: r, Caveats: caveats(r, left), Findings: firstOf(r.Findings, rows), Paths: firstOf(hotPaths(r.Paths), rows),
 		Blocking: firstOf(r.Blocking, rows), Chains: firstOf(r.Chains, rows), Nodes: firstOf(r.Nodes, rows), Terms: routemap.Terms(), total: spent(r),
@@ -74,18 +79,33 @@ func printHTML(out io.Writer, r *routemap.Report, left map[string]uint64, rows i
 		p.Routes.Rows = append(p.Routes.Rows, routeRow{route, quantile(d, 0.5), quantile(d, 0.99), quantile(&route.Gap, 0.5)})
 	}
 	var b bytes.Buffer
-	if err := mapPage.Execute(&b, p); err != nil {
+	if err := t.Execute(&b, p); err != nil {
 		return err
 	}
-	_, err := out.Write(b.Bytes())
+	_, err = out.Write(b.Bytes())
 	return err
 }
 
-// Part is ns as a part of all roots' durations.
-func (p *page) Part(ns int64) float64 { return float64(ns) / float64(max(p.total, 1)) }
+// Part is ns as a part of all roots' durations, NaN of none.
+func (p *page) Part(ns int64) float64 { return float64(ns) / float64(p.total) }
 
-// Failed is a route's share of calls that failed.
-func (r routeRow) FailedShare() float64 { return float64(r.Failed()) / float64(max(r.Calls, 1)) }
+// FailedShare is of the route's calls.
+func (r routeRow) FailedShare() float64 { return float64(r.Failed()) / float64(r.Calls) }
+
+func share(v float64) string {
+	if math.IsNaN(v) {
+		return percent(0, 0)
+	}
+	return percent(v, 1)
+}
+
+// bar is how long a bar is, of 100.
+func bar(v float64) string {
+	if math.IsNaN(v) {
+		v = 0
+	}
+	return fmt.Sprintf("%.1f", 100*min(max(v, 0), 1))
+}
 
 // ByRoot is the paths, a list for each root.
 func (p *page) ByRoot() (all [][]routemap.HotPath) {
