@@ -98,7 +98,7 @@ func (d *drawing) addBoxes(l *layout, r *routemap.Report, nodes []routemap.Node,
 		b.Note = percent(float64(own[n]), float64(total))
 		b.Title = fmt.Sprintf("%s: %s of the roots' durations", plain(n.String()), b.Note)
 		if n.Kind != routemap.Service {
-			b.Note = string(n.Kind)
+			b.Note = shortened(plain(string(n.Kind)), 22)
 		}
 		d.Boxes = append(d.Boxes, b)
 	}
