@@ -37,6 +37,7 @@ func TestExitCodes(t *testing.T) {
 		{"nonsense", exitUsage, `unknown command "nonsense"`},
 		{"--nonsense", exitUsage, "unknown flag"},
 		{"version now", exitUsage, `stile version --help`},
+		{"map --html --json traces.json", exitUsage, "different forms: give one"},
 		{"demo --duration 1ms", exitUsage, "must be 1s or more"},
 		{"demo --duration x", exitUsage, "invalid argument"},
 		{"demo --rate -1", exitUsage, "from 0 to"},

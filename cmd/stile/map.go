@@ -18,7 +18,7 @@ import (
 )
 
 func newMap() *cobra.Command {
-	var asJSON, asDOT bool
+	var asJSON, asDOT, asHTML bool
 	var rows, spans int
 	cmd := &cobra.Command{
 		Use:   "map FILE... | URL",
@@ -34,11 +34,14 @@ The URL of a hub is asked for the map of its last 15 minutes, or of the time tha
 each a time (2006-01-02T15:04:05Z) or how long ago (90m). A hub with tokens wants one that reads, in
 STILE_HUB_TOKEN.
 
+--html writes all of it as one page that loads nothing else: it can be kept and sent as it is.
+
 Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 
 "stile map terms" says what each word means.`,
 		Example: `  stile map traces/*.json
   stile map traces.json.gz --json | jq '.routes[0]'
+  stile map traces.json --html > map.html
   stile map traces.json --dot | dot -Tsvg > map.svg
   stile map http://localhost:4319
   stile map 'http://localhost:4319?from=2h&to=1h'
@@ -49,9 +52,12 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 			}
 			return nil
 		},
-		PreRunE: func(*cobra.Command, []string) error {
-			if asJSON && asDOT {
-				return usageError{errors.New("--json and --dot are two forms: give one")}
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && asDOT || asHTML && (asJSON || asDOT) {
+				return usageError{errors.New("--json, --dot and --html are different forms: give one")}
+			}
+			if asHTML && !cmd.Flags().Changed("number") {
+				rows = htmlRows
 			}
 			return cmp.Or(atLeastOne("number", rows), atLeastOne("spans", spans))
 		},
@@ -65,13 +71,16 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 				return printJSON(cmd.OutOrStdout(), mapJSON{report, left})
 			case asDOT:
 				return printDOT(cmd.OutOrStdout(), report)
+			case asHTML:
+				return printHTML(cmd.OutOrStdout(), report, left, rows)
 			}
 			return printMap(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), report, left, rows)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print a graph for Graphviz")
-	cmd.Flags().IntVarP(&rows, "number", "n", 10, "how `many` lines of each kind to show")
+	cmd.Flags().BoolVar(&asHTML, "html", false, "print a page for a browser")
+	cmd.Flags().IntVarP(&rows, "number", "n", 10, fmt.Sprintf("how `many` lines of each kind to show; on a page %d", htmlRows))
 	cmd.Flags().IntVar(&spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
 	cmd.AddCommand(newMapDiff(), newMapTerms())
 	return cmd

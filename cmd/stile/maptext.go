@@ -18,23 +18,10 @@ import (
 func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[string]uint64, rows int) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d spans, %d traces (%d with one root), %s to %s\n", r.Spans, r.Traces, r.Whole, r.Window.From.Format(time.RFC3339), r.Window.To.Format(time.RFC3339))
-	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
-		fmt.Fprintf(&b, "  %s: %d\n", name, r.Faults[name])
+	for _, c := range caveats(r, left) {
+		fmt.Fprintf(&b, "  %s: %d\n", c.What, c.N)
 	}
-	for _, name := range slices.Sorted(maps.Keys(left)) {
-		fmt.Fprintf(&b, "  left out, %s: %d\n", name, left[name])
-	}
-	if r.Nameless > 0 {
-		fmt.Fprintf(&b, "  clients' spans that do not say who is called: %d\n", r.Nameless)
-	}
-	total := int64(0)
-	for _, n := range r.Nodes {
-		total += n.Critical
-	}
-	for _, route := range r.Routes {
-		total += route.Critical
-	}
-	printRoutes(&b, style, r.Routes, total, rows)
+	printRoutes(&b, style, r.Routes, spent(r), rows)
 	printPaths(&b, style, r.Paths, rows)
 	printWaits(&b, style, r, rows)
 	fmt.Fprintf(&b, "\n%s\n", style.Strong("What stands out"))
@@ -53,25 +40,58 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 	return err
 }
 
+// caveat is what a map does not show as it was, and how often.
+type caveat struct {
+	What string
+	N    uint64
+}
+
+func caveats(r *routemap.Report, left map[string]uint64) (all []caveat) {
+	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
+		all = append(all, caveat{name, r.Faults[name]})
+	}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		all = append(all, caveat{"left out, " + name, left[name]})
+	}
+	if r.Nameless > 0 {
+		all = append(all, caveat{"clients' spans that do not say who is called", r.Nameless})
+	}
+	return all
+}
+
+// spent is how long all roots took, in ns on critical paths.
+func spent(r *routemap.Report) (total int64) {
+	for _, n := range r.Nodes {
+		total += n.Critical
+	}
+	for _, route := range r.Routes {
+		total += route.Critical
+	}
+	return total
+}
+
+// quantile is a duration for people, if any is known.
+func quantile(h interface {
+	Count() uint64
+	Quantile(q float64) int64
+}, q float64) string {
+	if h.Count() == 0 {
+		return "-"
+	}
+	return routemap.Readable(h.Quantile(q))
+}
+
 func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Route, total int64, rows int) {
 	fmt.Fprintf(b, "\n%s\n", style.Strong("Routes, by what goes through them"))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "THROUGH\tCALLS\tFAILED\tP50\tP99\tGAP P50\tROUTE")
 	for _, r := range first(routes, rows) {
-		gap := "-"
-		if r.Gap.Count() > 0 {
-			gap = routemap.Readable(r.Gap.Quantile(0.5))
-		}
-		d := r.Duration()
-		p50, p99 := "-", "-"
-		if d.Count() > 0 {
-			p50, p99 = routemap.Readable(d.Quantile(0.5)), routemap.Readable(d.Quantile(0.99))
-		}
 		how := string(r.Mode)
 		if r.Transport != "" {
 			how += ", " + r.Transport
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%s (%s)\n", percent(float64(r.Through), float64(total)), r.Calls, r.Failed(), p50, p99, gap, plain(r.Key.String()), how)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%s (%s)\n", percent(float64(r.Through), float64(total)), r.Calls, r.Failed(),
+			quantile(r.Duration(), 0.5), quantile(r.Duration(), 0.99), quantile(&r.Gap, 0.5), plain(r.Key.String()), how)
 	}
 	_ = w.Flush() // to memory
 	more(b, len(routes), rows)
@@ -79,25 +99,33 @@ func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Rou
 
 func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPath, rows int) {
 	fmt.Fprintf(b, "\n%s\n", style.Strong("Hot paths"))
-	var hot []routemap.HotPath
-	for _, p := range paths {
-		if p.Hot {
-			hot = append(hot, p)
-		}
-	}
+	hot := hotPaths(paths)
 	root := ""
 	for _, p := range first(hot, rows) {
 		if p.Root != root {
 			root = p.Root
 			fmt.Fprintf(b, "%s, %d traces\n", plain(root), p.Traces)
 		}
-		where := "itself"
-		if len(p.Steps) > 0 {
-			where = strings.Join(p.Steps, " → ")
-		}
-		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), routemap.Readable(p.Each), plain(where))
+		fmt.Fprintf(b, "  %6s  tail %6s  %8s  %s\n", percent(p.Share, 1), percent(p.Tail, 1), routemap.Readable(p.Each), plain(way(p.Steps)))
 	}
 	more(b, len(hot), rows)
+}
+
+func hotPaths(paths []routemap.HotPath) (hot []routemap.HotPath) {
+	for _, p := range paths {
+		if p.Hot {
+			hot = append(hot, p)
+		}
+	}
+	return hot
+}
+
+// way is steps after a root.
+func way(steps []string) string {
+	if len(steps) == 0 {
+		return "itself"
+	}
+	return strings.Join(steps, " → ")
 }
 
 func printWaits(b *strings.Builder, style terminal.Style, r *routemap.Report, rows int) {
@@ -123,9 +151,16 @@ func printWaits(b *strings.Builder, style terminal.Style, r *routemap.Report, ro
 func first[E any](all []E, n int) []E { return all[:min(len(all), n)] }
 
 func more(b *strings.Builder, n, rows int) {
-	if n > rows {
-		fmt.Fprintf(b, "… and %d more (-n %d)\n", n-rows, n)
+	if text := moreText(n, rows); text != "" {
+		fmt.Fprintf(b, "%s\n", text)
 	}
+}
+
+func moreText(n, rows int) string {
+	if n <= rows {
+		return ""
+	}
+	return fmt.Sprintf("… and %d more (-n %d)", n-rows, n)
 }
 
 func percent(part, of float64) string {
@@ -135,27 +170,32 @@ func percent(part, of float64) string {
 	return strconv.FormatFloat(100*part/of, 'f', 1, 64) + " %"
 }
 
+// edge is all routes from one node to another.
+type edge struct {
+	from, to      routemap.Node
+	calls, failed uint64
+	async         bool // all of them are
+}
+
+// edgesOf returns them in the order of the routes.
+func edgesOf(routes []routemap.Route) (edges []edge) {
+	at := map[[2]routemap.Node]int{}
+	for _, r := range routes {
+		ends := [2]routemap.Node{r.From, r.To}
+		i, known := at[ends]
+		if !known {
+			i = len(edges)
+			at[ends] = i
+			edges = append(edges, edge{from: r.From, to: r.To, async: true})
+		}
+		e := &edges[i]
+		e.calls, e.failed, e.async = e.calls+r.Calls, e.failed+r.Failed(), e.async && r.Mode == routemap.Async
+	}
+	return edges
+}
+
 // printDOT writes a graph: an edge for each two nodes.
 func printDOT(out io.Writer, r *routemap.Report) error {
-	type ends struct{ from, to routemap.Node }
-	type edge struct {
-		calls, failed uint64
-		async         bool
-	}
-	edges := map[ends]*edge{}
-	var order []ends
-	for _, route := range r.Routes {
-		k := ends{route.From, route.To}
-		e := edges[k]
-		if e == nil {
-			e = &edge{async: true}
-			edges[k] = e
-			order = append(order, k)
-		}
-		e.calls += route.Calls
-		e.failed += route.Failed()
-		e.async = e.async && route.Mode == routemap.Async
-	}
 	var b strings.Builder
 	b.WriteString("digraph map {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n")
 	for _, n := range r.Nodes {
@@ -164,8 +204,7 @@ func printDOT(out io.Writer, r *routemap.Report) error {
 			fmt.Fprintf(&b, "  %s [shape=%s];\n", dotName(n.String()), shape)
 		}
 	}
-	for _, k := range order {
-		e := edges[k]
+	for _, e := range edgesOf(r.Routes) {
 		label := fmt.Sprint(e.calls)
 		if e.failed > 0 {
 			label += fmt.Sprintf(", %d failed", e.failed)
@@ -174,7 +213,7 @@ func printDOT(out io.Writer, r *routemap.Report) error {
 		if e.async {
 			style = ", style=dashed"
 		}
-		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(k.from.String()), dotName(k.to.String()), dotName(label), style)
+		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(e.from.String()), dotName(e.to.String()), dotName(label), style)
 	}
 	b.WriteString("}\n")
 	_, err := io.WriteString(out, b.String())
