@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,6 +27,7 @@ import (
 
 	errdetailspb "google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/routemap/tracefile"
 )
 
@@ -74,20 +74,13 @@ func (t turns) take(ctx context.Context) error {
 
 func (t turns) give() { <-t.room }
 
-// export takes in a request's spans; data is one in protobuf.
-func (h *Hub) export(data *tracepb.TracesData) (*batch, error) {
-	b := h.intake.batch()
-	counts, err := tracefile.OTLP(data, b.take)
-	return h.taken(b, counts, err)
-}
+// decoder reads a request to export.
+type decoder func(body []byte, take func(routemap.Span) error) (tracefile.Counts, error)
 
-func (h *Hub) exportJSON(body []byte) (*batch, error) {
+// export takes in a request's spans, all or none.
+func (h *Hub) export(body []byte, decode decoder) (*batch, error) {
 	b := h.intake.batch()
-	counts, err := tracefile.OTLPJSON(body, b.take)
-	return h.taken(b, counts, err)
-}
-
-func (h *Hub) taken(b *batch, counts tracefile.Counts, err error) (*batch, error) {
+	counts, err := decode(body, b.take)
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +132,8 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
 		return status.FromContextError(err).Err()
 	}
 	defer h.turns.give()
-	data := new(tracepb.TracesData)
-	if err := stream.RecvMsg(data); err != nil {
+	request := new(emptypb.Empty) // all its fields are unknown, and left as they are
+	if err := stream.RecvMsg(request); err != nil {
 		switch status.Code(err) {
 		case codes.ResourceExhausted:
 			h.intake.refuse(refusedLarge)
@@ -149,8 +142,9 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
 		}
 		return err
 	}
-	b, err := h.export(data)
+	b, err := h.export(request.ProtoReflect().GetUnknown(), tracefile.OTLP)
 	if err != nil {
+		h.intake.refuse(refusedBody)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	answer := new(emptypb.Empty)
@@ -211,16 +205,13 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusRequestEntityTooLarge, codes.InvalidArgument, refusedLarge+": send fewer spans at once")
 		return
 	}
+	decode := tracefile.OTLP
+	if kind == typeJSON {
+		decode = tracefile.OTLPJSON
+	}
 	var b *batch
 	if err == nil {
-		if kind == typeJSON {
-			b, err = h.exportJSON(body)
-		} else {
-			data := new(tracepb.TracesData)
-			if err = proto.Unmarshal(body, data); err == nil {
-				b, err = h.export(data)
-			}
-		}
+		b, err = h.export(body, decode)
 	}
 	if err != nil {
 		h.intake.refuse(refusedBody)

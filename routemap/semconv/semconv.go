@@ -77,10 +77,10 @@ var names = map[string]fact{
 // Facts are what a span's attributes say. The zero value has none.
 type Facts struct{ of [facts]string }
 
-// Known tells whether an attribute of that name tells anything.
-func Known(name string) bool {
-	_, known := names[name]
-	return known
+// Wants tells whether an attribute of that name would tell what is not known yet.
+func (f *Facts) Wants(name []byte) bool {
+	k, ok := names[string(name)]
+	return ok && f.of[k] == ""
 }
 
 // Set takes in an attribute.

@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/routemap/semconv"
 )
 
-// OTLPJSON calls take for each span of one request to export, in JSON.
+// OTLPJSON calls take for each span of a request to export, in JSON.
 func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 	r := newReader(take)
 	var request struct {
@@ -30,80 +30,276 @@ func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 	return r.counts, nil
 }
 
-// OTLP calls take for each span of what exporters send, which has the fields of their request.
-func OTLP(data *tracepb.TracesData, take func(routemap.Span) error) (Counts, error) {
-	r := newReader(take)
-	for _, rs := range data.GetResourceSpans() {
-		var of semconv.Facts
-		set(&of, rs.GetResource().GetAttributes())
-		for _, scope := range rs.GetScopeSpans() {
-			for _, s := range scope.GetSpans() {
-				if err := r.protobuf(&of, s); err != nil {
-					return r.counts, err
-				}
-			}
-		}
-	}
-	return r.counts, nil
-}
-
 func newReader(take func(routemap.Span) error) *reader {
 	return &reader{take: take, counts: Counts{LeftOut: map[string]uint64{}}}
 }
 
-func (r *reader) protobuf(resource *semconv.Facts, s *tracepb.Span) error {
-	facts := *resource
-	set(&facts, s.GetAttributes())
-	out := routemap.Span{
-		Trace: traceID(s.GetTraceId()), ID: spanID(s.GetSpanId()), Parent: spanID(s.GetParentSpanId()), Kind: kindOf(s.GetKind()), Name: s.GetName(),
-		Start: clamped(s.GetStartTimeUnixNano()), End: clamped(s.GetEndTimeUnixNano()),
+// Fields of opentelemetry/proto/trace/v1/trace.proto and of what it has in it.
+const (
+	tracesResourceSpans protowire.Number = 1
+
+	resourceSpansResource protowire.Number = 1
+	resourceSpansScopes   protowire.Number = 2
+
+	resourceAttributes protowire.Number = 1
+
+	scopeSpansSpans protowire.Number = 2
+
+	spanTraceID    protowire.Number = 1
+	spanSpanID     protowire.Number = 2
+	spanParentID   protowire.Number = 4
+	spanName       protowire.Number = 5
+	spanKind       protowire.Number = 6
+	spanStart      protowire.Number = 7
+	spanEnd        protowire.Number = 8
+	spanAttributes protowire.Number = 9
+	spanLinks      protowire.Number = 13
+	spanStatus     protowire.Number = 15
+
+	linkTraceID protowire.Number = 1
+	linkSpanID  protowire.Number = 2
+
+	statusCode protowire.Number = 3
+
+	keyValueKey   protowire.Number = 1
+	keyValueValue protowire.Number = 2
+
+	anyString protowire.Number = 1
+	anyBool   protowire.Number = 2
+	anyInt    protowire.Number = 3
+	anyDouble protowire.Number = 4
+)
+
+// statusError is STATUS_CODE_ERROR.
+const statusError = 2
+
+// OTLP calls take for each span of a request to export, in protobuf. It reads what tells something of calls, and passes over the rest.
+func OTLP(body []byte, take func(routemap.Span) error) (Counts, error) {
+	r := &protobuf{reader: newReader(take), texts: map[string]string{}, ids: map[string]string{}}
+	err := fields(body, func(n protowire.Number, f field) error {
+		if n == tracesResourceSpans && f.kind == protowire.BytesType {
+			return r.resourceSpans(f.bytes)
+		}
+		return nil
+	})
+	return r.counts, err
+}
+
+// field is a value of a message: bytes, or a number.
+type field struct {
+	kind   protowire.Type
+	bytes  []byte
+	number uint64
+}
+
+// fields calls f for each field of a message.
+func fields(b []byte, f func(protowire.Number, field) error) error {
+	for len(b) > 0 {
+		num, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		b = b[n:]
+		v := field{kind: kind}
+		switch kind {
+		case protowire.VarintType:
+			v.number, n = protowire.ConsumeVarint(b)
+		case protowire.Fixed64Type:
+			v.number, n = protowire.ConsumeFixed64(b)
+		case protowire.BytesType:
+			v.bytes, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, kind, b)
+		}
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		b = b[n:]
+		if err := f(num, v); err != nil {
+			return err
+		}
 	}
-	for _, l := range s.GetLinks() {
-		out.Links = append(out.Links, routemap.Link{Trace: traceID(l.GetTraceId()), ID: spanID(l.GetSpanId())})
+	return nil
+}
+
+// protobuf reads one request.
+type protobuf struct {
+	*reader
+	texts map[string]string // what was said before: most spans say the same
+	ids   map[string]string // of traces, in hex
+}
+
+// maxTexts is how many texts of a request are looked for to be the same.
+const maxTexts = 8192
+
+// text is a text of its own, whatever the body is used for then.
+func (r *protobuf) text(b []byte) string {
+	if s, known := r.texts[string(b)]; known {
+		return s
 	}
-	if s.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR {
+	s := strings.ToValidUTF8(string(b), "�")
+	if len(r.texts) < maxTexts && len(b) <= maxName {
+		r.texts[string(b)] = s
+	}
+	return s
+}
+
+func (r *protobuf) resourceSpans(b []byte) error {
+	var of semconv.Facts
+	err := fields(b, func(n protowire.Number, f field) error { // it may come last
+		if n != resourceSpansResource || f.kind != protowire.BytesType {
+			return nil
+		}
+		return fields(f.bytes, func(n protowire.Number, f field) error {
+			if n == resourceAttributes && f.kind == protowire.BytesType {
+				return r.attribute(&of, f.bytes)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return fields(b, func(n protowire.Number, f field) error {
+		if n != resourceSpansScopes || f.kind != protowire.BytesType {
+			return nil
+		}
+		return fields(f.bytes, func(n protowire.Number, f field) error {
+			if n == scopeSpansSpans && f.kind == protowire.BytesType {
+				return r.span(of, f.bytes)
+			}
+			return nil
+		})
+	})
+}
+
+func (r *protobuf) span(facts semconv.Facts, b []byte) error {
+	var out routemap.Span
+	var trace, id, parent, name []byte
+	failed := uint64(0)
+	err := fields(b, func(n protowire.Number, f field) error {
+		switch {
+		case n == spanTraceID && f.kind == protowire.BytesType:
+			trace = f.bytes
+		case n == spanSpanID && f.kind == protowire.BytesType:
+			id = f.bytes
+		case n == spanParentID && f.kind == protowire.BytesType:
+			parent = f.bytes
+		case n == spanName && f.kind == protowire.BytesType:
+			name = f.bytes
+		case n == spanKind && f.kind == protowire.VarintType:
+			out.Kind = otlpKind(int32(f.number))
+		case n == spanStart && f.kind == protowire.Fixed64Type:
+			out.Start = int64(min(f.number, math.MaxInt64))
+		case n == spanEnd && f.kind == protowire.Fixed64Type:
+			out.End = int64(min(f.number, math.MaxInt64))
+		case n == spanAttributes && f.kind == protowire.BytesType:
+			return r.attribute(&facts, f.bytes)
+		case n == spanLinks && f.kind == protowire.BytesType:
+			link, err := r.link(f.bytes)
+			out.Links = append(out.Links, link)
+			return err
+		case n == spanStatus && f.kind == protowire.BytesType:
+			return fields(f.bytes, func(n protowire.Number, f field) error {
+				if n == statusCode && f.kind == protowire.VarintType {
+					failed = f.number
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if why := wrongIDs(trace, id); why != "" {
+		return r.give(out, why)
+	}
+	out.Trace, out.ID, out.Parent, out.Name = r.traceID(trace), spanID(id), spanID(parent), r.text(name)
+	if int32(failed) == statusError {
 		out.Class = routemap.ClassError
 	}
 	facts.Apply(&out)
-	why := ""
-	switch {
-	case len(s.GetTraceId()) != 16 && len(s.GetTraceId()) != 0, len(s.GetSpanId()) != 8 && len(s.GetSpanId()) != 0:
-		why = WrongID
-	}
-	return r.give(out, why)
+	return r.give(out, "")
 }
 
-// set takes in attributes that tell something.
-func set(f *semconv.Facts, all []*commonpb.KeyValue) {
-	for _, a := range all {
-		if semconv.Known(a.GetKey()) {
-			f.Set(a.GetKey(), scalar(a.GetValue()))
-		}
-	}
-}
-
-func scalar(v *commonpb.AnyValue) string {
-	switch v := v.GetValue().(type) {
-	case *commonpb.AnyValue_StringValue:
-		return v.StringValue
-	case *commonpb.AnyValue_IntValue:
-		return strconv.FormatInt(v.IntValue, 10)
-	case *commonpb.AnyValue_BoolValue:
-		return strconv.FormatBool(v.BoolValue)
-	case *commonpb.AnyValue_DoubleValue:
-		return strconv.FormatFloat(v.DoubleValue, 'g', -1, 64)
+// wrongIDs says what is wrong with IDs that are there and cannot be right.
+func wrongIDs(trace, span []byte) string {
+	if len(trace) != 0 && len(trace) != 16 || len(span) != 0 && len(span) != 8 {
+		return WrongID
 	}
 	return ""
+}
+
+func (r *protobuf) link(b []byte) (l routemap.Link, err error) {
+	err = fields(b, func(n protowire.Number, f field) error {
+		switch {
+		case n == linkTraceID && f.kind == protowire.BytesType:
+			l.Trace = r.traceID(f.bytes)
+		case n == linkSpanID && f.kind == protowire.BytesType:
+			l.ID = spanID(f.bytes)
+		}
+		return nil
+	})
+	return l, err
+}
+
+// attribute takes in one that tells something.
+func (r *protobuf) attribute(f *semconv.Facts, b []byte) error {
+	var key, value []byte // the last of each; values within a value merge
+	twice := false
+	err := fields(b, func(n protowire.Number, of field) error {
+		switch {
+		case n == keyValueKey && of.kind == protowire.BytesType:
+			key = of.bytes
+		case n == keyValueValue && of.kind == protowire.BytesType:
+			twice = twice || value != nil
+			if twice {
+				value = append(value[:len(value):len(value)], of.bytes...)
+			} else {
+				value = of.bytes
+			}
+		}
+		return nil
+	})
+	if err != nil || !f.Wants(key) {
+		return err
+	}
+	text := ""
+	err = fields(value, func(n protowire.Number, of field) error {
+		switch {
+		case n == anyString && of.kind == protowire.BytesType:
+			text = r.text(of.bytes)
+		case n == anyBool && of.kind == protowire.VarintType:
+			text = strconv.FormatBool(of.number != 0)
+		case n == anyInt && of.kind == protowire.VarintType:
+			text = strconv.FormatInt(int64(of.number), 10)
+		case n == anyDouble && of.kind == protowire.Fixed64Type:
+			text = strconv.FormatFloat(math.Float64frombits(of.number), 'g', -1, 64)
+		case n >= 5 && n <= 7 && of.kind == protowire.BytesType: // lists and bytes tell nothing
+			text = ""
+		}
+		return nil
+	})
+	f.Set(r.text(key), text)
+	return err
 }
 
 // traceID is a trace's ID in hex; one of zeros is none.
-func traceID(id []byte) string {
+func (r *protobuf) traceID(id []byte) string {
+	id = id[:min(len(id), 16)]
+	if s, known := r.ids[string(id)]; known {
+		return s
+	}
+	s := ""
 	for _, b := range id {
 		if b != 0 {
-			return hex.EncodeToString(id[:min(len(id), 16)])
+			s = hex.EncodeToString(id)
+			break
 		}
 	}
-	return ""
+	r.ids[string(id)] = s
+	return s
 }
 
 func spanID(id []byte) (n uint64) {
@@ -113,20 +309,10 @@ func spanID(id []byte) (n uint64) {
 	return n
 }
 
-func kindOf(k tracepb.Span_SpanKind) routemap.Kind {
-	switch k {
-	case tracepb.Span_SPAN_KIND_INTERNAL:
-		return routemap.Internal
-	case tracepb.Span_SPAN_KIND_SERVER:
-		return routemap.Server
-	case tracepb.Span_SPAN_KIND_CLIENT:
-		return routemap.Client
-	case tracepb.Span_SPAN_KIND_PRODUCER:
-		return routemap.Producer
-	case tracepb.Span_SPAN_KIND_CONSUMER:
-		return routemap.Consumer
+// otlpKind is OTLP's SpanKind, which counts as routemap's Kind does.
+func otlpKind(n int32) routemap.Kind {
+	if n < 0 || n > int32(routemap.Consumer) {
+		return routemap.Unknown
 	}
-	return routemap.Unknown
+	return routemap.Kind(n)
 }
-
-func clamped(ns uint64) int64 { return int64(min(ns, math.MaxInt64)) }

@@ -71,6 +71,15 @@ func otlpFiles(t testing.TB) map[string][]byte {
 	return all
 }
 
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	body, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
 func collect(all *[]routemap.Span) func(routemap.Span) error {
 	return func(s routemap.Span) error { *all = append(*all, s); return nil }
 }
@@ -83,7 +92,7 @@ func TestOTLPBothWays(t *testing.T) {
 		if err != nil {
 			t.Fatal(file, err)
 		}
-		b, err := OTLP(fromJSON(t, text), collect(&inProto))
+		b, err := OTLP(marshal(t, fromJSON(t, text)), collect(&inProto))
 		if err != nil {
 			t.Fatal(file, err)
 		}
@@ -142,7 +151,7 @@ func TestOTLPHostile(t *testing.T) {
 		}, ""},
 	} {
 		var got []routemap.Span
-		counts, err := OTLP(hostileSpan(c.change), collect(&got))
+		counts, err := OTLP(marshal(t, hostileSpan(c.change)), collect(&got))
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -164,16 +173,12 @@ func TestOTLPHostile(t *testing.T) {
 	}
 }
 
-// FuzzOTLP: no request, in either form, does harm; what is taken can be a trace.
+// FuzzOTLP: no request, in either form, does harm; what is taken can be a trace, and is what OpenTelemetry's generated types read.
 func FuzzOTLP(f *testing.F) {
 	for _, text := range otlpFiles(f) {
 		if len(text) < 20_000 {
 			f.Add(text)
-			body, err := proto.Marshal(fromJSON(f, text))
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(body)
+			f.Add(marshal(f, fromJSON(f, text)))
 		}
 	}
 	f.Add([]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"01","spanId":"02","endTimeUnixNano":"1e300"}]}]}]}`))
@@ -181,11 +186,15 @@ func FuzzOTLP(f *testing.F) {
 		var spans []routemap.Span
 		_, _ = OTLPJSON(body, collect(&spans)) // an error says so
 		data := new(tracepb.TracesData)
+		var got, want []routemap.Span
+		counts, err := OTLP(body, collect(&got))
 		if proto.Unmarshal(body, data) == nil {
-			if _, err := OTLP(data, collect(&spans)); err != nil {
-				t.Fatal(err)
+			wantCounts, wantErr := generated(data, collect(&want))
+			if err != nil || wantErr != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(counts, wantCounts) {
+				t.Fatalf("%v, %+v, %+v\nby generated types: %v, %+v, %+v", err, counts, got, wantErr, wantCounts, want)
 			}
 		}
+		spans = append(spans, got...)
 		m := routemap.New()
 		m.Add(routemap.NewTrace(spans))
 		m.Report()
