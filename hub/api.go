@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +33,12 @@ type Status struct {
 	Failing string            `json:"failing,omitempty"` // why windows are not kept now
 }
 
+// Burns is what GET /api/v1/burn answers.
+type Burns struct {
+	Objective routemap.Objective `json:"objective"`
+	Routes    []routemap.Burn    `json:"routes"` // those with alerts first
+}
+
 // Windows is what GET /api/v1/windows answers.
 type Windows struct {
 	Windows []store.Window `json:"windows"`
@@ -44,6 +53,7 @@ func (h *Hub) api() http.Handler {
 	handle("status", h.status)
 	handle("map", h.mapOf)
 	handle("windows", h.windows)
+	handle("burn", h.burn)
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := h.keeper.failing(); err != nil {
@@ -113,6 +123,47 @@ func (h *Hub) windows(r *http.Request) (any, error) {
 	return Windows{all}, err
 }
 
+// burn reads target, a share, and slower, a duration.
+func (h *Hub) burn(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	if err := onlyKnown(q, "target", "slower"); err != nil {
+		return nil, err
+	}
+	var o routemap.Objective
+	var err error
+	if o.Target, err = strconv.ParseFloat(q.Get("target"), 64); err != nil {
+		return nil, badQuestion{fmt.Errorf("target: %q is no share, as 0.999 is", q.Get("target"))}
+	}
+	if text := q.Get("slower"); text != "" {
+		if o.Slower, err = time.ParseDuration(text); err != nil {
+			return nil, badQuestion{fmt.Errorf("slower: %q is no duration, as 200ms is", text)}
+		}
+	}
+	if err := o.Check(); err != nil {
+		return nil, badQuestion{err}
+	}
+	now := h.cfg.clock()
+	reports := map[time.Duration]*routemap.Report{}
+	for _, back := range routemap.BurnTimes() {
+		m, _, err := h.store.Read(r.Context(), now.Add(-back), now)
+		if err != nil {
+			return nil, err
+		}
+		reports[back] = m.Report()
+	}
+	return Burns{o, routemap.Burns(o, reports)}, nil
+}
+
+// onlyKnown refuses a parameter that has none of the names.
+func onlyKnown(q url.Values, names ...string) error {
+	for name := range q {
+		if !slices.Contains(names, name) {
+			return badQuestion{fmt.Errorf("%q is not known: there are %s", name, strings.Join(names, " and "))}
+		}
+	}
+	return nil
+}
+
 // DefaultBack is how far back a map goes if nothing else is asked for.
 const DefaultBack = 15 * time.Minute
 
@@ -120,10 +171,8 @@ const DefaultBack = 15 * time.Minute
 func (h *Hub) between(r *http.Request) (from, to time.Time, err error) {
 	now := h.cfg.clock()
 	q := r.URL.Query()
-	for name := range q {
-		if name != "from" && name != "to" {
-			return from, to, badQuestion{fmt.Errorf("%q is not known: there are from and to", name)}
-		}
+	if err := onlyKnown(q, "from", "to"); err != nil {
+		return from, to, err
 	}
 	if from, err = moment(q.Get("from"), now, now.Add(-DefaultBack)); err != nil {
 		return from, to, badQuestion{fmt.Errorf("from: %w", err)}

@@ -260,6 +260,15 @@ func TestExport(t *testing.T) {
 			t.Errorf("%s: %d %s", query, r.code, r.body)
 		}
 	}
+	for _, query := range []string{"", "target=all", "target=1", "target=0.9&slower=5", "target=0.9&from=5m"} {
+		if r := get(t, h, "/api/v1/burn?"+query); r.code != http.StatusBadRequest || !strings.Contains(string(r.body), `"error"`) {
+			t.Errorf("%s: %d %s", query, r.code, r.body)
+		}
+	}
+	burns := decode[Burns](t, get(t, h, "/api/v1/burn?target=0.9&slower=5ms"))
+	if len(burns.Routes) != 2 || burns.Routes[0].Alert != routemap.Page || burns.Routes[0].Times[0].Bad != 40 || burns.Routes[0].Times[0].Burn < 9.9 || burns.Routes[1].Times[0].Bad != 0 {
+		t.Errorf("%+v", burns)
+	}
 	if r := get(t, h, "/healthz"); r.code != http.StatusOK {
 		t.Errorf("healthz: %d", r.code)
 	}

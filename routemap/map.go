@@ -157,16 +157,17 @@ func (m *Map) addCalls(v *view) {
 		}
 		said := v.nodes[c.waits()]
 		s.show(v.ID, said.ID)
-		class := said.Class
+		class, took := said.Class, int64(-1)
 		if c.client >= 0 {
-			took := v.nodes[c.client].end - v.nodes[c.client].start
+			took = v.nodes[c.client].end - v.nodes[c.client].start
 			s.Client.Record(took)
 			s.sample(m.rand, took)
 		}
 		if c.server >= 0 {
-			took := v.nodes[c.server].end - v.nodes[c.server].start
-			s.Server.Record(took)
+			served := v.nodes[c.server].end - v.nodes[c.server].start
+			s.Server.Record(served)
 			if c.client < 0 {
+				took = served
 				s.sample(m.rand, took)
 			} else {
 				s.Paired++
@@ -177,6 +178,9 @@ func (m *Map) addCalls(v *view) {
 		}
 		if c.gap >= 0 {
 			s.Gap.Record(c.gap)
+		}
+		if class != "" && took >= 0 {
+			s.Failures.Record(took)
 		}
 		s.fail(class)
 		m.addSizes(s, v, c)

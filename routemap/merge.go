@@ -50,6 +50,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	}
 	s.Client.Merge(&other.Client)
 	s.Server.Merge(&other.Server)
+	s.Failures.Merge(&other.Failures)
 	s.Gap.Merge(&other.Gap)
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)

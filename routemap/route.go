@@ -99,6 +99,7 @@ type Stats struct {
 	Retries  uint64              `json:"retries,omitempty"`
 	Client   telemetry.Histogram `json:"client"`            // ns, as who calls sees it
 	Server   telemetry.Histogram `json:"server"`            // ns, as who is called sees it
+	Failures telemetry.Histogram `json:"failures"`          // ns, of calls that failed: those of Client, or of Server if who calls does not tell
 	Gap      telemetry.Histogram `json:"gap"`               // ns, the difference: transport, queues, codec. Of messages: from sent to received
 	Request  telemetry.Histogram `json:"request"`           // bytes
 	Response telemetry.Histogram `json:"response"`          // bytes

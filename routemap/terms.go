@@ -20,6 +20,7 @@ func Terms() []Term {
 		{"sync-chain depth", "how many calls, each waiting for the next, are nested on a critical path"},
 		{PlusOne, fmt.Sprintf("%d or more calls of one span to the same operation that hardly overlap (sum of durations at most %.2f of the time that any of them ran) and take %.0f %% of the root or more", plusOneLeast, plusOneOverlap, 100*plusOneShare)},
 		{Chatty, fmt.Sprintf("%d or more calls for each trace that has the route, of less than %d bytes at the median, half of whose time is the gap", chattyCalls, chattyBytes)},
+		{"budget burn", fmt.Sprintf("share of bad calls to the share that an objective allows; bad is one that fails or is slower than the objective has it. Page at %g in 1 h and 5 min, and at %g in 6 h and 30 min; ticket at %g in 3 d and 6 h; each with %d bad calls or more", burnRules[0].burn, burnRules[1].burn, burnRules[2].burn, burnLeast)},
 		{Repeated, fmt.Sprintf("calls that ask for what their trace has asked for before, by URL or statement: %.0f %% or more of those of which that is known. Suspected, as the answers are not known", 100*repeatedLeast)},
 	}
 }

@@ -114,6 +114,20 @@ func (h *Histogram) Quantile(q float64) int64 {
 	return int64(h.most)
 }
 
+// Above is how many values were more than v, to 1/32: those of v's own bucket count as no more.
+func (h *Histogram) Above(v int64) (n uint64) {
+	if h.count == 0 {
+		return 0
+	}
+	if v < 0 {
+		return h.count
+	}
+	for i := max(bucketOf(uint64(v))+1-h.first, 0); i < len(h.counts); i++ {
+		n += h.counts[i]
+	}
+	return n
+}
+
 // bucketOf is the bucket of a value: those below 2*SubBuckets have one each.
 func bucketOf(v uint64) int {
 	if v < SubBuckets {
