@@ -35,6 +35,7 @@ queue                     : policy/control queue/embedded queue/internal/redo
 routemap                  : telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
+hostmap                   : routemap
 hub/internal/store        : internal/filelock routemap
 hub                       : hub/internal/store routemap routemap/tracefile
 cmd/stile/internal/terminal :
@@ -42,7 +43,7 @@ cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . internal/xdg policy queue hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile                 : . internal/xdg policy queue hostmap hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
 `
 
 // fences lists imports that only some packages may have.
@@ -58,6 +59,7 @@ var fences = []struct {
 	{"go.yaml.in/yaml", []string{"policy"}, "files for people are the policy's"},
 	{"github.com/bufbuild/protocompile", []string{"cmd/stile/internal/protos"}, "only the command reads .proto files"},
 	{"github.com/nats-io", []string{"queue", "queue/embedded"}, "queues are NATS's affair, and nobody else's"},
+	{"github.com/vishvananda", []string{"hostmap"}, "sockets of other processes are hostmap's affair"},
 	{"modernc.org", []string{"hub/internal/store"}, "the hub's file is a database; nobody else's is"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 }

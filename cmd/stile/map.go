@@ -82,7 +82,7 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 nothing could be read.
 	cmd.Flags().BoolVar(&asHTML, "html", false, "print a page for a browser")
 	cmd.Flags().IntVarP(&rows, "number", "n", 10, fmt.Sprintf("how `many` lines of each kind to show; on a page %d", htmlRows))
 	cmd.Flags().IntVar(&spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
-	cmd.AddCommand(newMapDiff(), newMapBurn(), newMapTerms())
+	cmd.AddCommand(newMapDiff(), newMapBurn(), newMapHost(), newMapTerms())
 	return cmd
 }
 

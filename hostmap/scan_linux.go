@@ -1,0 +1,290 @@
+package hostmap
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// Scan looks at the processes of this host, those of this user, or all if it may. What begins or ends meanwhile may be absent.
+func Scan(ctx context.Context) (*Host, error) {
+	h := &Host{Processes: []Process{}, Edges: []Edge{}}
+	procs, err := h.processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	namespaces := map[uint64]int{} // a process of each
+	for _, p := range procs {
+		if _, known := namespaces[p.netns]; !known && p.netns != 0 {
+			namespaces[p.netns] = p.PID
+		}
+	}
+	var unixes []unixSocket
+	var tcps []tcpSocket
+	for id, pid := range namespaces {
+		u, t, err := socketsOf(id, pid)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			h.Elsewhere++
+		case errors.Is(err, fs.ErrNotExist): // the process has ended
+		case err != nil:
+			return nil, err
+		default:
+			h.Namespace++
+			unixes, tcps = append(unixes, u...), append(tcps, t...)
+		}
+	}
+	if all := build(procs, unixes, tcps); all != nil {
+		h.Edges = all
+	}
+	for _, p := range procs {
+		h.Processes = append(h.Processes, p.Process)
+	}
+	h.tidy()
+	return h, nil
+}
+
+func (h *Host) processes(ctx context.Context) (all []proc, err error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p, err := processOf(dir)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			h.Hidden++
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH): // it has ended
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		default:
+			h.Seen++
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b proc) int { return a.PID - b.PID })
+	return all, nil
+}
+
+func processOf(dir string) (p proc, err error) {
+	if p.PID, err = strconv.Atoi(filepath.Base(dir)); err != nil {
+		return p, err
+	}
+	name, err := os.ReadFile(dir + "/comm")
+	if err != nil {
+		return p, err
+	}
+	p.Name = strings.ToValidUTF8(strings.TrimSuffix(string(name), "\n"), "?")
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return p, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	p.UID = int(st.Uid)
+	if exe, err := os.Readlink(dir + "/exe"); err == nil { // threads of the kernel have none
+		p.Exe = exe
+		if base := filepath.Base(exe); strings.HasPrefix(base, p.Name) { // comm has 15 bytes at most
+			p.Name = base
+		}
+	}
+	if err := unix.Stat(dir+"/ns/net", &st); err != nil {
+		return p, &fs.PathError{Op: "stat", Path: dir + "/ns/net", Err: err}
+	}
+	p.netns = st.Ino
+	if err := p.files(dir); err != nil {
+		return p, err
+	}
+	return p, p.maps(dir)
+}
+
+// files finds sockets and pipes.
+func (p *proc) files(dir string) error {
+	fds, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		to, err := os.Readlink(dir + "/fd/" + fd.Name())
+		if err != nil {
+			continue // it is closed
+		}
+		kind, rest, _ := strings.Cut(to, ":[")
+		inode, err := strconv.ParseUint(strings.TrimSuffix(rest, "]"), 10, 64)
+		if err != nil {
+			continue
+		}
+		switch kind {
+		case "socket":
+			p.sockets = append(p.sockets, inode)
+		case "pipe":
+			reads, writes := access(dir + "/fdinfo/" + fd.Name())
+			if reads {
+				p.reads = append(p.reads, inode)
+			}
+			if writes {
+				p.writes = append(p.writes, inode)
+			}
+		}
+	}
+	return nil
+}
+
+// access tells what a file is open for.
+func access(fdinfo string) (reads, writes bool) {
+	text, err := os.ReadFile(fdinfo)
+	if err != nil {
+		return false, false // it is closed
+	}
+	for line := range strings.Lines(string(text)) {
+		if flags, is := strings.CutPrefix(line, "flags:"); is {
+			n, err := strconv.ParseUint(strings.TrimSpace(flags), 8, 64)
+			if err != nil {
+				return false, false
+			}
+			mode := n & unix.O_ACCMODE
+			return mode == unix.O_RDONLY || mode == unix.O_RDWR, mode == unix.O_WRONLY || mode == unix.O_RDWR
+		}
+	}
+	return false, false
+}
+
+// maps finds memory that is shared and can be written.
+func (p *proc) maps(dir string) error {
+	f, err := os.Open(dir + "/maps")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if !bytes.Contains(lines.Bytes(), []byte(" rw-s ")) {
+			continue
+		}
+		words := strings.Fields(lines.Text()) // address, permissions, offset, device, inode, name
+		if len(words) < 5 || words[4] == "0" {
+			continue
+		}
+		if p.shares == nil {
+			p.shares = map[string]string{}
+		}
+		p.shares[words[3]+" "+words[4]] = strings.TrimSuffix(strings.Join(words[5:], " "), " (deleted)")
+	}
+	return lines.Err()
+}
+
+// socketsOf asks the kernel for the sockets of the network namespace that a process has.
+func socketsOf(netns uint64, pid int) (unixes []unixSocket, tcps []tcpSocket, err error) {
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
+		return nil, nil, err
+	}
+	if own.Ino == netns {
+		return sockets(netns)
+	}
+	err = inNamespace(pid, func() (err error) {
+		unixes, tcps, err = sockets(netns)
+		return err
+	})
+	return unixes, tcps, err
+}
+
+// inNamespace runs f in a process's network namespace, on a thread of its own.
+func inNamespace(pid int, f func() error) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- os.NewSyscallError("setns", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// Numbers of the kernel's.
+const (
+	established = 1
+	listening   = 10
+)
+
+var unixKinds = map[uint8]string{unix.SOCK_STREAM: routemap.UnixStream, unix.SOCK_DGRAM: routemap.UnixDgram, unix.SOCK_SEQPACKET: routemap.UnixSeqpacket}
+
+func sockets(netns uint64) (unixes []unixSocket, tcps []tcpSocket, err error) {
+	all, err := netlink.UnixSocketDiagInfo()
+	if err != nil {
+		return nil, nil, fmt.Errorf("sock_diag, unix: %w", err)
+	}
+	for _, s := range all {
+		if s.DiagMsg == nil || s.DiagMsg.State == listening {
+			continue
+		}
+		one := unixSocket{inode: uint64(s.DiagMsg.INode), kind: unixKinds[s.DiagMsg.Type]}
+		if s.Name != nil {
+			one.name = socketName(*s.Name)
+		}
+		if s.Peer != nil {
+			one.peer = uint64(*s.Peer)
+		}
+		if s.Queue != nil {
+			one.unread = uint64(s.Queue.RQueue)
+		}
+		unixes = append(unixes, one)
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		all, err := netlink.SocketDiagTCPInfo(family)
+		if err != nil {
+			return nil, nil, fmt.Errorf("sock_diag, TCP: %w", err)
+		}
+		for _, s := range all {
+			d := s.InetDiagMsg
+			if d == nil || d.State != established && d.State != listening {
+				continue
+			}
+			one := tcpSocket{inode: uint64(d.INode), netns: netns, listens: d.State == listening, local: addrPort(d.ID.Source, d.ID.SourcePort), other: addrPort(d.ID.Destination, d.ID.DestinationPort)}
+			if !one.listens {
+				one.unread = uint64(d.RQueue)
+			}
+			tcps = append(tcps, one)
+		}
+	}
+	return unixes, tcps, nil
+}
+
+// socketName is a unix socket's path, or an abstract name behind an @. What comes behind a zero byte is the library's.
+func socketName(s string) string {
+	mark := ""
+	if strings.HasPrefix(s, "\x00") {
+		mark, s = "@", s[1:]
+	}
+	s, _, _ = strings.Cut(s, "\x00")
+	return mark + strings.ToValidUTF8(s, "?")
+}
+
+func addrPort(ip []byte, port uint16) netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(addr.Unmap(), port)
+}

@@ -1,0 +1,144 @@
+package hostmap
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+const childEnv = "HOSTMAP_TEST_CHILD" // unix socket's path and TCP's address: this process connects, says so, and waits for its input to end
+
+func TestMain(m *testing.M) {
+	if at := os.Getenv(childEnv); at != "" {
+		child(strings.Fields(at))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func child(at []string) {
+	u, err := net.Dial("unix", at[0])
+	if err != nil {
+		panic(err)
+	}
+	t, err := net.Dial("tcp", at[1])
+	if err != nil {
+		panic(err)
+	}
+	if _, err := t.Write([]byte("12345")); err != nil {
+		panic(err)
+	}
+	if _, err := unix.Mmap(3, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		panic(err)
+	}
+	_, _ = os.Stdout.WriteString("connected\n")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	_, _ = u, t
+	os.Exit(0)
+}
+
+// TestScan: what a process has with this one is found, each way that it is, and no other.
+func TestScan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	u, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fd, err := unix.MemfdCreate("hostmap-test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "memory")
+	defer file.Close()
+	if err := file.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	memory, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(memory) }()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+path+" "+l.Addr().String())
+	cmd.ExtraFiles = []*os.File{file}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, l := range []net.Listener{u, l} {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	h, err := Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []Edge
+	me, it := End{PID: os.Getpid()}, End{PID: cmd.Process.Pid}
+	for _, e := range h.Edges {
+		if e.From == me && e.To == it || e.From == it && e.To == me {
+			ours = append(ours, e)
+		}
+	}
+	want := []Edge{
+		{From: me, To: it, Transport: routemap.Pipe, Count: 1, Directed: true},
+		{From: it, To: me, Transport: routemap.Pipe, Count: 1, Directed: true},
+		{From: it, To: me, Transport: routemap.SHM, Via: "/memfd:hostmap-test", Count: 1, Directed: true},
+		{From: it, To: me, Transport: routemap.TCPLoopback, Via: l.Addr().String(), Count: 1, Directed: true, Unread: 5},
+		{From: it, To: me, Transport: routemap.UnixStream, Via: path, Count: 1, Directed: true},
+	}
+	for _, w := range want {
+		n := 0
+		for _, e := range ours {
+			if e == w {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%+v is there %d times", w, n)
+		}
+	}
+	if len(ours) != len(want) {
+		t.Errorf("%d edges, want %d:\n%s", len(ours), len(want), said(ours))
+	}
+	names := map[int]string{}
+	for _, p := range h.Processes {
+		names[p.PID] = p.Name
+	}
+	if names[me.PID] != filepath.Base(os.Args[0]) || names[it.PID] != names[me.PID] || h.Seen < 2 || h.Namespace < 1 {
+		t.Errorf("%+v", h.Processes)
+	}
+}
