@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -104,9 +105,14 @@ func (h *Hub) mapOf(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, chosen, err := h.store.Read(r.Context(), from, to)
+	return h.Map(r.Context(), from, to)
+}
+
+// Map returns the map of a stretch of time, as far as it is kept.
+func (h *Hub) Map(ctx context.Context, from, to time.Time) (Map, error) {
+	m, chosen, err := h.store.Read(ctx, from, to)
 	if err != nil {
-		return nil, err
+		return Map{}, err
 	}
 	return Map{m.Report(), h.intake.status().LeftOut, len(chosen)}, nil
 }

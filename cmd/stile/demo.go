@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -20,8 +21,10 @@ import (
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
+	"github.com/stile-ipc/stile/hub"
 	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/queue"
+	"github.com/stile-ipc/stile/routemap"
 )
 
 // errFailedRequests is the failure of a demo in which requests failed.
@@ -47,8 +50,8 @@ their gateway; starts them a second time, over Stile; moves the load to and fro
 between both while it runs; and at last stops the first six. It prints requests/s,
 response times, CPU time and context switches of all six programs, side by side.
 Then it makes the mailer slow, and compares how long it takes to place an order
-when orders calls the mailer, and when the mailer hears of orders by a queue (not
-on Windows).
+when orders calls the mailer, and when the mailer hears of orders by a queue; and
+shows what a hub sees of the shop (neither on Windows).
 
 With --chaos it runs the shop over Stile twice, first without a policy file, then
 with one, and has the same things go wrong at the same moments: pricing is slowed,
@@ -110,14 +113,16 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 	if err := prepareDemo(&cfg); err != nil {
 		return err
 	}
+	var seen *routemap.Report
+	cfg.Watch = watchShop(&seen)
 	result, err := demo.Run(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		err = printJSON(w, result)
+		err = printJSON(w, demoJSON{result, seen})
 	} else {
-		_, err = io.WriteString(w, "\n"+result.Table(terminal.For(w)))
+		_, err = io.WriteString(w, "\n"+result.Table(terminal.For(w))+seenTable(terminal.For(w), seen))
 	}
 	if err == nil && result.Failed > 0 {
 		err = fmt.Errorf("%d of %d %w", result.Failed, result.Requests, errFailedRequests)
@@ -126,6 +131,52 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 		err = fmt.Errorf("while the mailer was slow, %d %w", m.Called.Failed+m.Queued.Failed, errFailedRequests)
 	}
 	return err
+}
+
+// demoJSON is what --json prints.
+type demoJSON struct {
+	demo.Result
+	Map *routemap.Report `json:"map,omitempty"`
+}
+
+// watchShop has a hub take what the shop traces, and fills in its map in the end, if there is one.
+func watchShop(seen **routemap.Report) func(context.Context, string) (string, func(context.Context) error, error) {
+	return func(ctx context.Context, dir string) (string, func(context.Context) error, error) {
+		quiet := slog.New(slog.NewTextHandler(io.Discard, nil)) // what is wrong is returned
+		h, err := hub.Open(ctx, hub.Config{Dir: dir, OTLPGRPC: "127.0.0.1:0", OTLPHTTP: hub.Off, HTTP: hub.Off, Logger: quiet})
+		if err != nil {
+			return "", nil, err
+		}
+		return "http://" + h.Addrs()["OTLP/gRPC"], func(ctx context.Context) error {
+			if err := h.Close(ctx); err != nil { // which completes the traces
+				return err
+			}
+			h, err := hub.Open(ctx, hub.Config{Dir: dir, OTLPGRPC: hub.Off, OTLPHTTP: hub.Off, HTTP: hub.Off, Logger: quiet})
+			if err != nil {
+				return err
+			}
+			m, err := h.Map(ctx, time.Now().Add(-time.Hour), time.Now())
+			if err == nil && m.Spans > 0 { // programs of another shop may trace nothing
+				*seen = m.Report
+			}
+			return errors.Join(err, h.Close(ctx))
+		}, nil
+	}
+}
+
+// seenRows is how many routes of the shop are shown.
+const seenRows = 12
+
+// seenTable is what a hub saw of the shop.
+func seenTable(style terminal.Style, r *routemap.Report) string {
+	if r == nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n", style.Strong(fmt.Sprintf("What a hub saw of %d traces of the shop (stile hub, stile map)", r.Traces)))
+	printRoutes(&b, style, r.Routes, spent(r), seenRows)
+	printStands(&b, style, r.Findings, seenRows)
+	return b.String()
 }
 
 func runChaos(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) error {

@@ -24,20 +24,24 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 	printRoutes(&b, style, r.Routes, spent(r), rows)
 	printPaths(&b, style, r.Paths, rows)
 	printWaits(&b, style, r, rows)
-	fmt.Fprintf(&b, "\n%s\n", style.Strong("What stands out"))
-	if len(r.Findings) == 0 {
-		b.WriteString("nothing\n")
-	}
-	for _, f := range first(r.Findings, rows) {
-		fmt.Fprintf(&b, "%s  %s → %s: %s\n", style.Bad(f.Kind), plain(f.From.String()), plain(f.To.String()), plain(f.Text))
-		for _, e := range first(f.Evidence, 2) {
-			fmt.Fprintf(&b, "    trace %s, span %016x\n", plain(e.Trace), uint64(e.Span))
-		}
-	}
-	more(&b, len(r.Findings), rows)
+	printStands(&b, style, r.Findings, rows)
 	fmt.Fprintf(&b, "\n%s\n", style.Faint("What the words mean: stile map terms"))
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+func printStands(b *strings.Builder, style terminal.Style, findings []routemap.Finding, rows int) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("What stands out"))
+	if len(findings) == 0 {
+		b.WriteString("nothing\n")
+	}
+	for _, f := range first(findings, rows) {
+		fmt.Fprintf(b, "%s  %s → %s: %s\n", style.Bad(f.Kind), plain(f.From.String()), plain(f.To.String()), plain(f.Text))
+		for _, e := range first(f.Evidence, 2) {
+			fmt.Fprintf(b, "    trace %s, span %016x\n", plain(e.Trace), uint64(e.Span))
+		}
+	}
+	more(b, len(findings), rows)
 }
 
 // caveat is what a map does not show as it was, and how often.

@@ -51,6 +51,9 @@ type Config struct {
 
 	// Queue tells what the queue in a folder holds for the mailer. Nil: a slow mailer is not shown.
 	Queue func(ctx context.Context, dir string) (Depth, error)
+
+	// Watch takes traces by OTLP at an endpoint until end is called, and may use a folder. Nil, or no Queue: nothing is traced.
+	Watch func(ctx context.Context, dir string) (endpoint string, end func(context.Context) error, err error)
 }
 
 // demo is a run.
@@ -149,6 +152,9 @@ func (d *demo) run(ctx context.Context) (Result, error) {
 	r.Way = way
 	if d.cfg.Queue != nil {
 		r.Mail, err = d.compareMail(ctx, rate)
+	}
+	if err == nil && d.cfg.Queue != nil && d.cfg.Watch != nil {
+		err = d.trace(ctx, rate)
 	}
 	return r, err
 }
