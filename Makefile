@@ -83,7 +83,8 @@ test-bench: compiler ## test the benchmarks' own correctness, with -race
 
 test-demo: build ## a short run of the demo
 	$(say) "demo"
-	bin/stile demo --duration 6s
+	bin/stile demo --duration 6s >bin/demo.txt; code=$$?; cat bin/demo.txt; exit $$code
+	@grep -q '^n+1  gateway → pricing' bin/demo.txt || { echo "the hub has not found what is wrong with the shop"; exit 1; }
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
 
