@@ -68,6 +68,8 @@ const (
 	anyBool   protowire.Number = 2
 	anyInt    protowire.Number = 3
 	anyDouble protowire.Number = 4
+	anyArray  protowire.Number = 5
+	anyBytes  protowire.Number = 7
 )
 
 // statusError is STATUS_CODE_ERROR.
@@ -246,19 +248,10 @@ func (r *protobuf) link(b []byte) (l routemap.Link, err error) {
 
 // attribute takes in one that tells something.
 func (r *protobuf) attribute(f *semconv.Facts, b []byte) error {
-	var key, value []byte // the last of each; values within a value merge
-	twice := false
+	var key []byte
 	err := fields(b, func(n protowire.Number, of field) error {
-		switch {
-		case n == keyValueKey && of.kind == protowire.BytesType:
+		if n == keyValueKey && of.kind == protowire.BytesType {
 			key = of.bytes
-		case n == keyValueValue && of.kind == protowire.BytesType:
-			twice = twice || value != nil
-			if twice {
-				value = append(value[:len(value):len(value)], of.bytes...)
-			} else {
-				value = of.bytes
-			}
 		}
 		return nil
 	})
@@ -266,23 +259,33 @@ func (r *protobuf) attribute(f *semconv.Facts, b []byte) error {
 		return err
 	}
 	text := ""
-	err = fields(value, func(n protowire.Number, of field) error {
-		switch {
-		case n == anyString && of.kind == protowire.BytesType:
-			text = r.text(of.bytes)
-		case n == anyBool && of.kind == protowire.VarintType:
-			text = strconv.FormatBool(of.number != 0)
-		case n == anyInt && of.kind == protowire.VarintType:
-			text = strconv.FormatInt(int64(of.number), 10)
-		case n == anyDouble && of.kind == protowire.Fixed64Type:
-			text = strconv.FormatFloat(math.Float64frombits(of.number), 'g', -1, 64)
-		case n >= 5 && n <= 7 && of.kind == protowire.BytesType: // lists and bytes tell nothing
-			text = ""
+	err = fields(b, func(n protowire.Number, of field) error {
+		if n != keyValueValue || of.kind != protowire.BytesType {
+			return nil
 		}
-		return nil
+		return fields(of.bytes, func(n protowire.Number, of field) error { // the last one counts, also of several values
+			r.scalar(&text, n, of)
+			return nil
+		})
 	})
 	f.Set(r.text(key), text)
 	return err
+}
+
+// scalar is what a field of an AnyValue says, if it is one of its fields.
+func (r *protobuf) scalar(text *string, n protowire.Number, of field) {
+	switch {
+	case n == anyString && of.kind == protowire.BytesType:
+		*text = r.text(of.bytes)
+	case n == anyBool && of.kind == protowire.VarintType:
+		*text = strconv.FormatBool(of.number != 0)
+	case n == anyInt && of.kind == protowire.VarintType:
+		*text = strconv.FormatInt(int64(of.number), 10)
+	case n == anyDouble && of.kind == protowire.Fixed64Type:
+		*text = strconv.FormatFloat(math.Float64frombits(of.number), 'g', -1, 64)
+	case n >= anyArray && n <= anyBytes && of.kind == protowire.BytesType: // which tell nothing
+		*text = ""
+	}
 }
 
 // traceID is a trace's ID in hex; one of zeros is none.
