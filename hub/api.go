@@ -23,6 +23,7 @@ type Map struct {
 	*routemap.Report
 	LeftOut map[string]uint64 `json:"leftOut"` // spans, by reason, since the hub was opened
 	Windows int               `json:"windows"` // that were merged
+	Damaged int               `json:"damaged"` // windows that could not be read, and are left out
 }
 
 // Status is what GET /api/v1/status answers.
@@ -110,11 +111,11 @@ func (h *Hub) mapOf(r *http.Request) (any, error) {
 
 // Map returns the map of a stretch of time, as far as it is kept.
 func (h *Hub) Map(ctx context.Context, from, to time.Time) (Map, error) {
-	m, chosen, err := h.store.Read(ctx, from, to)
+	m, chosen, damaged, err := h.store.Read(ctx, from, to)
 	if err != nil {
 		return Map{}, err
 	}
-	return Map{m.Report(), h.intake.status().LeftOut, len(chosen)}, nil
+	return Map{m.Report(), h.intake.status().LeftOut, len(chosen), damaged}, nil
 }
 
 func (h *Hub) windows(r *http.Request) (any, error) {
@@ -151,7 +152,7 @@ func (h *Hub) burn(r *http.Request) (any, error) {
 	now := h.cfg.clock()
 	reports := map[time.Duration]*routemap.Report{}
 	for _, back := range routemap.BurnTimes() {
-		m, _, err := h.store.Read(r.Context(), now.Add(-back), now)
+		m, _, _, err := h.store.Read(r.Context(), now.Add(-back), now)
 		if err != nil {
 			return nil, err
 		}

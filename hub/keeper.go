@@ -35,7 +35,7 @@ type window struct {
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
 	Put(ctx context.Context, start time.Time, m *routemap.Map) error
-	Tidy(ctx context.Context, now time.Time) error
+	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
 func newKeeper(in *intake, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
@@ -90,30 +90,49 @@ func (k *keeper) draw() {
 	}
 }
 
-// keep writes windows, and keeps the folder tidy. While it cannot, what is over becomes one longer window in memory.
+// keep writes windows, and keeps the folder tidy. While it cannot, what is over becomes one longer window in memory, which is tried again and again, and when the
+// hub is closed.
 func (k *keeper) keep() {
-	ctx := context.Background()
 	var unkept *window
 	tidied := time.Time{}
-	for w := range k.windows {
-		if unkept != nil {
-			unkept.m.Merge(w.m)
-			w = *unkept
+	again := time.NewTicker(store.Finest)
+	defer again.Stop()
+	for more := true; more; {
+		select {
+		case w, ok := <-k.windows:
+			switch more = ok; {
+			case ok && unkept == nil:
+				unkept = &w
+			case ok:
+				unkept.m.Merge(w.m)
+			}
+		case <-again.C:
 		}
-		if err := k.store.Put(ctx, w.start, w.m); err != nil {
+		if unkept == nil {
+			continue
+		}
+		if err := k.store.Put(context.Background(), unkept.start, unkept.m); err != nil {
 			k.told("hub: what is over cannot be kept now, and is held in memory", err)
-			unkept = &w
 			continue
 		}
 		unkept = nil
-		now := k.clock()
-		if !tidied.IsZero() && now.After(tidied) && now.Sub(tidied) < tidyEvery {
-			k.told("", nil)
-			continue
-		}
-		tidied = now
-		k.told("hub: windows could not be made longer, or taken away", k.store.Tidy(ctx, now))
+		tidied = k.tidy(tidied)
 	}
+}
+
+// tidy keeps the folder tidy if that is due, and returns when it was.
+func (k *keeper) tidy(last time.Time) time.Time {
+	now := k.clock()
+	if !last.IsZero() && now.After(last) && now.Sub(last) < tidyEvery {
+		k.told("", nil)
+		return last
+	}
+	damaged, err := k.store.Tidy(context.Background(), now)
+	if damaged > 0 {
+		k.log.Error("hub: windows are damaged, and left out of longer ones", "windows", damaged)
+	}
+	k.told("hub: windows could not be made longer, or taken away", err)
+	return now
 }
 
 const tidyEvery = time.Minute

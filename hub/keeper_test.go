@@ -28,7 +28,7 @@ func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map) err
 	return nil
 }
 
-func (s *fakeStore) Tidy(context.Context, time.Time) error { s.tidied++; return nil }
+func (s *fakeStore) Tidy(context.Context, time.Time) (int, error) { s.tidied++; return 0, nil }
 
 func span(trace string, id uint64) routemap.Span {
 	return routemap.Span{Trace: trace, ID: id, Service: "s", Name: "op", Start: 1, End: 2, Request: -1, Response: -1}
@@ -61,7 +61,7 @@ func TestKeeper(t *testing.T) {
 		add("e")
 		at(86 * time.Second)
 		add("f")
-		at(91 * time.Second)
+		at(101 * time.Second)
 		if err := k.failing(); err == nil {
 			t.Error("nobody says that the disk is full")
 		}
@@ -82,6 +82,37 @@ func TestKeeper(t *testing.T) {
 			t.Errorf("tidied %d times", s.tidied)
 		}
 	})
+}
+
+// TestKeptAtLast: what the disk did not take is kept although nothing comes any more: when there is room, or else when the hub is closed.
+func TestKeptAtLast(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			in := newIntake(100, time.Now)
+			s := &fakeStore{}
+			k := newKeeper(in, s, time.Now, slog.New(slog.DiscardHandler))
+			s.full.Store(true)
+			b := in.batch()
+			b.spans = append(b.spans, span("a", 1))
+			in.add(b)
+			time.Sleep(35 * time.Second)
+			synctest.Wait()
+			if k.failing() == nil {
+				t.Error("nobody says that the disk is full")
+			}
+			s.full.Store(false)
+			if !closed {
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				if len(s.puts) != 1 || k.failing() != nil {
+					t.Errorf("%v, %v", s.puts, k.failing())
+				}
+			}
+			if err := k.close(); err != nil || len(s.puts) != 1 {
+				t.Errorf("%v, %v", s.puts, err)
+			}
+		})
+	}
 }
 
 // TestClockBack: a clock that goes back by hours stops nothing.

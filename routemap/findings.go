@@ -47,7 +47,7 @@ type Chain struct {
 	Traces   uint64   `json:"traces"`
 	Depth    int      `json:"depth"`
 	Mean     float64  `json:"mean"`
-	Steps    []string `json:"steps"` // of the deepest
+	Steps    []string `json:"steps"` // of the deepest, 64 at most
 	Evidence Evidence `json:"evidence"`
 	sum      uint64
 }
@@ -67,6 +67,7 @@ func (m *Map) addChain(v *view, root, deepest int) {
 		}
 	}
 	slices.Reverse(c.Steps)
+	c.Steps = slices.Clip(c.Steps[:min(len(c.Steps), maxSteps)])
 }
 
 // chain returns a root's chain; above the bound, one that nobody looks at.

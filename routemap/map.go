@@ -1,6 +1,7 @@
 package routemap
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -249,10 +250,10 @@ func (m *Map) addWaits(v *view) {
 			}
 			k := v.calls[v.into[c]].key
 			s := m.route(k)
-			s.Alone += alone[j]
+			s.Alone = plus(s.Alone, alone[j])
 			if last, counted := seen[k]; !counted || last != i {
 				seen[k] = i
-				s.Callers += n.end - n.start
+				s.Callers = plus(s.Callers, n.end-n.start)
 			}
 		}
 	}
@@ -301,6 +302,14 @@ func (v *view) alone(span int) []int64 {
 	return out
 }
 
+// plus adds times, which are not negative, as far as there are numbers.
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
 // addCritical adds the critical path of each root.
 func (m *Map) addCritical(v *view) {
 	path := m.paths.of(v)
@@ -316,9 +325,11 @@ func (m *Map) addCritical(v *view) {
 				deepest = s.Span
 			}
 			if c := v.into[s.Span]; c >= 0 && v.calls[c].client == s.Span {
-				m.route(v.calls[c].key).Critical += took
+				of := m.route(v.calls[c].key)
+				of.Critical = plus(of.Critical, took)
 			} else {
-				m.node(v.self(s.Span)).Critical += took
+				of := m.node(v.self(s.Span))
+				of.Critical = plus(of.Critical, took)
 			}
 		}
 		m.paths.keep(m.rand, path[r], v.nodes[r].end-v.nodes[r].start, byPath)
@@ -326,7 +337,8 @@ func (m *Map) addCritical(v *view) {
 	}
 	for _, i := range slices.Backward(v.order) {
 		if c := v.into[i]; c >= 0 {
-			m.route(v.calls[c].key).Through += behind[i]
+			of := m.route(v.calls[c].key)
+			of.Through = plus(of.Through, behind[i])
 		}
 		if p := v.nodes[i].parent; p >= 0 {
 			behind[p] += behind[i]

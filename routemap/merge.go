@@ -15,7 +15,7 @@ func (m *Map) Merge(o *Map) {
 	m.extend(o.first, o.last)
 	for n, s := range o.nodes {
 		to := m.node(n)
-		to.Spans, to.Critical = to.Spans+s.Spans, to.Critical+s.Critical
+		to.Spans, to.Critical = to.Spans+s.Spans, plus(to.Critical, s.Critical)
 	}
 	for k, s := range o.routes {
 		m.route(k).merge(m.rand, s)
@@ -43,7 +43,7 @@ func (m *Map) extend(first, last int64) {
 // merge adds what other has.
 func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Calls, s.Paired, s.Retries = s.Calls+other.Calls, s.Paired+other.Paired, s.Retries+other.Retries
-	s.Critical, s.Through, s.Alone, s.Callers = s.Critical+other.Critical, s.Through+other.Through, s.Alone+other.Alone, s.Callers+other.Callers
+	s.Critical, s.Through, s.Alone, s.Callers = plus(s.Critical, other.Critical), plus(s.Through, other.Through), plus(s.Alone, other.Alone), plus(s.Callers, other.Callers)
 	s.Repeats, s.Known, s.Roots, s.Busy = s.Repeats+other.Repeats, s.Known+other.Known, s.Roots+other.Roots, s.Busy+other.Busy
 	for class, n := range other.Errors {
 		s.failN(class, n)
@@ -101,11 +101,11 @@ func (p *paths) merge(r *rand.Rand, o *paths) {
 		ours[i] = p.id(parent, o.names[n.label])
 	}
 	for path, took := range o.sums {
-		p.sums[ours[path]] += took
+		p.sums[ours[path]] = plus(p.sums[ours[path]], took)
 	}
 	for path, sum := range o.roots {
 		to := p.root(ours[path])
-		to.traces, to.duration = to.traces+sum.traces, to.duration+sum.duration
+		to.traces, to.duration = to.traces+sum.traces, plus(to.duration, sum.duration)
 	}
 	theirs := make([]record, len(o.kept))
 	for i, rec := range o.kept {
@@ -127,6 +127,6 @@ func (c *Chain) merge(o *Chain) {
 }
 
 func (p *plusOne) merge(o *plusOne) {
-	p.groups, p.calls, p.most, p.took = p.groups+o.groups, p.calls+o.calls, max(p.most, o.most), p.took+o.took
+	p.groups, p.calls, p.most, p.took = p.groups+o.groups, p.calls+o.calls, max(p.most, o.most), plus(p.took, o.took)
 	p.evidence = evidence(p.evidence, o.evidence)
 }

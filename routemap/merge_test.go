@@ -169,6 +169,44 @@ func TestLoadRefused(t *testing.T) {
 	}
 }
 
+// TestExtremes: neither do sums of long durations become negative, nor do deep traces make long chains.
+func TestExtremes(t *testing.T) {
+	const day = int64(24 * time.Hour)
+	m := New()
+	one := NewTrace([]Span{
+		{Trace: "t", ID: 1, Kind: Client, Service: "a", Name: "x", Start: 1, End: 1 + day, Request: -1, Response: -1},
+		{Trace: "t", ID: 2, Parent: 1, Kind: Server, Service: "b", Name: "x", Start: 1000, End: day - 1000, Request: -1, Response: -1},
+	})
+	for range 70_000 {
+		m.Add(one)
+	}
+	both := New()
+	both.Merge(m)
+	both.Merge(m)
+	for _, m := range []*Map{m, both} {
+		r := m.Report()
+		for _, route := range r.Routes {
+			if route.Through <= 0 || route.Critical < 0 || route.Alone < 0 || route.Callers < 0 {
+				t.Errorf("%+v", route.Stats)
+			}
+		}
+		for _, p := range r.Paths {
+			if p.Each < 0 || p.Share < 0 {
+				t.Errorf("%+v", p)
+			}
+		}
+	}
+	var deep []Span
+	for i := range uint64(10_000) {
+		deep = append(deep, Span{Trace: "t", ID: i + 1, Parent: i, Kind: []Kind{Client, Server}[i%2], Service: fmt.Sprint("s", (i+1)/2), Name: "x", Start: int64(1 + i), End: int64(100_000 - i), Request: -1, Response: -1})
+	}
+	m = New()
+	m.Add(NewTrace(deep))
+	if c := m.Report().Chains; len(c) != 1 || c[0].Depth != 5000 || len(c[0].Steps) != maxSteps || c[0].Steps[0] != "s1 x" {
+		t.Errorf("%d steps of %d", len(c[0].Steps), c[0].Depth)
+	}
+}
+
 // TestSweep: a trace is complete when it had no span between two sweeps.
 func TestSweep(t *testing.T) {
 	var got []string

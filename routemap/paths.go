@@ -108,9 +108,9 @@ func (p *paths) keep(r *rand.Rand, root int32, duration int64, byPath map[int32]
 	slices.SortFunc(rec.parts, func(a, b part) int { return cmp.Compare(a.path, b.path) })
 	sum := p.root(rec.root)
 	sum.traces++
-	sum.duration += rec.duration
+	sum.duration = plus(sum.duration, rec.duration)
 	for _, part := range rec.parts {
-		p.sums[part.path] += part.took
+		p.sums[part.path] = plus(p.sums[part.path], part.took)
 	}
 	p.seen++
 	if len(p.kept) < maxRecords {

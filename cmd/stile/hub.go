@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -155,7 +156,11 @@ func sayAddresses(out io.Writer, h *hub.Hub, tls, asJSON bool) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(out, "\nServices send what they trace with OTEL_EXPORTER_OTLP_ENDPOINT=%s; a map is there after 20 seconds:\n  stile map %s\n", urls["OTLP/gRPC"], urls["API"])
+	endpoint := cmp.Or(urls["OTLP/gRPC"], urls["OTLP/HTTP"])
+	if endpoint == "" || urls["API"] == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "\nServices send what they trace with OTEL_EXPORTER_OTLP_ENDPOINT=%s; a map is there after 20 seconds:\n  stile map %s\n", endpoint, urls["API"])
 	return err
 }
 

@@ -35,6 +35,12 @@ func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64
 	if m.Version != routemap.ReportVersion {
 		return nil, nil, fmt.Errorf("%s: its maps are of version %d, and this program reads %d: one of both is older", at, m.Version, routemap.ReportVersion)
 	}
+	if m.Damaged > 0 {
+		if m.LeftOut == nil {
+			m.LeftOut = map[string]uint64{}
+		}
+		m.LeftOut["windows that are damaged"] = uint64(m.Damaged)
+	}
 	return m.Report, m.LeftOut, nil
 }
 

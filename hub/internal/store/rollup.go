@@ -3,34 +3,38 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// Tidy makes longer windows of those that have come to their end by now, and takes away what is too old, or too much.
-func (s *Store) Tidy(ctx context.Context, now time.Time) error {
+// Tidy makes longer windows of those that have come to their end by now, and takes away what is too old, or too much. One that is damaged is left out of longer
+// ones, and damaged tells how many were.
+func (s *Store) Tidy(ctx context.Context, now time.Time) (damaged int, err error) {
 	levels := Levels()
+	var errs []error
 	for i := 1; i < len(levels); i++ {
-		if err := s.rollUp(ctx, levels[i-1].Window, levels[i].Window, now); err != nil {
-			return fmt.Errorf("windows of %s: %w", levels[i].Window, err)
+		bad, err := s.rollUp(ctx, levels[i-1].Window, levels[i].Window, now)
+		damaged += bad
+		if err != nil {
+			errs = append(errs, fmt.Errorf("windows of %s: %w", levels[i].Window, err))
 		}
 	}
 	for _, l := range levels {
-		if err := s.forget(ctx, l.Window, now.Add(-l.Kept)); err != nil {
-			return err
-		}
+		errs = append(errs, s.forget(ctx, l.Window, now.Add(-l.Kept)))
 	}
-	return s.fit(ctx)
+	return damaged, errors.Join(append(errs, s.fit(ctx))...)
 }
 
 // rollUp makes the long windows that are over and not there, of what there is of the short ones in them.
-func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.Time) error {
+func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.Time) (damaged int, err error) {
 	starts, err := s.ints(ctx, `SELECT DISTINCT start / ?2 * ?2 AS at FROM windows AS w WHERE level = ?1 AND start / ?2 * ?2 + ?2 <= ?3
 		AND NOT EXISTS (SELECT 1 FROM windows WHERE level = ?2 AND start = w.start / ?2 * ?2) ORDER BY at`, seconds(short), seconds(long), now.Unix())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, at := range starts {
 		w := Window{Start: time.Unix(at, 0), Long: long}
@@ -40,20 +44,18 @@ func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.
 				return err
 			}
 			m := routemap.New()
-			for _, part := range all {
-				if part.Long == short {
-					if err := load(ctx, tx, part, m); err != nil {
-						return err
-					}
-				}
+			bad, err := loadAll(ctx, tx, slices.DeleteFunc(all, func(part Window) bool { return part.Long != short }), m)
+			if err != nil {
+				return err
 			}
+			damaged += len(bad)
 			return put(ctx, tx, w, m)
 		})
 		if err != nil {
-			return err
+			return damaged, err
 		}
 	}
-	return nil
+	return damaged, nil
 }
 
 func (s *Store) ints(ctx context.Context, query string, args ...any) (all []int64, err error) {
@@ -84,7 +86,8 @@ func (s *Store) forget(ctx context.Context, level time.Duration, before time.Tim
 	})
 }
 
-// fit takes away the oldest of the finest windows until what is left is not too much, then routes that no window has, and gives room back.
+// fit takes away windows until what is left is not too much: the oldest of the finest of those that a longer one has in it, and when there are none, of all. Then
+// routes that no window has, and gives room back.
 func (s *Store) fit(ctx context.Context) error {
 	for {
 		u, err := s.Usage(ctx)
@@ -96,7 +99,8 @@ func (s *Store) fit(ctx context.Context) error {
 		}
 		err = s.transact(ctx, func(tx *sql.Tx) error {
 			var level, start int64
-			if err := tx.QueryRowContext(ctx, "SELECT level, start FROM windows ORDER BY level, start LIMIT 1").Scan(&level, &start); err != nil {
+			if err := tx.QueryRowContext(ctx, `SELECT level, start FROM windows AS w ORDER BY
+				NOT EXISTS (SELECT 1 FROM windows WHERE level > w.level AND start <= w.start AND start + level > w.start), level, start LIMIT 1`).Scan(&level, &start); err != nil {
 				return err
 			}
 			for _, table := range []string{"stats", "windows"} {

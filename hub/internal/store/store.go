@@ -2,6 +2,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -123,17 +125,35 @@ type Window struct {
 	Bytes int64         `json:"bytes"`
 }
 
+// String says which it is.
+func (w Window) String() string {
+	return fmt.Sprintf("the window of %s that is %s long", w.Start.UTC().Format(time.RFC3339), w.Long)
+}
+
 // End is when it ends.
 func (w Window) End() time.Time { return w.Start.Add(w.Long) }
 
-// Put keeps a map of a window of the length [Finest], on disk when it returns. One that is there is merged with it.
+// Put keeps a map of a window of the length [Finest], on disk when it returns. One that is there is merged with it, and so are longer ones that were made of it.
 func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map) error {
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		has := Window{Start: start, Long: Finest}
-		if err := load(ctx, tx, has, m); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
+		for _, l := range Levels() {
+			w := Window{Start: start.Truncate(l.Window), Long: l.Window}
+			all := routemap.New() // m stays as it is: it may be put again
+			err := load(ctx, tx, w, all)
+			if errors.Is(err, sql.ErrNoRows) && l.Window != Finest {
+				continue
+			}
+			if errors.Is(err, errDamaged) {
+				all = routemap.New()
+			} else if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			all.Merge(m)
+			if err := put(ctx, tx, w, all); err != nil {
+				return err
+			}
 		}
-		return put(ctx, tx, has, m)
+		return nil
 	})
 }
 
@@ -188,7 +208,10 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// load merges a window into a map; sql.ErrNoRows: it is not there.
+// errDamaged: a window cannot be read, and others can.
+var errDamaged = errors.New("it is damaged")
+
+// load merges a window into a map; sql.ErrNoRows: it is not there. Of one that is damaged some may be in the map.
 func load(ctx context.Context, q querier, w Window, m *routemap.Map) error {
 	level, start := seconds(w.Long), w.Start.Unix()
 	var rest []byte
@@ -207,45 +230,65 @@ func load(ctx context.Context, q querier, w Window, m *routemap.Map) error {
 		}
 		var k routemap.Key
 		if err := json.Unmarshal(key, &k); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		if err := m.LoadRoute(k, data); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	return m.Load(rest)
+	if err := m.Load(rest); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return nil
 }
 
-// Read merges the windows of a stretch of time, the longest that lie within it, and returns them in order. A finest window counts if any of it is in the stretch.
-func (s *Store) Read(ctx context.Context, from, to time.Time) (*routemap.Map, []Window, error) {
+// loadAll merges windows into a map, but for those that are damaged, which it returns.
+func loadAll(ctx context.Context, q querier, all []Window, m *routemap.Map) (damaged []Window, err error) {
+	for _, w := range all {
+		one := routemap.New()
+		switch err := load(ctx, q, w, one); {
+		case errors.Is(err, errDamaged):
+			damaged = append(damaged, w)
+		case err != nil:
+			return damaged, fmt.Errorf("%s: %w", w, err)
+		default:
+			m.Merge(one)
+		}
+	}
+	return damaged, nil
+}
+
+// Read merges the windows of a stretch of time: the longest that lie within it, and for what they leave out those that reach beyond it. It returns them in
+// order, and how many more are damaged and left out.
+func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, chosen []Window, damaged int, err error) {
 	tx, err := s.view.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // of one moment: windows go while they are read
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	defer tx.Rollback()
 	all, err := windows(ctx, tx, from, to)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
-	m := routemap.New()
-	chosen := cover(all)
-	for _, w := range chosen {
-		if err := load(ctx, tx, w, m); err != nil {
-			return nil, nil, fmt.Errorf("window of %s, %s long: %w", w.Start.UTC().Format(time.RFC3339), w.Long, err)
-		}
+	m = routemap.New()
+	chosen = cover(all, from, to)
+	bad, err := loadAll(ctx, tx, chosen, m)
+	if err != nil {
+		return nil, nil, 0, err
 	}
+	chosen = slices.DeleteFunc(chosen, func(w Window) bool { return slices.Contains(bad, w) })
 	if n := len(chosen); n > 0 {
 		m.Between(chosen[0].Start, chosen[n-1].End())
 	}
-	return m, chosen, nil
+	return m, chosen, len(bad), nil
 }
 
-// windows are those within a stretch of time, whose ends are those of finest windows, by when they begin and the longest first.
+// windows are those of which any lies in a stretch of time, by when they begin and the longest first.
 func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT level, start, bytes FROM windows WHERE start >= ? AND start + level <= ? ORDER BY start, level DESC", from.Truncate(Finest).Unix(), to.Add(Finest-1).Truncate(Finest).Unix())
+	rows, err := q.QueryContext(ctx, "SELECT level, start, bytes FROM windows WHERE start + level > ? AND start < ? ORDER BY start, level DESC", from.Unix(), to.Add(time.Second-1).Unix())
 	if err != nil {
 		return nil, err
 	}
@@ -260,21 +303,34 @@ func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, 
 	return all, rows.Err()
 }
 
-// cover leaves out windows that a longer one has in it.
-func cover(all []Window) (chosen []Window) {
+// cover chooses windows that do not overlap: the longest that lie within a stretch of time, whose ends are those of finest windows, and then those of others that
+// overlap none of them, the shortest first.
+func cover(all []Window, from, to time.Time) (chosen []Window) {
+	from, to = from.Truncate(Finest), to.Add(Finest-1).Truncate(Finest)
 	var end time.Time
+	var beyond []Window
 	for _, w := range all {
-		if !w.Start.Before(end) {
+		switch {
+		case w.Start.Before(from) || w.End().After(to):
+			beyond = append(beyond, w)
+		case !w.Start.Before(end):
 			chosen, end = append(chosen, w), w.End()
 		}
 	}
+	slices.SortStableFunc(beyond, func(a, b Window) int { return cmp.Compare(a.Long, b.Long) })
+	for _, w := range beyond {
+		if !slices.ContainsFunc(chosen, func(c Window) bool { return c.Start.Before(w.End()) && w.Start.Before(c.End()) }) {
+			chosen = append(chosen, w)
+		}
+	}
+	slices.SortFunc(chosen, func(a, b Window) int { return a.Start.Compare(b.Start) })
 	return chosen
 }
 
 // Windows are those of a stretch of time, as Read would merge them.
 func (s *Store) Windows(ctx context.Context, from, to time.Time) ([]Window, error) {
 	all, err := windows(ctx, s.view, from, to)
-	return cover(all), err
+	return cover(all, from, to), err
 }
 
 // Usage is what the store has.

@@ -57,7 +57,7 @@ func open(t *testing.T, dir string, most int64) *Store {
 // read is how often each service was called, and how many windows say so.
 func read(t *testing.T, s *Store, from, to time.Time) (counts map[string]uint64, chosen []Window) {
 	t.Helper()
-	m, chosen, err := s.Read(t.Context(), from, to)
+	m, chosen, _, err := s.Read(t.Context(), from, to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestRollUp(t *testing.T) {
 	check("all, not tidied", 0, 2*time.Hour, 360, 360, 720)
 	now := begin.Add(2*time.Hour + 5*time.Second)
 	for range 2 { // the second time there is nothing to do
-		if err := s.Tidy(t.Context(), now); err != nil {
+		if _, err := s.Tidy(t.Context(), now); err != nil {
 			t.Fatal(err)
 		}
 		check("all", 0, 2*time.Hour, 360, 360, 2)
@@ -101,11 +101,11 @@ func TestRollUp(t *testing.T) {
 	check("of which the edges are not whole minutes", time.Hour+30*time.Minute+50*time.Second, 2*time.Hour-10*time.Second, 87, 87, 1+28+5)
 	check("nothing", -time.Hour, 0, 0, 0, 0)
 	check("the other way round", time.Hour, 0, 0, 0, 0)
-	check("the first hour's finest are gone", 0, 50*time.Second, 0, 0, 0)
+	check("of whose finest the minute is left", 0, 50*time.Second, 3, 3, 1)
 	if counts, _ := read(t, s, begin, begin.Add(time.Hour)); counts["late"] != 2 {
 		t.Errorf("what was put late: %v", counts)
 	}
-	if err := s.Tidy(t.Context(), begin.Add(100*24*time.Hour)); err != nil {
+	if _, err := s.Tidy(t.Context(), begin.Add(100*24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if u, err := s.Usage(t.Context()); err != nil || u.Windows != 0 || u.Bytes != 0 {
@@ -131,7 +131,7 @@ func TestFit(t *testing.T) {
 	var early int64
 	for i := range 300 {
 		putAt(t, s, time.Duration(i)*Finest, calls(3, "catalog"))
-		if err := s.Tidy(t.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
+		if _, err := s.Tidy(t.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
 			t.Fatal(err)
 		}
 		if u, err := s.Usage(t.Context()); err != nil || u.Bytes > 20_000 {
@@ -146,6 +146,86 @@ func TestFit(t *testing.T) {
 	}
 	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); counts["catalog"] == 0 || chosen[len(chosen)-1].End() != begin.Add(3000*time.Second) {
 		t.Errorf("the latest is not there: %v, %v", counts, chosen)
+	}
+}
+
+// TestPutAgain: what could not be put, and is put again, counts once; also in longer windows that were made meanwhile.
+func TestPutAgain(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	putAt(t, s, 0, calls(10, "catalog"))
+	if _, err := s.db.Exec("CREATE TRIGGER full BEFORE INSERT ON windows BEGIN SELECT RAISE(ABORT, 'disk full'); END"); err != nil {
+		t.Fatal(err)
+	}
+	m := calls(1, "catalog")
+	for range 3 {
+		if err := s.Put(t.Context(), begin, m); err == nil {
+			t.Fatal("it was put")
+		}
+	}
+	if _, err := s.db.Exec("DROP TRIGGER full"); err != nil {
+		t.Fatal(err)
+	}
+	putAt(t, s, 0, m)
+	check := func(what string, want uint64) {
+		t.Helper()
+		for _, long := range []time.Duration{Finest, time.Minute, time.Hour} {
+			if counts, _ := read(t, s, begin, begin.Add(long)); counts["catalog"] != want {
+				t.Errorf("%s: %d calls in %s, want %d", what, counts["catalog"], long, want)
+			}
+		}
+	}
+	check("put again", 11)
+	if _, err := s.Tidy(t.Context(), begin.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	check("made longer", 11)
+	putAt(t, s, 0, calls(5, "catalog"))
+	check("put late", 16)
+}
+
+// TestCoarse: of a time of which only longer windows are left, those that reach beyond it are read.
+func TestCoarse(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	for i := range 720 {
+		putAt(t, s, time.Duration(i)*Finest, calls(1, "catalog"))
+	}
+	if _, err := s.Tidy(t.Context(), begin.Add(30*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to time.Duration
+		want     uint64
+	}{{10 * time.Minute, 59 * time.Minute, 360}, {-30 * time.Minute, 59 * time.Minute, 360}, {30 * time.Minute, 90 * time.Minute, 720}, {0, 2 * time.Hour, 720}, {-time.Hour, 0, 0}} {
+		if counts, _ := read(t, s, begin.Add(c.from), begin.Add(c.to)); counts["catalog"] != c.want {
+			t.Errorf("%s to %s: %d calls, want %d", c.from, c.to, counts["catalog"], c.want)
+		}
+	}
+}
+
+// TestDamaged: a window that cannot be read is left out and told, and holds up nothing.
+func TestDamaged(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	for i := range 7 {
+		putAt(t, s, time.Duration(i)*Finest, calls(1, "catalog"))
+	}
+	for i, what := range []string{"UPDATE windows SET rest = 'x' WHERE start = ?", "UPDATE stats SET data = '{' WHERE start = ?"} {
+		if _, err := s.db.Exec(what, begin.Add(time.Duration(i)*Finest).Unix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, chosen, damaged, err := s.Read(t.Context(), begin, begin.Add(70*time.Second))
+	if err != nil || damaged != 2 || len(chosen) != 5 || m.Report().Traces != 5 {
+		t.Errorf("%d traces of %v, %d damaged, %v", m.Report().Traces, chosen, damaged, err)
+	}
+	if damaged, err := s.Tidy(t.Context(), begin.Add(time.Minute)); damaged != 2 || err != nil {
+		t.Errorf("%d damaged, %v", damaged, err)
+	}
+	if counts, chosen := read(t, s, begin, begin.Add(time.Minute)); counts["catalog"] != 4 || len(chosen) != 1 {
+		t.Errorf("the minute: %v of %v", counts, chosen)
+	}
+	putAt(t, s, 0, calls(1, "catalog")) // what is there cannot be merged with
+	if counts, _ := read(t, s, begin, begin.Add(Finest)); counts["catalog"] != 1 {
+		t.Errorf("put in its place: %v", counts)
 	}
 }
 
@@ -198,7 +278,7 @@ func putUntilKilled(dir string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	_, have, err := s.Read(ctx, begin, begin.Add(24*time.Hour))
+	_, have, _, err := s.Read(ctx, begin, begin.Add(24*time.Hour))
 	for n := len(have); err == nil; n++ {
 		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), calls(1, "catalog")); err == nil {
 			fmt.Println(n)
