@@ -325,3 +325,47 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%s, %v", sound, err)
 	}
 }
+
+// BenchmarkRead puts, makes longer and reads windows of 1,000 services and 10,000 routes, of 50 calls each: an operation is a minute that is read.
+func BenchmarkRead(b *testing.B) {
+	s, err := Open(b.Context(), b.TempDir(), 1<<40)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	m := routemap.New()
+	for i := range 500_000 {
+		route := i % 10_000
+		trace, took := fmt.Sprint("t", i), int64(1e6+i*37%5e6)
+		m.Add(routemap.NewTrace([]routemap.Span{
+			{Trace: trace, ID: 1, Kind: routemap.Client, Service: fmt.Sprint("service ", route%1000), Name: fmt.Sprint("Method", route/1000), Start: 1, End: 1 + took, Request: -1, Response: -1},
+			{Trace: trace, ID: 2, Parent: 1, Kind: routemap.Server, Service: fmt.Sprint("service ", (route+1)%1000), Name: fmt.Sprint("Method", route/1000), Start: 1000, End: took - 1000, Request: -1, Response: -1},
+		}))
+	}
+	began := time.Now()
+	for i := range 6 {
+		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	put := time.Since(began) / 6
+	if _, err := s.Tidy(b.Context(), begin.Add(time.Minute)); err != nil {
+		b.Fatal(err)
+	}
+	u, err := s.Usage(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for range b.N {
+		m, chosen, _, err := s.Read(b.Context(), begin, begin.Add(time.Minute))
+		if err != nil || len(chosen) != 1 {
+			b.Fatal(len(chosen), err)
+		}
+		if r := m.Report(); len(r.Routes) != 10_000 {
+			b.Fatal(len(r.Routes))
+		}
+	}
+	b.ReportMetric(put.Seconds(), "s/put")
+	b.ReportMetric(float64(u.Bytes)/7/(1<<20), "MiB/window")
+}
