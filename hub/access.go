@@ -92,7 +92,7 @@ func (a access) guard(role Role, next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'")
 		h.Set("Cache-Control", "no-store")
-		if len(a.tokens) == 0 && !(local(r.Host) && (r.Header.Get("Origin") == "" || local(originHost(r.Header.Get("Origin"))))) {
+		if len(a.tokens) == 0 && !(Local(r.Host) && (r.Header.Get("Origin") == "" || Local(originHost(r.Header.Get("Origin"))))) {
 			http.Error(w, "without tokens, requests are answered that ask for localhost or an address of loopback", http.StatusForbidden)
 			return
 		}
@@ -105,8 +105,8 @@ func (a access) guard(role Role, next http.Handler) http.Handler {
 	})
 }
 
-// local tells whether a host, with a port or not, is this one's loopback.
-func local(host string) bool {
+// Local tells whether a host, with a port or not, is this one's loopback.
+func Local(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

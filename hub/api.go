@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,7 +33,8 @@ type Status struct {
 	Addrs   map[string]string `json:"addrs"` // by what they are for
 	Intake  Intake            `json:"intake"`
 	Store   store.Usage       `json:"store"`
-	Failing string            `json:"failing,omitempty"` // why windows are not kept now
+	Failing string            `json:"failing,omitempty"` // why windows are not kept now, and held in memory
+	Untidy  string            `json:"untidy,omitempty"`  // why windows are not made longer, or taken away
 }
 
 // Burns is what GET /api/v1/burn answers.
@@ -53,9 +55,9 @@ func (h *Hub) api() http.Handler {
 		mux.Handle(prefix+path, h.access.guard(Read, asked(f)))
 	}
 	handle("status", h.status)
-	handle("map", h.mapOf)
+	handle("map", h.inTurn(h.mapOf))
 	handle("windows", h.windows)
-	handle("burn", h.burn)
+	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := h.keeper.failing(); err != nil {
@@ -63,6 +65,23 @@ func (h *Hub) api() http.Handler {
 		}
 	})
 	return mux
+}
+
+const (
+	// maxAsking is how many maps are made at once: each has all its windows in memory.
+	maxAsking   = 2
+	askPatience = 30 * time.Second
+)
+
+// inTurn answers no more than maxAsking at once.
+func (h *Hub) inTurn(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		if err := h.asking.take(r.Context()); err != nil {
+			return nil, err
+		}
+		defer h.asking.give()
+		return f(r)
+	}
 }
 
 // badQuestion is an error of who asks.
@@ -77,6 +96,8 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 			code = http.StatusInternalServerError
 			if _, is := err.(badQuestion); is {
 				code = http.StatusBadRequest
+			} else if errors.Is(err, errBusy) {
+				code = http.StatusTooManyRequests
 			}
 			v = map[string]string{"error": err.Error()}
 		}
@@ -97,6 +118,9 @@ func (h *Hub) status(r *http.Request) (any, error) {
 	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Store: u}
 	if err := h.keeper.failing(); err != nil {
 		s.Failing = err.Error()
+	}
+	if err := h.keeper.untidy.now(); err != nil {
+		s.Untidy = err.Error()
 	}
 	return s, nil
 }

@@ -42,6 +42,8 @@ type Config struct {
 	MaxBytes int64        // of windows that are kept; 0: [DefaultMaxBytes]
 	Logger   *slog.Logger // nil: slog.Default
 	clock    func() time.Time
+
+	readWithin time.Duration // in which a request has to come
 }
 
 // ErrInUse: another hub has the folder.
@@ -55,8 +57,9 @@ type Hub struct {
 	intake *intake
 	keeper *keeper
 	access access
-	turns  turns
-	began  time.Time
+
+	reading, decoding, asking turns
+	began                     time.Time
 
 	listeners map[string]net.Listener // by what they are for
 	grpc      *grpc.Server
@@ -81,7 +84,10 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
-	h := &Hub{cfg: cfg, log: cfg.Logger, access: access{cfg.Tokens, cfg.TLS != nil}, turns: newTurns(), began: cfg.clock(), listeners: map[string]net.Listener{}}
+	if cfg.readWithin == 0 {
+		cfg.readWithin = readWithin
+	}
+	h := &Hub{cfg: cfg, log: cfg.Logger, access: access{cfg.Tokens, cfg.TLS != nil}, reading: newTurns(reading, patience), decoding: newTurns(decoding(), patience), asking: newTurns(maxAsking, askPatience), began: cfg.clock(), listeners: map[string]net.Listener{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("hub: %w", err), h.closeListeners())

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -9,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -355,9 +358,9 @@ func TestRefused(t *testing.T) {
 func TestBusy(t *testing.T) {
 	h := openHub(t, Config{})
 	defer closeHub(t, h)
-	h.turns.patience = 10 * time.Millisecond
-	for range cap(h.turns.room) {
-		h.turns.room <- struct{}{}
+	h.decoding.patience = 10 * time.Millisecond
+	for range cap(h.decoding.room) {
+		h.decoding.room <- struct{}{}
 	}
 	cc := dial(t, h)
 	err := cc.Invoke(t.Context(), exportMethod, callSpans(0, 1, "catalog"), new(emptypb.Empty))
@@ -369,14 +372,96 @@ func TestBusy(t *testing.T) {
 	if r := post(t, h, body, "Content-Type", typeProtobuf); r.code != http.StatusTooManyRequests || r.header.Get("Retry-After") != "1" {
 		t.Errorf("%d %v", r.code, r.header)
 	}
-	for range cap(h.turns.room) {
-		<-h.turns.room
+	for range cap(h.decoding.room) {
+		<-h.decoding.room
 	}
 	if r := post(t, h, body, "Content-Type", typeProtobuf); r.code != http.StatusOK {
 		t.Errorf("then: %d %s", r.code, r.body)
 	}
 	if s := decode[Status](t, get(t, h, "/api/v1/status")); s.Intake.Refused[refusedBusy] != 2 {
 		t.Errorf("%+v", s.Intake)
+	}
+}
+
+// TestIdle: requests that do not come hold up no others, and are ended.
+func TestIdle(t *testing.T) {
+	h := openHub(t, Config{readWithin: 300 * time.Millisecond})
+	defer closeHub(t, h)
+	cc := dial(t, h)
+	var streams []grpc.ClientStream
+	for range 4 * decoding() {
+		s, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, exportMethod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, s)
+	}
+	conn, err := net.Dial("tcp", h.Addrs()[forOTLPHTTP])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\nx", typeProtobuf); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := cc.Invoke(t.Context(), exportMethod, callSpans(0, 1, "catalog"), new(emptypb.Empty)); err != nil {
+			t.Error(err)
+		}
+		if r := post(t, h, marshal(t, callSpans(0, 1, "catalog")), "Content-Type", typeProtobuf); r.code != http.StatusOK {
+			t.Errorf("%d %s", r.code, r.body)
+		}
+	}
+	for _, s := range streams {
+		if err := s.RecvMsg(new(emptypb.Empty)); status.Code(err) != codes.DeadlineExceeded {
+			t.Error(err)
+		}
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if s := decode[Status](t, get(t, h, "/api/v1/status")); s.Intake.Refused[refusedSlow] != uint64(len(streams)+1) {
+		t.Errorf("%+v", s.Intake)
+	}
+}
+
+// TestSmallBombs: requests that are small, and large when they are decoded, are refused, or cost no more than they are long.
+func TestSmallBombs(t *testing.T) {
+	h := openHub(t, Config{})
+	defer closeHub(t, h)
+	links := &tracepb.Span{TraceId: id(1, 16), SpanId: id(1, 8), StartTimeUnixNano: uint64(time.Now().UnixNano()), EndTimeUnixNano: uint64(time.Now().UnixNano())}
+	many := append(marshal(t, links), bytes.Repeat([]byte{0x6a, 0}, 4<<20)...)
+	inMany := func(body []byte) []byte { // of ScopeSpans, ResourceSpans and TracesData
+		for _, n := range []protowire.Number{2, 2, 1} {
+			body = protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), body)
+		}
+		return body
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if r := post(t, h, zipped(t, inMany(many)), "Content-Type", typeProtobuf, "Content-Encoding", "gzip"); r.code != http.StatusOK {
+		t.Errorf("links: %d %s", r.code, r.body)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("of links %d bytes are held", grown)
+	}
+	for _, text := range []string{`{"resourceSpans":[` + strings.Repeat("{},", 1<<20) + `{}]}`, `{"resourceSpans":[{"scopeSpans":[{"spans":[` + strings.Repeat("null,", 1<<19) + `{}]}]}]}`} {
+		if r := post(t, h, zipped(t, []byte(text)), "Content-Type", typeJSON, "Content-Encoding", "gzip"); r.code != http.StatusBadRequest {
+			t.Errorf("%d %s", r.code, r.body)
+		}
+	}
+	if r := post(t, h, []byte(`"`+strings.Repeat("x", maxJSON)), "Content-Type", typeJSON); r.code != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %s", r.code, r.body)
+	}
+	value := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), nil)
+	key := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "rpc.method")
+	attribute := protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), append(key, bytes.Repeat(value, 4<<20)...))
+	if r := post(t, h, inMany(append(marshal(t, links), attribute...)), "Content-Type", typeProtobuf); r.code != http.StatusOK {
+		t.Errorf("values: %d %s", r.code, r.body)
 	}
 }
 

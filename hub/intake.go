@@ -29,6 +29,7 @@ type intake struct {
 	traces chan *routemap.Trace
 
 	mu        sync.Mutex
+	ended     bool
 	assembler *routemap.Assembler
 	requests  uint64
 	spans     uint64
@@ -82,6 +83,9 @@ func (in *intake) add(b *batch) {
 	for why, n := range b.leftOut {
 		in.leftOut[why] += n
 	}
+	if in.ended {
+		return // the hub is being closed, and has not waited for this
+	}
 	for _, s := range b.spans {
 		in.assembler.Add(s)
 	}
@@ -104,6 +108,7 @@ func (in *intake) end() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.assembler.Flush()
+	in.ended = true
 	close(in.traces)
 }
 

@@ -23,8 +23,30 @@ type keeper struct {
 	all    sync.WaitGroup
 
 	windows chan window // that are over
-	mu      sync.Mutex
-	err     error // why what is over is not kept, or the folder not tidy
+	unkept  trouble
+	untidy  trouble
+}
+
+// trouble is what is wrong now. It is safe for concurrent use.
+type trouble struct {
+	mu  sync.Mutex
+	err error
+}
+
+// is says what is wrong, or that nothing is any more, and logs it once.
+func (t *trouble) is(log *slog.Logger, what string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil && t.err == nil {
+		log.Error(what, "error", err)
+	}
+	t.err = err
+}
+
+func (t *trouble) now() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
 }
 
 type window struct {
@@ -108,51 +130,33 @@ func (k *keeper) keep() {
 			}
 		case <-again.C:
 		}
-		if unkept == nil {
-			continue
+		if unkept != nil {
+			err := k.store.Put(context.Background(), unkept.start, unkept.m)
+			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
+			if err != nil {
+				continue
+			}
+			unkept = nil
 		}
-		if err := k.store.Put(context.Background(), unkept.start, unkept.m); err != nil {
-			k.told("hub: what is over cannot be kept now, and is held in memory", err)
-			continue
+		if now := k.clock(); tidied.IsZero() || now.Before(tidied) || now.Sub(tidied) >= tidyEvery {
+			tidied = now
+			k.tidy(now)
 		}
-		unkept = nil
-		tidied = k.tidy(tidied)
 	}
-}
-
-// tidy keeps the folder tidy if that is due, and returns when it was.
-func (k *keeper) tidy(last time.Time) time.Time {
-	now := k.clock()
-	if !last.IsZero() && now.After(last) && now.Sub(last) < tidyEvery {
-		k.told("", nil)
-		return last
-	}
-	damaged, err := k.store.Tidy(context.Background(), now)
-	if damaged > 0 {
-		k.log.Error("hub: windows are damaged, and left out of longer ones", "windows", damaged)
-	}
-	k.told("hub: windows could not be made longer, or taken away", err)
-	return now
 }
 
 const tidyEvery = time.Minute
 
-// told remembers what is wrong, or that nothing is any more, and logs it once.
-func (k *keeper) told(what string, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err != nil && k.err == nil {
-		k.log.Error(what, "error", err)
+func (k *keeper) tidy(now time.Time) {
+	damaged, err := k.store.Tidy(context.Background(), now)
+	if damaged > 0 {
+		k.log.Error("hub: windows are damaged, and left out of longer ones", "windows", damaged)
 	}
-	k.err = err
+	k.untidy.is(k.log, "hub: windows could not be made longer, or taken away", err)
 }
 
-// failing tells what is wrong.
-func (k *keeper) failing() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.err
-}
+// failing tells why what is over is not kept.
+func (k *keeper) failing() error { return k.unkept.now() }
 
 // close keeps what is known.
 func (k *keeper) close() error {

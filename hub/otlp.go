@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"runtime"
 	"strconv"
 	"time"
@@ -34,8 +35,14 @@ import (
 const (
 	// maxBody is how large a request to export may be, in bytes after decompression.
 	maxBody = 16 << 20
+	// maxJSON is how large one in JSON may be: what it is decoded to is larger than what protobuf is.
+	maxJSON = 4 << 20
 	// patience is how long a request waits until it is its turn.
 	patience = 5 * time.Second
+	// readWithin is how long one may take to come.
+	readWithin = 10 * time.Second
+	// reading is how many may come at once.
+	reading = 64
 	// comeAgain is when one that had no turn is to be sent again.
 	comeAgain = time.Second
 )
@@ -44,18 +51,24 @@ const (
 const (
 	refusedBusy  = "too many at once"
 	refusedToken = "no token that lets spans be sent"
-	refusedLarge = "a body of more than 16 MiB"
+	refusedLarge = "a body of more than 16 MiB, or 4 MiB of JSON"
 	refusedBody  = "a body that is no request to export"
 	refusedKind  = "an unknown content-type or content-encoding"
+	refusedSlow  = "a body that did not come within 10 s"
 )
 
-// turns are for requests that are decoded: as many at once as pay.
+// turns are for what is done at no more than some places at once.
 type turns struct {
 	room     chan struct{}
 	patience time.Duration
 }
 
-func newTurns() turns { return turns{make(chan struct{}, 2*runtime.GOMAXPROCS(0)), patience} }
+func newTurns(places int, patience time.Duration) turns {
+	return turns{make(chan struct{}, places), patience}
+}
+
+// decoding is how many requests are decoded at once: as many as pay.
+func decoding() int { return 2 * runtime.GOMAXPROCS(0) }
 
 var errBusy = errors.New(refusedBusy + ": try again in a second")
 
@@ -99,7 +112,7 @@ func (b *batch) why() string { return fmt.Sprintf("left out: %v", b.leftOut) }
 // newGRPC returns the server of opentelemetry.proto.collector.trace.v1.TraceService. Its one method is a stream here, which is the same on the wire: so
 // a request waits for its turn before it is read.
 func (h *Hub) newGRPC() *grpc.Server {
-	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(maxBody), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(32 << 10), grpc.ConnectionTimeout(10 * time.Second)}
+	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(maxBody), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(32 << 10), grpc.ConnectionTimeout(10 * time.Second), grpc.WaitForHandlers(true)}
 	if h.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(h.cfg.TLS)))
 	}
@@ -121,28 +134,19 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
 		h.intake.refuse(refusedToken)
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
-	if err := h.turns.take(stream.Context()); errors.Is(err, errBusy) {
-		h.intake.refuse(refusedBusy)
-		busy, err := status.New(codes.ResourceExhausted, err.Error()).WithDetails(&errdetailspb.RetryInfo{RetryDelay: durationpb.New(comeAgain)})
-		if err != nil {
-			return err
-		}
-		return busy.Err()
-	} else if err != nil {
-		return status.FromContextError(err).Err()
+	if err := h.reading.take(stream.Context()); err != nil {
+		return h.busyGRPC(err)
 	}
-	defer h.turns.give()
-	request := new(emptypb.Empty) // all its fields are unknown, and left as they are
-	if err := stream.RecvMsg(request); err != nil {
-		switch status.Code(err) {
-		case codes.ResourceExhausted:
-			h.intake.refuse(refusedLarge)
-		case codes.Internal, codes.Unknown:
-			h.intake.refuse(refusedBody)
-		}
+	body, err := h.receive(stream)
+	h.reading.give()
+	if err != nil {
 		return err
 	}
-	b, err := h.export(request.ProtoReflect().GetUnknown(), tracefile.OTLP)
+	if err := h.decoding.take(stream.Context()); err != nil {
+		return h.busyGRPC(err)
+	}
+	b, err := h.export(body, tracefile.OTLP)
+	h.decoding.give()
 	if err != nil {
 		h.intake.refuse(refusedBody)
 		return status.Error(codes.InvalidArgument, err.Error())
@@ -150,6 +154,43 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
 	answer := new(emptypb.Empty)
 	answer.ProtoReflect().SetUnknown(b.partialSuccess())
 	return stream.SendMsg(answer)
+}
+
+// busyGRPC tells who has no turn when to come again.
+func (h *Hub) busyGRPC(err error) error {
+	if !errors.Is(err, errBusy) {
+		return status.FromContextError(err).Err()
+	}
+	h.intake.refuse(refusedBusy)
+	busy, err := status.New(codes.ResourceExhausted, err.Error()).WithDetails(&errdetailspb.RetryInfo{RetryDelay: durationpb.New(comeAgain)})
+	if err != nil {
+		return err
+	}
+	return busy.Err()
+}
+
+// receive reads a request, if it comes in time. One that does not ends with the stream.
+func (h *Hub) receive(stream grpc.ServerStream) ([]byte, error) {
+	request := new(emptypb.Empty) // all its fields are unknown, and left as they are
+	received := make(chan error, 1)
+	go func() { received <- stream.RecvMsg(request) }()
+	late := time.NewTimer(h.cfg.readWithin)
+	defer late.Stop()
+	select {
+	case err := <-received:
+		switch status.Code(err) {
+		case codes.OK:
+			return request.ProtoReflect().GetUnknown(), nil
+		case codes.ResourceExhausted:
+			h.intake.refuse(refusedLarge)
+		case codes.Internal, codes.Unknown:
+			h.intake.refuse(refusedBody)
+		}
+		return nil, err
+	case <-late.C:
+		h.intake.refuse(refusedSlow)
+		return nil, status.Error(codes.DeadlineExceeded, refusedSlow)
+	}
 }
 
 // partialSuccess is an ExportTraceServiceResponse that says what was left out.
@@ -192,26 +233,40 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusUnsupportedMediaType, codes.InvalidArgument, "the content-encoding has to be gzip, or none")
 		return
 	}
-	if err := h.turns.take(r.Context()); err != nil {
+	busy := func(err error) {
 		h.intake.refuse(refusedBusy)
 		w.Header().Set("Retry-After", strconv.Itoa(int(comeAgain/time.Second)))
 		fail(http.StatusTooManyRequests, codes.ResourceExhausted, err.Error())
+	}
+	if err := h.reading.take(r.Context()); err != nil {
+		busy(err)
 		return
 	}
-	defer h.turns.give()
-	body, err := readBody(r.Body, encoding == "gzip")
-	if errors.Is(err, errLarge) {
+	decode, most := decoder(tracefile.OTLP), int64(maxBody)
+	if kind == typeJSON {
+		decode, most = tracefile.OTLPJSON, maxJSON
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.readWithin)) // else the server's own counts
+	body, err := readBody(r.Body, encoding == "gzip", most)
+	h.reading.give()
+	switch {
+	case errors.Is(err, errLarge):
 		h.intake.refuse(refusedLarge)
 		fail(http.StatusRequestEntityTooLarge, codes.InvalidArgument, refusedLarge+": send fewer spans at once")
 		return
-	}
-	decode := tracefile.OTLP
-	if kind == typeJSON {
-		decode = tracefile.OTLPJSON
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		h.intake.refuse(refusedSlow)
+		fail(http.StatusRequestTimeout, codes.DeadlineExceeded, refusedSlow)
+		return
 	}
 	var b *batch
 	if err == nil {
+		if err := h.decoding.take(r.Context()); err != nil {
+			busy(err)
+			return
+		}
 		b, err = h.export(body, decode)
+		h.decoding.give()
 	}
 	if err != nil {
 		h.intake.refuse(refusedBody)
@@ -231,17 +286,17 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errLarge = errors.New(refusedLarge)
 
-// readBody reads a body that is not too large, before and after decompression.
-func readBody(r io.Reader, zipped bool) ([]byte, error) {
+// readBody reads a body that has no more than most bytes when it is unzipped.
+func readBody(r io.Reader, zipped bool, most int64) ([]byte, error) {
 	if zipped {
-		z, err := gzip.NewReader(io.LimitReader(r, maxBody+1))
+		z, err := gzip.NewReader(r)
 		if err != nil {
 			return nil, err
 		}
 		r = z
 	}
-	body, err := io.ReadAll(io.LimitReader(r, maxBody+1))
-	if err == nil && len(body) > maxBody {
+	body, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(body)) > most {
 		err = errLarge
 	}
 	return body, err

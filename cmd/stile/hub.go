@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,6 +142,9 @@ func hubURLs(h *hub.Hub, tls bool) map[string]string {
 	}
 	all := h.Addrs()
 	for what, at := range all {
+		if host, port, err := net.SplitHostPort(at); err == nil && net.ParseIP(host).IsUnspecified() {
+			at = net.JoinHostPort("localhost", port) // one of those that it is
+		}
 		all[what] = scheme + at
 	}
 	return all
@@ -237,7 +241,7 @@ Exit codes: 0 all is well, 1 the hub cannot keep what it has now, 2 a mistake in
 			} else {
 				err = printHubStatus(cmd.OutOrStdout(), &s)
 			}
-			if err == nil && s.Failing != "" {
+			if err == nil && s.Failing+s.Untidy != "" {
 				err = errFinding
 			}
 			return err
@@ -287,6 +291,9 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
 	if s.Failing != "" {
 		fmt.Fprintf(b, "what comes is held in memory, for it cannot be kept: %s\n", s.Failing)
+	}
+	if s.Untidy != "" {
+		fmt.Fprintf(b, "windows are not made longer, or not taken away: %s\n", s.Untidy)
 	}
 	return b.Flush()
 }

@@ -20,7 +20,7 @@ import (
 const hubToken = "STILE_HUB_TOKEN"
 
 const (
-	askWithin = time.Minute
+	askWithin = 2 * time.Minute
 	maxAnswer = 512 << 20
 )
 
@@ -59,6 +59,9 @@ func askHub(ctx context.Context, at, what string, answer any) error {
 		return err
 	}
 	if token := os.Getenv(hubToken); token != "" {
+		if u.Scheme != "https" && !hub.Local(u.Host) {
+			return usageError{fmt.Errorf("%s: the token in %s would go there for all to read: use https", shown, hubToken)}
+		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}}

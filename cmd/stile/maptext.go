@@ -226,5 +226,11 @@ func printDOT(out io.Writer, r *routemap.Report) error {
 
 // dotName is a text in Graphviz's quotes.
 func dotName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '�'
+		}
+		return r
+	}, s)
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ").Replace(s) + `"`
 }

@@ -187,7 +187,7 @@ func (f *Facts) peer() (string, routemap.NodeKind) {
 	}
 	if _, rest, absolute := strings.Cut(f.of[httpURL], "://"); absolute {
 		host, _, _ := strings.Cut(rest, "/")
-		return host, routemap.External
+		return strings.Clone(host), routemap.External
 	}
 	return "", ""
 }
@@ -269,7 +269,7 @@ func isFailed(text string) bool {
 // clip bounds a name that others choose.
 func clip(s string) string {
 	if len(s) > 64 {
-		return strings.ToValidUTF8(s[:64], "")
+		return strings.Clone(strings.ToValidUTF8(s[:64], "")) // which keeps nothing of s
 	}
 	return s
 }

@@ -98,7 +98,7 @@ func (r *reader) otlp(rs *otlpResource) error {
 				Trace: hexID(s.TraceID), ID: routemap.SpanID(hexID(s.SpanID)), Parent: routemap.SpanID(hexID(s.ParentID)), Kind: semconv.Kind(string(s.Kind)), Name: s.Name,
 				Start: s.Start.number(), End: s.End.number(),
 			}
-			for _, l := range s.Links {
+			for _, l := range s.Links[:min(len(s.Links), maxLinks)] {
 				out.Links = append(out.Links, routemap.Link{Trace: hexID(l.TraceID), ID: routemap.SpanID(hexID(l.SpanID))})
 			}
 			if s.Status.Code == "2" || strings.EqualFold(string(s.Status.Code), "STATUS_CODE_ERROR") {

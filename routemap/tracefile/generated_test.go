@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math"
 	"strconv"
+	"strings"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -33,10 +34,10 @@ func (r *reader) generated(resource *semconv.Facts, s *tracepb.Span) error {
 	facts := *resource
 	set(&facts, s.GetAttributes())
 	out := routemap.Span{
-		Trace: generatedTraceID(s.GetTraceId()), ID: spanID(s.GetSpanId()), Parent: spanID(s.GetParentSpanId()), Kind: kindOf(s.GetKind()), Name: s.GetName(),
+		Trace: generatedTraceID(s.GetTraceId()), ID: spanID(s.GetSpanId()), Parent: spanID(s.GetParentSpanId()), Kind: kindOf(s.GetKind()), Name: strings.ToValidUTF8(s.GetName()[:min(len(s.GetName()), maxText)], "�"),
 		Start: clamped(s.GetStartTimeUnixNano()), End: clamped(s.GetEndTimeUnixNano()),
 	}
-	for _, l := range s.GetLinks() {
+	for _, l := range s.GetLinks()[:min(len(s.GetLinks()), maxLinks)] {
 		out.Links = append(out.Links, routemap.Link{Trace: generatedTraceID(l.GetTraceId()), ID: spanID(l.GetSpanId())})
 	}
 	if s.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR {
@@ -63,7 +64,7 @@ func set(f *semconv.Facts, all []*commonpb.KeyValue) {
 func scalar(v *commonpb.AnyValue) string {
 	switch v := v.GetValue().(type) {
 	case *commonpb.AnyValue_StringValue:
-		return v.StringValue
+		return strings.ToValidUTF8(v.StringValue[:min(len(v.StringValue), maxText)], "�")
 	case *commonpb.AnyValue_IntValue:
 		return strconv.FormatInt(v.IntValue, 10)
 	case *commonpb.AnyValue_BoolValue:

@@ -1,8 +1,10 @@
 package tracefile
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -13,9 +15,18 @@ import (
 	"github.com/stile-ipc/stile/routemap/semconv"
 )
 
+// maxLinks is how many links of a span are read, as many as OpenTelemetry's SDKs send.
+const maxLinks = 128
+
+// leastObject is how many bytes of JSON an object has on average, at least, in what is no attack: what it is decoded to has hundreds.
+const leastObject = 16
+
 // OTLPJSON calls take for each span of a request to export, in JSON.
 func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 	r := newReader(take)
+	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > 1000+len(body)/leastObject {
+		return r.counts, fmt.Errorf("%d objects in %d bytes", n, len(body))
+	}
 	var request struct {
 		ResourceSpans []otlpResource `json:"resourceSpans"`
 	}
@@ -134,8 +145,12 @@ type protobuf struct {
 // maxTexts is how many texts of a request are looked for to be the same.
 const maxTexts = 8192
 
+// maxText is how much of a text is read, in bytes.
+const maxText = 8 << 10
+
 // text is a text of its own, whatever the body is used for then.
 func (r *protobuf) text(b []byte) string {
+	b = b[:min(len(b), maxText)]
 	if s, known := r.texts[string(b)]; known {
 		return s
 	}
@@ -197,7 +212,7 @@ func (r *protobuf) span(facts semconv.Facts, b []byte) error {
 			out.End = int64(min(f.number, math.MaxInt64))
 		case n == spanAttributes && f.kind == protowire.BytesType:
 			return r.attribute(&facts, f.bytes)
-		case n == spanLinks && f.kind == protowire.BytesType:
+		case n == spanLinks && f.kind == protowire.BytesType && len(out.Links) < maxLinks:
 			link, err := r.link(f.bytes)
 			out.Links = append(out.Links, link)
 			return err

@@ -86,8 +86,8 @@ func (s *Store) forget(ctx context.Context, level time.Duration, before time.Tim
 	})
 }
 
-// fit takes away windows until what is left is not too much: the oldest of the finest of those that a longer one has in it, and when there are none, of all. Then
-// routes that no window has, and gives room back.
+// fit takes away windows until what is left is not too much: the oldest of the finest of those that a longer one tells of, too, and when there are none, the oldest
+// of all. Then routes that no window has, and gives room back.
 func (s *Store) fit(ctx context.Context) error {
 	for {
 		u, err := s.Usage(ctx)
@@ -99,8 +99,8 @@ func (s *Store) fit(ctx context.Context) error {
 		}
 		err = s.transact(ctx, func(tx *sql.Tx) error {
 			var level, start int64
-			if err := tx.QueryRowContext(ctx, `SELECT level, start FROM windows AS w ORDER BY
-				NOT EXISTS (SELECT 1 FROM windows WHERE level > w.level AND start <= w.start AND start + level > w.start), level, start LIMIT 1`).Scan(&level, &start); err != nil {
+			if err := tx.QueryRowContext(ctx, `SELECT level, start FROM (SELECT level, start, EXISTS (SELECT 1 FROM windows WHERE level > w.level AND start <= w.start AND start + level > w.start) AS told FROM windows AS w)
+				ORDER BY told DESC, CASE WHEN told THEN level END, start LIMIT 1`).Scan(&level, &start); err != nil {
 				return err
 			}
 			for _, table := range []string{"stats", "windows"} {

@@ -58,6 +58,10 @@ const version = 1
 
 // Open opens the store of a folder, which is made if it is not there; it keeps up to most bytes of windows. [ErrInUse] is returned while another process has it.
 func Open(ctx context.Context, dir string, most int64) (*Store, error) {
+	dir, err := filepath.Abs(dir) // a URL has no other
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
