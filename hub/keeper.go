@@ -143,6 +143,9 @@ func (k *keeper) keep() {
 			k.tidy(now)
 		}
 	}
+	if unkept != nil {
+		k.log.Error("hub: what could not be kept is lost", "since", unkept.start, "error", k.unkept.now())
+	}
 }
 
 const tidyEvery = time.Minute

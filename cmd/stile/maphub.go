@@ -35,13 +35,11 @@ func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64
 	if m.Version != routemap.ReportVersion {
 		return nil, nil, fmt.Errorf("%s: its maps are of version %d, and this program reads %d: one of both is older", at, m.Version, routemap.ReportVersion)
 	}
+	left := map[string]uint64{} // what the hub left out since it began is for its status
 	if m.Damaged > 0 {
-		if m.LeftOut == nil {
-			m.LeftOut = map[string]uint64{}
-		}
-		m.LeftOut["windows that are damaged"] = uint64(m.Damaged)
+		left["windows that are damaged"] = uint64(m.Damaged)
 	}
-	return m.Report, m.LeftOut, nil
+	return m.Report, left, nil
 }
 
 // askHub asks a hub's API.
