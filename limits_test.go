@@ -453,17 +453,18 @@ func TestPiecesOfManyCalls(t *testing.T) {
 // earlyHeader sends its header beside the handler's return.
 type earlyHeader struct {
 	echo
-	sent atomic.Int32
+	sending sync.WaitGroup
+	sent    atomic.Int32
 }
 
 func (e *earlyHeader) UnaryCall(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 	begun := make(chan struct{})
-	go func() {
+	e.sending.Go(func() {
 		close(begun)
 		if grpc.SendHeader(ctx, metadata.Pairs("a", "b")) == nil {
 			e.sent.Add(1)
 		}
-	}()
+	})
 	<-begun
 	return &pb.SimpleResponse{}, nil
 }
@@ -487,6 +488,7 @@ func TestHeaderBesideReturn(t *testing.T) {
 		}
 	}
 	s.Stop()
+	svc.sending.Wait()
 	if sent := svc.sent.Load(); got != sent {
 		t.Errorf("%d headers were sent, %d came", sent, got)
 	}

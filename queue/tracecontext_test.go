@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"go.opentelemetry.io/otel/trace"
@@ -20,58 +21,67 @@ func TestSpanContext(t *testing.T) {
 	inside := trace.ContextWithSpanContext(t.Context(), span)
 	q := open(t, t.TempDir())
 	top := topic(t, q, "orders")
-	publishes := []struct {
+	type published struct {
 		name string
-		call func() error
+		call func(name string) error
 		want string // trace ID
-	}{
-		{"Publish", func() error { _, err := top.Publish(inside, wrapperspb.String("x")); return err }, span.TraceID().String()},
-		{"PublishAll", func() error { _, err := top.PublishAll(inside, []text{wrapperspb.String("x")}); return err }, span.TraceID().String()},
-		{"Trace", func() error { _, err := top.Publish(inside, wrapperspb.String("x"), Trace(given)); return err }, "0af7651916cd43dd8448eb211c80319c"},
-		{"no span", func() error { _, err := top.Publish(t.Context(), wrapperspb.String("x")); return err }, "00000000000000000000000000000000"},
+	}
+	publishes := []published{
+		{"Publish", func(name string) error { _, err := top.Publish(inside, wrapperspb.String(name)); return err }, span.TraceID().String()},
+		{"PublishAll", func(name string) error { _, err := top.PublishAll(inside, []text{wrapperspb.String(name)}); return err }, span.TraceID().String()},
+		{"Trace", func(name string) error {
+			_, err := top.Publish(inside, wrapperspb.String(name), Trace(given))
+			return err
+		}, "0af7651916cd43dd8448eb211c80319c"},
+		{"no span", func(name string) error { _, err := top.Publish(t.Context(), wrapperspb.String(name)); return err }, "00000000000000000000000000000000"},
 		{"not a traceparent", func() error {
-			_, err := top.Publish(t.Context(), wrapperspb.String("x"), Trace("00-1-2-3"))
+			_, err := top.Publish(t.Context(), wrapperspb.String(name), Trace("00-1-2-3"))
 			return err
 		}, "00000000000000000000000000000000"},
 	}
-	got := make(chan [2]trace.SpanContext, 1)
+	type handled struct {
+		name             string
+		context, message trace.SpanContext
+	}
+	got := make(chan handled, len(publishes))
 	sub := subscribe(t, top, "g", func(ctx context.Context, m *Msg[text]) error {
-		got <- [2]trace.SpanContext{trace.SpanContextFromContext(ctx), m.SpanContext()}
+		got <- handled{m.Value.GetValue(), trace.SpanContextFromContext(ctx), m.SpanContext()}
 		return Reject(errors.New("no"), "bad")
 	})
-	check := func(name, want string) {
+	check := func(when string) {
 		t.Helper()
-		one := <-got
-		if !one[0].Equal(one[1]) || one[0].TraceID().String() != want || one[0].IsValid() && !one[0].IsRemote() {
-			t.Errorf("%s: the context has %v, the message %v; want the trace %s", name, one[0], one[1], want)
-		}
-		if want == span.TraceID().String() && !one[0].Equal(span) {
-			t.Errorf("%s: %v, want %v", name, one[0], span)
+		for range publishes {
+			one := <-got
+			i := slices.IndexFunc(publishes, func(p published) bool { return p.name == one.name })
+			want := publishes[i].want
+			if !one.context.Equal(one.message) || one.context.TraceID().String() != want || one.context.IsValid() && !one.context.IsRemote() {
+				t.Errorf("%s, %s: the context has %v, the message %v; want the trace %s", one.name, when, one.context, one.message, want)
+			}
+			if want == span.TraceID().String() && !one.context.Equal(span) {
+				t.Errorf("%s, %s: %v, want %v", one.name, when, one.context, span)
+			}
 		}
 	}
 	for _, p := range publishes {
-		if err := p.call(); err != nil {
+		if err := p.call(p.name); err != nil {
 			t.Fatal(p.name, err)
 		}
-		check(p.name, p.want)
 	}
+	check("at first")
 	until(t, func() bool { st, err := sub.Stats(t.Context()); return err == nil && st.Dead == uint64(len(publishes)) })
-	again := make(chan error, 1)
-	go func() {
-		_, err := top.DeadLetters("g").Redrive(t.Context(), nil)
-		again <- err
-	}()
-	for _, p := range publishes {
-		check(p.name+" redriven", p.want)
-	}
-	if err := <-again; err != nil {
+	if _, err := top.DeadLetters("g").Redrive(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
+	check("redriven")
 	batches := make(chan trace.SpanContext, 1)
 	batch, err := top.SubscribeBatch(t.Context(), "batch", func(_ context.Context, ms []*Msg[text]) error {
-		select {
-		case batches <- ms[0].SpanContext():
-		default:
+		for _, m := range ms {
+			if m.Value.GetValue() == publishes[0].name {
+				select {
+				case batches <- m.SpanContext():
+				default:
+				}
+			}
 		}
 		return nil
 	})
