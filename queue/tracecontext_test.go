@@ -34,7 +34,7 @@ func TestSpanContext(t *testing.T) {
 			return err
 		}, "0af7651916cd43dd8448eb211c80319c"},
 		{"no span", func(name string) error { _, err := top.Publish(t.Context(), wrapperspb.String(name)); return err }, "00000000000000000000000000000000"},
-		{"not a traceparent", func() error {
+		{"not a traceparent", func(name string) error {
 			_, err := top.Publish(t.Context(), wrapperspb.String(name), Trace("00-1-2-3"))
 			return err
 		}, "00000000000000000000000000000000"},
