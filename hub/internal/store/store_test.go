@@ -129,7 +129,7 @@ func TestFit(t *testing.T) {
 		return info.Size()
 	}
 	var early int64
-	for i := range 300 {
+	for i := range 150 {
 		putAt(t, s, time.Duration(i)*Finest, calls(3, "catalog"))
 		if _, err := s.Tidy(t.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func TestFit(t *testing.T) {
 	if late := size(); late > 2*early {
 		t.Errorf("the file has grown from %d to %d bytes", early, late)
 	}
-	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); counts["catalog"] == 0 || chosen[len(chosen)-1].End() != begin.Add(3000*time.Second) {
+	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); counts["catalog"] == 0 || chosen[len(chosen)-1].End() != begin.Add(1500*time.Second) {
 		t.Errorf("the latest is not there: %v, %v", counts, chosen)
 	}
 }
@@ -186,8 +186,8 @@ func TestPutAgain(t *testing.T) {
 // TestCoarse: of a time of which only longer windows are left, those that reach beyond it are read.
 func TestCoarse(t *testing.T) {
 	s := open(t, t.TempDir(), 1<<30)
-	for i := range 720 {
-		putAt(t, s, time.Duration(i)*Finest, calls(1, "catalog"))
+	for i := range 120 {
+		putAt(t, s, time.Duration(i)*time.Minute, calls(1, "catalog"))
 	}
 	if _, err := s.Tidy(t.Context(), begin.Add(30*time.Hour)); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func TestCoarse(t *testing.T) {
 	for _, c := range []struct {
 		from, to time.Duration
 		want     uint64
-	}{{10 * time.Minute, 59 * time.Minute, 360}, {-30 * time.Minute, 59 * time.Minute, 360}, {30 * time.Minute, 90 * time.Minute, 720}, {0, 2 * time.Hour, 720}, {-time.Hour, 0, 0}} {
+	}{{10 * time.Minute, 59 * time.Minute, 60}, {-30 * time.Minute, 59 * time.Minute, 60}, {30 * time.Minute, 90 * time.Minute, 120}, {0, 2 * time.Hour, 120}, {-time.Hour, 0, 0}} {
 		if counts, _ := read(t, s, begin.Add(c.from), begin.Add(c.to)); counts["catalog"] != c.want {
 			t.Errorf("%s to %s: %d calls, want %d", c.from, c.to, counts["catalog"], c.want)
 		}
