@@ -142,17 +142,16 @@ func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map) error
 	return s.transact(ctx, func(tx *sql.Tx) error {
 		for _, l := range Levels() {
 			w := Window{Start: start.Truncate(l.Window), Long: l.Window}
-			all := routemap.New() // m stays as it is: it may be put again
-			err := load(ctx, tx, w, all)
-			if errors.Is(err, sql.ErrNoRows) && l.Window != Finest {
+			all, has := m, routemap.New() // m stays as it is: it may be put again
+			switch err := load(ctx, tx, w, has); {
+			case err == nil:
+				has.Merge(m)
+				all = has
+			case errors.Is(err, sql.ErrNoRows) && l.Window != Finest:
 				continue
-			}
-			if errors.Is(err, errDamaged) {
-				all = routemap.New()
-			} else if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			case !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, errDamaged):
 				return err
 			}
-			all.Merge(m)
 			if err := put(ctx, tx, w, all); err != nil {
 				return err
 			}
