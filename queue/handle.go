@@ -42,8 +42,11 @@ func (s *Subscription) worker() {
 	}
 }
 
-// attempt has a message handled, of which it is known how often it was before.
+// attempt has a message handled, of which it is known how often it was before. That it is not when the subscription ends, which ends the asking, too.
 func (s *Subscription) attempt(d *delivery) outcome {
+	if s.ctx.Err() != nil {
+		return outcome{what: cut}
+	}
 	if o, over := s.unhandledOutcome(*d); over {
 		return o
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestGivenBack: what a process only held when it ended was not tried, however often that happens; what was in a handler then neither.
@@ -49,6 +51,22 @@ func TestGivenBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEndsWhileAsking: when a subscription ends while it asks how often a message was tried, the message is given back as it came.
+func TestEndsWhileAsking(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "orders")
+	sub := subscribe(t, top, "g", func(context.Context, *Msg[text]) error { t.Error("it is handled"); return nil })
+	sub.Stop()
+	d := delivery{seq: 1, times: 3}
+	sub.learn(&d)
+	if o := sub.attempt(&d); o.what != cut {
+		t.Errorf("%+v", o)
+	}
+	if _, err := q.js.Stream(t.Context(), top.stream.name+triesStreamEnd); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("something is noted: %v", err)
 	}
 }
 
