@@ -31,6 +31,9 @@ type callContext struct {
 	stream atomic.Pointer[serverStream] // nil once the call is over
 	freed  bool                         // guarded by conn.mu: does not count as active
 
+	arrived time.Duration // on telemetry's clock; 0: it is not counted
+	delayed atomic.Int64  // ns that interceptors have kept it waiting
+
 	lazyctx.Core // from start on, with the deadline
 
 	mu sync.Mutex
@@ -79,6 +82,8 @@ func (c *callContext) Value(key any) any {
 		return (*transportStream)(c)
 	case peerKey:
 		return c.conn.peer
+	case lazyctx.DelayedKey:
+		return c
 	}
 	return c.conn.ctx.Value(key)
 }

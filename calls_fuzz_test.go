@@ -203,7 +203,7 @@ func FuzzClientFrames(f *testing.F) {
 		var calls sync.WaitGroup
 		for range 2 {
 			calls.Go(func() {
-				_ = e.invoke(context.Background(), m, unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil)
+				_ = e.invoke(context.Background(), m, clientRecord{}, unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil)
 			})
 		}
 		calls.Go(func() { streamToEnd(e, m) })
@@ -228,7 +228,7 @@ func FuzzClientFrames(f *testing.F) {
 
 func streamToEnd(e *entrance, m *clientMux) {
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
-	s, err := e.newStream(context.Background(), m, desc, bidiMethod, nil)
+	s, err := e.newStream(context.Background(), m, clientRecord{}, desc, bidiMethod, nil)
 	for err == nil {
 		err = s.RecvMsg(&pb.StreamingOutputCallResponse{})
 	}

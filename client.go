@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	if off() {
 		return grpc.NewClient(target, append(plain, own.obey()...)...)
 	}
+	own.recorder = processRecorder()
 	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
 }
@@ -51,6 +53,7 @@ func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 	if off() {
 		return append(plain, own.obey()...)
 	}
+	own.recorder = processRecorder()
 	return append(plain, (&dialer{own: own}).options()...)
 }
 
@@ -128,13 +131,16 @@ func (d *dialer) forget(e *entrance) {
 }
 
 func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	rec := d.begin()
 	e := d.entrance(cc)
-	m, err := d.way(ctx, method, e.enter(ctx, method))
+	m, waited := e.enter(ctx, method)
+	rec.waited = waited
+	m, err := d.way(ctx, method, m)
 	if err != nil {
 		return err
 	}
 	if m != nil {
-		err := e.invoke(ctx, m, method, req, reply, opts)
+		err := e.invoke(ctx, m, rec, method, req, reply, opts)
 		if !errors.Is(err, errRefused) {
 			return err
 		}
@@ -146,10 +152,13 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 	}
 	a, ok := ctx.(*lazyctx.Attempt)
 	if !ok {
-		return invoker(ctx, method, req, reply, cc, opts...)
+		err := invoker(ctx, method, req, reply, cc, opts...)
+		e.recordFar(method, false, &rec, err)
+		return err
 	}
 	var seen lazyctx.Observed
 	err = invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
+	e.recordFar(method, false, &rec, err)
 	if err != nil {
 		a.Report = seen.Report()
 	}
@@ -157,13 +166,16 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 }
 
 func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	rec := d.begin()
 	e := d.entrance(cc)
-	m, err := d.way(ctx, method, e.enter(ctx, method))
+	m, waited := e.enter(ctx, method)
+	rec.waited = waited
+	m, err := d.way(ctx, method, m)
 	if err != nil {
 		return nil, err
 	}
 	if m != nil {
-		s, err := e.newStream(ctx, m, desc, method, opts)
+		s, err := e.newStream(ctx, m, rec, desc, method, opts)
 		if err == nil {
 			return s, nil
 		}
@@ -175,6 +187,10 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		}
 	} else if e.shut == "" && ctx.Err() != nil {
 		return nil, e.prepare(ctx, new(clientStream), desc, method, opts)
+	}
+	if rec.begun != 0 {
+		far := rec
+		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(method, true, &far, err) }))
 	}
 	return streamer(ctx, desc, cc, method, opts...)
 }
@@ -216,7 +232,7 @@ var unaryDesc = &grpc.StreamDesc{}
 // streamPool holds the streams of unary calls, to which nobody holds on: the
 // connection's reader may be late with a frame for an earlier call, which the
 // stream's id turns away.
-var streamPool = sync.Pool{New: func() any { return new(clientStream) }}
+var streamPool = sync.Pool{New: func() any { return &clientStream{rec: clientRecord{hint: lastHint.Add(1)}} }}
 
 // recycle makes s ready for the pool.
 func (s *clientStream) recycle() {
@@ -229,12 +245,14 @@ func (s *clientStream) recycle() {
 	s.finished.Store(false)
 	s.finish1 = sync.Once{}
 	s.info.reset()
+	s.rec.open(clientRecord{})
 	streamPool.Put(s)
 }
 
 // invoke makes a unary call on m. errRefused: the server has not seen it.
-func (e *entrance) invoke(ctx context.Context, m *clientMux, method string, req, reply any, opts []grpc.CallOption) error {
+func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
+	s.rec.open(rec)
 	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
 		s.recycle()
 		return err
@@ -290,6 +308,7 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	s.sentLast = true
 	err = s.start(m, p, true)
 	if err == nil {
+		s.rec.sent = len(p.data)
 		s.outPayload(req, p)
 	}
 	p.free()
@@ -314,8 +333,9 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 }
 
 // newStream opens a stream on m. errRefused: the server has not seen it.
-func (e *entrance) newStream(ctx context.Context, m *clientMux, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
-	s := new(clientStream)
+func (e *entrance) newStream(ctx context.Context, m *clientMux, rec clientRecord, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
+	rec.hint = lastHint.Add(1)
+	s := &clientStream{rec: rec}
 	if err := e.prepare(ctx, s, desc, method, opts); err != nil {
 		return nil, err
 	}

@@ -9,12 +9,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
@@ -32,6 +34,7 @@ func errProtocol(format string, args ...any) error {
 type clientMux struct {
 	conn          transport.Conn
 	lender        transport.Lender // conn, if it is one
+	link          *telemetry.Link  // counts calls; nil: they are not counted
 	place         place
 	settings      settings // the server's
 	maxHeaderList uint32   // bytes of response metadata; 0: no limit of its own
@@ -78,6 +81,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 		onDown: e.down, onGone: e.gone, down: make(chan struct{}),
 	}
 	m.lender, _ = conn.(transport.Lender)
+	m.link = newLink(e.d.own.recorder, telemetry.Client, conn, s.process, p.addr)
 	m.peer = peerOf(conn.Info(), p.addr, nearOf(p.addr))
 	m.ctx = context.Background()
 	for _, sh := range m.stats {
@@ -98,12 +102,10 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 // the number of streams, until ctx ends. errRefused: no new calls here.
 func (m *clientMux) open(ctx context.Context, s *clientStream) error {
 	if m.slots != nil {
-		select {
-		case m.slots <- struct{}{}:
-		case <-m.down:
-			return errRefused
-		case <-ctx.Done():
-			return transport.ErrCanceled
+		waited, err := m.takeSlot(ctx)
+		s.rec.waited += waited
+		if err != nil {
+			return err
 		}
 	}
 	s.mux, s.id = m, m.lastID.Add(1)
@@ -124,6 +126,24 @@ func (m *clientMux) open(ctx context.Context, s *clientStream) error {
 		<-m.slots
 	}
 	return errRefused
+}
+
+// takeSlot waits for a free slot.
+func (m *clientMux) takeSlot(ctx context.Context) (waited time.Duration, err error) {
+	select {
+	case m.slots <- struct{}{}:
+		return 0, nil
+	default:
+	}
+	began := telemetry.Now()
+	select {
+	case m.slots <- struct{}{}:
+	case <-m.down:
+		err = errRefused
+	case <-ctx.Done():
+		err = transport.ErrCanceled
+	}
+	return telemetry.Now() - began, err
 }
 
 // opened follows an open once the stream's first frame is written, or never will
@@ -361,6 +381,9 @@ func (m *clientMux) HandleClose(err error) {
 		sh.HandleConn(m.ctx, &stats.ConnEnd{Client: true})
 	}
 	live.drop(m.conn)
+	if m.link != nil {
+		m.link.Close()
+	}
 	m.onGone(m)
 }
 

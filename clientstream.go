@@ -46,6 +46,7 @@ type clientStream struct {
 	unpack           unpacker
 	packed           packed // of the sending goroutine
 
+	rec         clientRecord
 	opened      bool // entered in the connection's table
 	sentLast    bool
 	encodingSet bool
@@ -168,6 +169,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.finished.Load() || s.out.send(s.ctx, &b) != nil {
 		return io.EOF // the status is RecvMsg's to tell
 	}
+	s.rec.sent += len(p.data)
 	s.outPayload(m, p)
 	return nil
 }
@@ -257,6 +259,7 @@ func (s *clientStream) unpackInto(msg *message, m any) error {
 		return err
 	}
 	s.received = true
+	s.rec.got += wireLen
 	s.inPayload(m, size, wireLen)
 	return nil
 }
@@ -396,6 +399,7 @@ func (s *clientStream) after(err error) {
 		s.endStats(errGoingAway, trailer)
 		return
 	}
+	s.record(err)
 	s.endStats(err, trailer)
 	for _, f := range s.info.onFinish {
 		f(err)

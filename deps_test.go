@@ -28,7 +28,7 @@ policy/control            :
 policy/internal/near      :
 policy/policytest         :
 policy                    : internal/lazyctx internal/xdg policy/control policy/internal/near
-.                         : policy internal/lazyctx transport transport/wire transport/shm transport/local
+.                         : policy internal/lazyctx telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo

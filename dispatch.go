@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // method is one callable method of a server.
@@ -75,6 +77,9 @@ func (s *serverStream) serve() {
 	defer s.close()
 	s.cc.start()
 	s.ctx = s.cc
+	if s.cc.arrived != 0 {
+		s.rec.begun = telemetry.Now()
+	}
 	s.tagStats()
 	m := d.methods.methods[s.cc.call.Method]
 	switch {
@@ -86,6 +91,7 @@ func (s *serverStream) serve() {
 		return
 	}
 	s.endStats(s.process(m))
+	s.record()
 }
 
 // wellFormed reports whether a method name has both its slashes: an unknown

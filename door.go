@@ -52,6 +52,7 @@ func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door
 	if d.log == nil {
 		d.log = slog.Default()
 	}
+	d.own.recorder = processRecorder()
 	if own.policy != nil {
 		d.full = policy.Full(own.policy)
 	}
@@ -75,7 +76,7 @@ func (d *door) open(lis net.Listener) func() {
 		l, err = local.Listen(local.ListenConfig{
 			Dir: d.own.dir, Keys: keys, AllowUIDs: d.own.allowUIDs, Logger: d.log,
 			NoSHM: d.own.noSharedMemory || socketsOnly(), Shut: shut,
-			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList()}.encode(),
+			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList(), process: self}.encode(),
 		})
 	}
 	if shut != "" {

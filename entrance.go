@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
 )
@@ -50,6 +51,7 @@ type entrance struct {
 
 	mux    atomic.Pointer[clientMux] // the connection calls use; nil: none
 	config atomic.Pointer[grpc.ServiceConfig]
+	far    atomic.Pointer[telemetry.Link] // of calls over gRPC; nil: there were none
 
 	mu      sync.Mutex
 	finder  *finder
@@ -120,6 +122,9 @@ func (e *entrance) close() {
 	living := slices.Collect(maps.Keys(e.living))
 	e.mu.Unlock()
 	e.d.forget(e)
+	if l := e.far.Load(); l != nil {
+		l.Close()
+	}
 	if f != nil {
 		f.close()
 	}
@@ -129,21 +134,20 @@ func (e *entrance) close() {
 }
 
 // enter returns the local connection that a call of method takes, or nil when it
-// goes over gRPC.
-func (e *entrance) enter(ctx context.Context, method string) *clientMux {
+// goes over gRPC, and how long it waited for one.
+func (e *entrance) enter(ctx context.Context, method string) (m *clientMux, waited time.Duration) {
 	if e.shut != "" || e.cc.GetState() == connectivity.Shutdown {
-		return nil
+		return nil, 0
 	}
-	m := e.mux.Load()
+	m = e.mux.Load()
 	if m == nil || m.closed.Load() {
-		if m = e.look(ctx); m == nil {
-			return nil
-		}
+		began := telemetry.Now()
+		m, waited = e.look(ctx), telemetry.Now()-began
 	}
-	if e.needsGRPC(method) {
-		return nil
+	if m == nil || e.needsGRPC(method) {
+		return nil, waited
 	}
-	return m
+	return m, waited
 }
 
 // needsGRPC reports whether the service config asks for what only grpc-go does.
@@ -337,6 +341,7 @@ func (e *entrance) dialConfig() local.DialConfig {
 	return local.DialConfig{
 		Dir: e.d.own.dir, AllowUIDs: e.d.own.allowUIDs, Logger: e.log,
 		NoSHM: e.d.own.noSharedMemory || socketsOnly(),
+		Self:  transport.ClientInfo{Process: self, ReadsTimes: e.d.own.recorder != nil},
 	}
 }
 

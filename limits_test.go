@@ -291,7 +291,9 @@ func TestNoStreams(t *testing.T) {
 	errs := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { errs <- e.invoke(ctx, m, unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil) }()
+	go func() {
+		errs <- e.invoke(ctx, m, clientRecord{}, unaryMethod, &pb.SimpleRequest{}, &pb.SimpleResponse{}, nil)
+	}()
 	time.Sleep(50 * time.Millisecond)
 	_ = server.Close()
 	_ = client.Close()

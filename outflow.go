@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
@@ -15,9 +17,10 @@ import (
 // outflow is the sending half of a stream. One goroutine sends at a time; add
 // and fail may be called by others.
 type outflow struct {
-	conn transport.Conn
-	sent atomic.Bool  // a frame was taken by the connection
-	host *inlineBatch // on whose goroutine the call runs; nil: one of its own
+	conn    transport.Conn
+	sent    atomic.Bool   // a frame was taken by the connection
+	blocked time.Duration // of the sending goroutine: that it has waited for the peer to read
+	host    *inlineBatch  // on whose goroutine the call runs; nil: one of its own
 
 	mu     sync.Mutex
 	id     uint64        // of the stream, on the connection
@@ -35,6 +38,7 @@ func (o *outflow) init(key, id uint64, conn transport.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.key, o.id, o.conn, o.window, o.err = key, id, conn, initialWindow, nil
+	o.blocked = 0
 	if o.sent.Load() {
 		o.sent.Store(false)
 	}
@@ -103,12 +107,16 @@ func (o *outflow) take(ctx context.Context, want int) (int, error) {
 		}
 		o.mu.Unlock()
 		o.beforeWait()
+		began := telemetry.Now()
+		var err error
 		select {
 		case <-o.wake:
-			o.mu.Lock()
 		case <-ctx.Done():
-			o.mu.Lock()
-			return 0, transport.ErrCanceled
+			err = transport.ErrCanceled
+		}
+		o.blocked += telemetry.Now() - began
+		if o.mu.Lock(); err != nil {
+			return 0, err
 		}
 	}
 }
@@ -185,7 +193,9 @@ func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Head
 	err := l.WriteLoan(closedChan, h, head, loan)
 	if errors.Is(err, transport.ErrCanceled) {
 		o.beforeWait()
+		began := telemetry.Now()
 		err = l.WriteLoan(ctx.Done(), h, head, loan)
+		o.blocked += telemetry.Now() - began
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)
@@ -199,7 +209,9 @@ func (o *outflow) write(ctx context.Context, h wire.Header, head, body []byte) e
 	err := o.conn.Write(closedChan, h, head, body)
 	if errors.Is(err, transport.ErrCanceled) {
 		o.beforeWait()
+		began := telemetry.Now()
 		err = o.conn.Write(ctx.Done(), h, head, body)
+		o.blocked += telemetry.Now() - began
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
@@ -29,6 +30,9 @@ type serverConn struct {
 	door *door
 	conn transport.Conn
 	lend transport.Lender // conn, if it is one
+	link *telemetry.Link  // counts calls; nil: they are not counted
+
+	readsTimes bool // the client does
 
 	reliever transport.Reliever // conn, if it is one and there are methods that do not block
 	ctx      context.Context    // of the connection; holds the peer and handlers' tags
@@ -66,6 +70,8 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	}
 	c.lastKey = connections.Add(1) << 40
 	c.lend, _ = conn.(transport.Lender)
+	c.readsTimes = conn.Info().Client.ReadsTimes
+	c.link = newLink(d.own.recorder, telemetry.Server, conn, conn.Info().Client.Process, addr)
 	if len(d.own.nonBlocking) > 0 {
 		c.reliever, _ = conn.(transport.Reliever)
 	}
@@ -163,6 +169,9 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	section, rest, err := wire.CutSection(payload)
 	c.lastKey++
 	call := &callContext{conn: c, id: h.Stream, key: c.lastKey}
+	if c.link != nil {
+		call.arrived = telemetry.Now()
+	}
 	if err == nil {
 		call.call, err = c.calls.Parse(section, int(c.door.headerList()))
 	}
@@ -394,6 +403,9 @@ func (c *serverConn) HandleClose(err error) {
 		c.door.broke(c, err)
 	}
 	live.drop(c.conn)
+	if c.link != nil {
+		c.link.Close()
+	}
 	c.door.forget(c)
 }
 

@@ -31,6 +31,7 @@ type serverStream struct {
 	received bool   // a message was
 	reusable bool   // the handler got nothing that it may keep of s
 	stats    statsTimes
+	rec      serverRecord
 
 	mu         sync.Mutex // header, trailer and what was sent of them
 	serving    uint64     // the call's key; 0: none
@@ -41,8 +42,8 @@ type serverStream struct {
 	onItsWay   chan struct{} // closed when the header that SendHeader sends is written
 	done       bool          // the status was sent, or the handler has returned
 	grantRoom  [4]byte
-	headRoom   [32]byte // of the last frame: header section, trailer section, prefix
-	endRoom    [16]byte
+	headRoom   [48]byte // of the last frame: header section, trailer section, prefix
+	endRoom    [32]byte
 }
 
 var (
@@ -207,6 +208,7 @@ func (s *serverStream) sendMsg(m any) error {
 	if err := s.out.send(s.ctx, &b); err != nil {
 		return s.sendError(err)
 	}
+	s.rec.sent += len(p.data)
 	s.outPayload(m, p)
 	return nil
 }
@@ -250,6 +252,7 @@ func (s *serverStream) recvMsg(m any) error {
 		return err
 	}
 	s.received = true
+	s.rec.got += wireLen
 	s.inPayload(m, size, wireLen)
 	if s.desc.ClientStreams {
 		return nil
@@ -286,6 +289,7 @@ func (s *serverStream) writeReply(reply any) error {
 		return err
 	}
 	defer p.free()
+	s.rec.sent = len(p.data)
 	b := p.batch()
 	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
 }
@@ -311,6 +315,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 		b.head = s.headRoom[:0]
 	}
 	t := trailerOf(st, s.trailer)
+	t.Times, s.rec.code = s.times(), t.Code
 	header := s.onItsWay
 	s.mu.Unlock()
 	if header != nil {
@@ -344,6 +349,7 @@ func (s *serverStream) finish(b *batch, st *status.Status, payloadSent func()) e
 // resend sends the status that takes the place of a reply that could not be sent.
 func (s *serverStream) resend(st *status.Status) error {
 	t := trailerOf(st, nil)
+	s.rec.code = t.Code
 	end := wire.EndSection(wire.AppendTrailer(wire.BeginSection(nil), &t), 0)
 	_ = s.out.send(context.Background(), &batch{endFlags: wire.FlagTrailer, end: end})
 	return st.Err()
@@ -399,7 +405,7 @@ func newServerStream(c *callContext) *serverStream {
 // by its key.
 func (s *serverStream) recycle() {
 	s.in.clear()
-	s.cc, s.ctx, s.desc, s.stats = nil, nil, nil, statsTimes{}
+	s.cc, s.ctx, s.desc, s.stats, s.rec = nil, nil, nil, statsTimes{}, serverRecord{}
 	s.received, s.headerSent, s.reusable = false, false, false
 	s.header, s.trailer, s.encoding, s.onItsWay = nil, nil, "", nil
 	s.pack, s.unpack = packer{}, unpacker{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 )
 
@@ -13,13 +14,15 @@ const defaultHeaderList = 16 << 20
 
 // settings is what a server tells its clients at the handshake.
 type settings struct {
-	maxStreams    uint32 // streams at a time on one connection; MaxUint32: no limit
-	maxHeaderList uint32 // bytes of request metadata, counted as HTTP/2 does
+	maxStreams    uint32             // streams at a time on one connection; MaxUint32: no limit
+	maxHeaderList uint32             // bytes of request metadata, counted as HTTP/2 does
+	process       telemetry.Identity // zero: it is not said
 }
 
 func (s settings) encode() []byte {
 	b := binary.AppendUvarint(nil, uint64(s.maxStreams))
-	return binary.AppendUvarint(b, uint64(s.maxHeaderList))
+	b = binary.AppendUvarint(b, uint64(s.maxHeaderList))
+	return append(b, s.process[:]...)
 }
 
 // parseSettings reads what encode wrote. Bytes after the known fields are a newer
@@ -36,7 +39,11 @@ func parseSettings(b []byte) (settings, error) {
 	if v[0] == 0 {
 		return settings{}, fmt.Errorf("%w: settings allow no stream", transport.ErrProtocol)
 	}
-	return settings{maxStreams: uint32(v[0]), maxHeaderList: uint32(v[1])}, nil
+	s := settings{maxStreams: uint32(v[0]), maxHeaderList: uint32(v[1])}
+	if len(b) >= len(s.process) { // earlier servers do not say it
+		copy(s.process[:], b)
+	}
+	return s, nil
 }
 
 // partsLimit is how many bytes of sections in pieces a connection holds, of which one

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/stile-ipc/stile/policy"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // A twin is a grpc-go option that Stile can also read without reflection. It
@@ -45,7 +46,8 @@ type ownDialOption struct {
 
 // ownServerOptions is what Stile's own server options ask for.
 type ownServerOptions struct {
-	policy         *policy.Policy // nil: none
+	policy         *policy.Policy      // nil: none
+	recorder       *telemetry.Recorder // nil: calls are not counted
 	nonBlocking    []string
 	dir            string // "": the default folder of rendezvous files
 	allowUIDs      []int  // besides the process's own
@@ -55,7 +57,8 @@ type ownServerOptions struct {
 
 // ownDialOptions is what Stile's own dial options ask for.
 type ownDialOptions struct {
-	policy         *policy.Policy // nil: none
+	policy         *policy.Policy      // nil: none
+	recorder       *telemetry.Recorder // nil: calls are not counted
 	dir            string
 	allowUIDs      []int // besides the process's own
 	logger         *slog.Logger

@@ -134,6 +134,9 @@ func (k *call) begin(t *try) context.Context {
 	}
 	t.Start(parent, deadline, left)
 	t.Ways = k.r.ways
+	if t.n == 0 {
+		t.Queued = k.queued
+	}
 	return &t.Attempt
 }
 

@@ -29,6 +29,7 @@ type call struct {
 	ctx      context.Context // the caller's
 	deadline time.Time       // of the call with all it does; zero: none
 	begun    time.Duration   // as state machines count; later, when it had to wait for its turn
+	queued   time.Duration   // that it had to wait
 	tried    int             // attempts made
 
 	req, reply any
@@ -191,7 +192,8 @@ func (k *call) admit(now time.Duration) (bool, error) {
 	verdict, waited := waitFor(k.ctx, p, r.limit, now, k.deadline, r.rank(), r.shadow)
 	if verdict == control.Admitted {
 		if waited {
-			k.begun = p.now() // what counts as the server's time, and what is left, begin here
+			begun := p.now()
+			k.queued, k.begun = begun-now, begun // what counts as the server's time, and what is left, begin here
 		}
 		return true, nil
 	}

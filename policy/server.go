@@ -160,7 +160,10 @@ func (t *target) admission(rules *rules) *admission {
 func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 	p := s.p
 	now := p.now()
-	verdict, _ := waitFor(s.ctx, p, a.Limit, now, a.until(p, now, deadline), r.rank(), r.shadow)
+	verdict, waited := waitFor(s.ctx, p, a.Limit, now, a.until(p, now, deadline), r.rank(), r.shadow)
+	if waited {
+		lazyctx.Delay(s.ctx, p.now()-now)
+	}
 	if verdict == control.Admitted {
 		s.limit, s.admitted = a.Limit, p.now()
 		return nil

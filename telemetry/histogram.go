@@ -60,15 +60,28 @@ func (h *Histogram) widen(b int) {
 	}
 }
 
+// clear empties it and keeps its room.
+func (h *Histogram) clear() {
+	clear(h.counts)
+	h.count, h.sum, h.least, h.most = 0, 0, 0, 0
+}
+
 // Merge counts all that other has counted.
 func (h *Histogram) Merge(other *Histogram) {
 	if other.count == 0 {
 		return
 	}
-	h.widen(other.first)
-	h.widen(other.first + len(other.counts) - 1)
-	for i, n := range other.counts {
-		h.counts[other.first+i-h.first] += n
+	from, to := 0, len(other.counts)
+	for other.counts[from] == 0 { // there is one, or count were 0
+		from++
+	}
+	for other.counts[to-1] == 0 {
+		to--
+	}
+	h.widen(other.first + from)
+	h.widen(other.first + to - 1)
+	for i := from; i < to; i++ {
+		h.counts[other.first+i-h.first] += other.counts[i]
 	}
 	if h.count == 0 || other.least < h.least {
 		h.least = other.least

@@ -162,6 +162,13 @@ type Info struct {
 	Transport             string // "shm", "unix", "inproc"
 	Peer                  Cred
 	LocalAddr, RemoteAddr net.Addr
+	Client                ClientInfo // at a server
+}
+
+// ClientInfo is what a client has said of itself. The zero value: nothing.
+type ClientInfo struct {
+	Process    [16]byte // its identity
+	ReadsTimes bool     // it reads wire.Times
 }
 
 // Cred is the peer's identity as the kernel gave it at connect time

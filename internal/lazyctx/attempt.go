@@ -14,6 +14,8 @@ type Attempt struct {
 	Left time.Duration
 	// Ways are those that the attempt may take.
 	Ways Ways
+	// Queued is how long the call waited for its turn before the attempt was made.
+	Queued time.Duration
 	// Hedged: another goroutine may call Cancel.
 	Hedged bool
 	// Private is set by a channel after an attempt whose context nobody else has seen.

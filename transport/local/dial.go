@@ -201,7 +201,10 @@ func (d *dialer) over(ctx context.Context, uc *net.UnixConn, f *folder, name str
 
 // ask sends the hello and reads the answer.
 func (d *dialer) ask(uc *net.UnixConn, r *fileReader) (answer, error) {
-	h := hello{min: d.env.min, max: d.env.max, pid: uint32(os.Getpid()), key: d.key}
+	h := hello{min: d.env.min, max: d.env.max, pid: uint32(os.Getpid()), key: d.key, process: d.cfg.Self.Process}
+	if d.cfg.Self.ReadsTimes {
+		h.flags |= flagTimes
+	}
 	if !d.cfg.NoSHM && d.mem == nil {
 		h.flags |= flagSHM
 	}

@@ -31,7 +31,9 @@ import (
 //
 //	hello | min version | max version |           flags           |
 //	      |            pid            |  key bytes  | key ...
-//	        flags: 1 wants shared memory, 2 only looks (ends after the ack)
+//	      | identity of the client's process, 16 bytes ...
+//	        flags: 1 wants shared memory, 2 only looks (ends after the ack),
+//	        4 reads times in trailers
 //
 //	answer| status |  0  | version    |           flags           |
 //	      | min version | max version | reason len. | settings l. |
@@ -64,6 +66,7 @@ const (
 const (
 	flagSHM   = 1 << 0
 	flagProbe = 1 << 1
+	flagTimes = 1 << 2
 )
 
 // Status of an answer.
@@ -87,6 +90,7 @@ type hello struct {
 	flags    uint32
 	pid      uint32
 	key      Key
+	process  [16]byte // zero: it is not said
 }
 
 type answer struct {
@@ -116,13 +120,14 @@ func seal(b []byte) []byte {
 }
 
 func (h hello) encode() []byte {
-	b := message(magicHello, helloSize+len(h.key))
+	b := message(magicHello, helloSize+len(h.key)+len(h.process))
 	b = binary.LittleEndian.AppendUint16(b, h.min)
 	b = binary.LittleEndian.AppendUint16(b, h.max)
 	b = binary.LittleEndian.AppendUint32(b, h.flags)
 	b = binary.LittleEndian.AppendUint32(b, h.pid)
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(h.key)))
-	return seal(append(b, h.key...))
+	b = append(b, h.key...)
+	return seal(append(b, h.process[:]...))
 }
 
 func decodeHello(b []byte) (hello, error) {
@@ -143,6 +148,9 @@ func decodeHello(b []byte) (hello, error) {
 		return hello{}, fmt.Errorf("%w: versions %d to %d", ErrHandshake, h.min, h.max)
 	}
 	h.key = Key(b[helloSize : helloSize+n])
+	if rest := b[helloSize+n:]; len(rest) >= len(h.process) { // earlier clients do not say it
+		copy(h.process[:], rest)
+	}
 	return h, nil
 }
 

@@ -99,6 +99,7 @@ type DialConfig struct {
 	AllowUIDs []int  // uids trusted as servers besides our own
 	NoSHM     bool   // always use the socket
 	Logger    *slog.Logger
+	Self      transport.ClientInfo // what is said to the server
 
 	env env
 }

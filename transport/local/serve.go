@@ -109,7 +109,8 @@ func (l *Listener) handshake(uc *net.UnixConn, cred transport.Cred, e entry) (tr
 	}
 
 	path := l.folder.shown(e.name)
-	mem, files := l.offer(uc, h, makeInfo(infoSHM, cred, path, unnamed), &a)
+	client := transport.ClientInfo{Process: h.process, ReadsTimes: h.flags&flagTimes != 0}
+	mem, files := l.offer(uc, h, madeBy(client, makeInfo(infoSHM, cred, path, unnamed)), &a)
 	err = writeWithFiles(uc, a.encode(), files)
 	for _, f := range files {
 		_ = f.Close()
@@ -146,7 +147,7 @@ func (l *Listener) handshake(uc *net.UnixConn, cred transport.Cred, e entry) (tr
 		l.count(func(s *Stats) { s.Fallbacks++ })
 		fellBack.warn(l.log, "client", errors.New(k.reason))
 	}
-	return sock.New(uc, makeInfo(infoSocket, cred, path, unnamed)), nil
+	return sock.New(uc, madeBy(client, makeInfo(infoSocket, cred, path, unnamed))), nil
 }
 
 // decide answers a hello that could be read.

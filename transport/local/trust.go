@@ -46,6 +46,12 @@ func makeInfo(name string, cred transport.Cred, local, remote string) transport.
 	}
 }
 
+// madeBy adds what a client has said of itself.
+func madeBy(client transport.ClientInfo, info transport.Info) transport.Info {
+	info.Client = client
+	return info
+}
+
 const (
 	infoSHM    = "shm"
 	infoSocket = "unix"

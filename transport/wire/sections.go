@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -35,6 +36,14 @@ type Trailer struct {
 	Code    uint32
 	Message string
 	MD      MD
+	Times   Times // for a client that has said that it reads them
+}
+
+// Times tells where a call was at its server. The zero value: it is not said.
+type Times struct {
+	Known   bool
+	Queue   time.Duration // from when the call was received until its handler began
+	Handler time.Duration // from then until its answer was encoded
 }
 
 // Reset is the payload of a TypeReset frame.
@@ -124,7 +133,12 @@ func ParseHead(b []byte, limit int) (Head, error) {
 func AppendTrailer(b []byte, t *Trailer) []byte {
 	b = binary.AppendUvarint(b, uint64(t.Code))
 	b = appendString(b, t.Message)
-	return appendMD(b, t.MD)
+	b = appendMD(b, t.MD)
+	if t.Times.Known {
+		b = binary.AppendUvarint(b, uint64(max(t.Times.Queue, 0)))
+		b = binary.AppendUvarint(b, uint64(max(t.Times.Handler, 0)))
+	}
+	return b
 }
 
 // ParseTrailer decodes what AppendTrailer wrote, with limit as in [ParseCall]. The
@@ -133,10 +147,33 @@ func ParseTrailer(b []byte, limit int) (Trailer, error) {
 	if isZero(b) {
 		return Trailer{}, nil
 	}
+	if t, ok := timesAlone(b); ok {
+		return Trailer{Times: t}, nil
+	}
 	r := reader{s: string(b)}
 	t := Trailer{Code: r.code(), Message: r.str(), MD: r.md(limit)}
+	if r.s != "" {
+		queue, handler := r.uvarint(), r.uvarint()
+		t.Times = Times{true, duration(queue), duration(handler)}
+	}
 	return t, r.end("trailer")
 }
+
+// timesAlone reads a trailer that says OK and where the call was, the usual one.
+func timesAlone(b []byte) (Times, bool) {
+	if len(b) <= 3 || !isZero(b[:3]) {
+		return Times{}, false
+	}
+	queue, n := binary.Uvarint(b[3:])
+	if n <= 0 {
+		return Times{}, false
+	}
+	handler, k := binary.Uvarint(b[3+n:])
+	return Times{true, duration(queue), duration(handler)}, k > 0 && 3+n+k == len(b)
+}
+
+// duration is that of a number that a peer says, which may be anything.
+func duration(ns uint64) time.Duration { return time.Duration(min(ns, math.MaxInt64)) }
 
 // isZero tells the encoding of an empty Head or Trailer, the usual one.
 func isZero(b []byte) bool { return len(b) == 3 && b[0]|b[1]|b[2] == 0 }

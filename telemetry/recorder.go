@@ -1,0 +1,283 @@
+package telemetry
+
+import (
+	"math/bits"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Side is which end of a call tells of it.
+type Side uint8
+
+// The sides.
+const (
+	Client Side = iota
+	Server
+)
+
+// Identity is a process's own, random. It is told to peers and the hub, and means nothing else. Zero: it is not known.
+type Identity [16]byte
+
+// Peer is who is at the other end of a link, as far as it is known.
+type Peer struct {
+	Process Identity
+	PID     int    // as this process sees it; 0: not known
+	Address string // that was called, or was listened on
+}
+
+// Recorder counts the calls of a process, by link and method. Its methods are safe for concurrent use.
+type Recorder struct {
+	mu    sync.Mutex
+	links map[*Link]struct{}
+}
+
+// NewRecorder returns one that has counted nothing.
+func NewRecorder() *Recorder { return &Recorder{links: map[*Link]struct{}{}} }
+
+// Link is one end of a connection, or what stands for one. Its methods are safe for concurrent use.
+type Link struct {
+	Side      Side
+	Transport string
+	Peer      Peer
+
+	recorder *Recorder
+	routes   atomic.Pointer[map[RouteName]*Route] // never written, but replaced
+	closed   atomic.Bool
+}
+
+// RouteName is a method, and whether its calls are streams.
+type RouteName struct {
+	Method string // "/package.Service/Method"
+	Stream bool
+}
+
+// Bounds of what is counted apart.
+const (
+	maxLinkRoutes = 1024 // methods; those that come later are counted as [OtherMethod]
+	maxStripes    = 8
+)
+
+// OtherMethod stands for methods beyond those that are counted apart.
+const OtherMethod = "other"
+
+// Link begins to count what goes through a connection.
+func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
+	l := &Link{Side: side, Transport: transport, Peer: peer, recorder: r}
+	l.routes.Store(&map[RouteName]*Route{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.links[l] = struct{}{}
+	return l
+}
+
+// Close ends a link. What was counted, and still is by who holds a route, is in the next [Recorder.Take] and in none after it.
+func (l *Link) Close() { l.closed.Store(true) }
+
+// Route returns that of a method. It is to be counted on, not kept for long.
+func (l *Link) Route(name RouteName) *Route {
+	if r := (*l.routes.Load())[name]; r != nil {
+		return r
+	}
+	return l.newRoute(name)
+}
+
+func (l *Link) newRoute(name RouteName) *Route {
+	l.recorder.mu.Lock()
+	defer l.recorder.mu.Unlock()
+	old := *l.routes.Load()
+	if len(old) >= maxLinkRoutes {
+		name.Method = OtherMethod
+	}
+	if r := old[name]; r != nil {
+		return r
+	}
+	r := &Route{stripes: make([]stripe, stripes())}
+	for i := range r.stripes {
+		r.stripes[i].stats = &Stats{}
+	}
+	routes := make(map[RouteName]*Route, len(old)+1)
+	for n, r := range old {
+		routes[n] = r
+	}
+	routes[name] = r
+	l.routes.Store(&routes)
+	return r
+}
+
+// stripes is how many there are of a route: one for each thread, about.
+func stripes() int {
+	return min(1<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), maxStripes)
+}
+
+// Route counts the calls of a method on a link.
+type Route struct {
+	stripes []stripe
+	spare   *Stats // guarded by the recorder's mu
+}
+
+// stripe is a part of a route's counts, in cache lines of its own.
+type stripe struct {
+	mu    sync.Mutex
+	stats *Stats
+	_     [112]byte
+}
+
+// Call is one that has ended.
+type Call struct {
+	Duration time.Duration // as this side sees it
+	Waited   time.Duration // of it: at a client until its first frame could be written, at a server until its handler began
+	Far      bool          // at a client: the next two are known
+	Queued   time.Duration // at its server, until its handler began
+	Handled  time.Duration // there, from then on
+	Request  int           // bytes of messages as they were sent; negative: not known
+	Response int
+	Code     uint32 // of gRPC
+}
+
+// codes is how many codes are counted apart: gRPC's 17, and all others.
+const codes = 18
+
+// Record counts a call. hint says which stripe to count in: callers that run at once do well to have different ones. It waits for no other call, and allocates
+// nothing once the route has seen like ones.
+func (r *Route) Record(hint uint32, c *Call) {
+	n := uint32(len(r.stripes))
+	for i := range n {
+		s := &r.stripes[(hint+i)&(n-1)]
+		if s.mu.TryLock() {
+			s.stats.record(c)
+			s.mu.Unlock()
+			return
+		}
+	}
+	s := &r.stripes[hint&(n-1)]
+	s.mu.Lock()
+	s.stats.record(c)
+	s.mu.Unlock()
+}
+
+// Waits are sums of where calls waited, ns.
+type Waits struct {
+	Calls       uint64 // of which it is known
+	ClientQueue int64
+	Transport   int64
+	ServerQueue int64
+	Handler     int64
+}
+
+func (w *Waits) add(o *Waits) {
+	w.Calls += o.Calls
+	w.ClientQueue += o.ClientQueue
+	w.Transport += o.Transport
+	w.ServerQueue += o.ServerQueue
+	w.Handler += o.Handler
+}
+
+// Stats is what was counted of a route.
+type Stats struct {
+	Codes    [codes]uint64 // calls by gRPC's status code; the last: all others
+	Duration Histogram     // ns
+	Failures Histogram     // ns, of calls that did not end with OK
+	Gap      Histogram     // ns: at a client what was neither in its queue nor at its server; at a server until the handler began
+	Request  Histogram     // bytes
+	Response Histogram
+	Waits    Waits // at a client; at a server the last two
+}
+
+func (s *Stats) record(c *Call) {
+	s.Codes[min(c.Code, codes-1)]++
+	s.Duration.Record(int64(c.Duration))
+	if c.Code != 0 {
+		s.Failures.Record(int64(c.Duration))
+	}
+	if c.Request >= 0 {
+		s.Request.Record(int64(c.Request))
+	}
+	if c.Response >= 0 {
+		s.Response.Record(int64(c.Response))
+	}
+	if !c.Far {
+		return
+	}
+	// A server that says more than there was time for has that time.
+	at := int64(c.Duration - c.Waited)
+	queued := min(max(int64(c.Queued), 0), at)
+	handled := min(max(int64(c.Handled), 0), at-queued)
+	s.Gap.Record(at - queued - handled)
+	s.Waits.Calls++
+	s.Waits.ClientQueue += int64(c.Waited)
+	s.Waits.Transport += at - queued - handled
+	s.Waits.ServerQueue += queued
+	s.Waits.Handler += handled
+}
+
+// Calls is how many there were.
+func (s *Stats) Calls() (n uint64) {
+	for _, of := range s.Codes {
+		n += of
+	}
+	return n
+}
+
+// Merge adds what another has counted.
+func (s *Stats) Merge(o *Stats) {
+	for i, n := range o.Codes {
+		s.Codes[i] += n
+	}
+	s.Duration.Merge(&o.Duration)
+	s.Failures.Merge(&o.Failures)
+	s.Gap.Merge(&o.Gap)
+	s.Request.Merge(&o.Request)
+	s.Response.Merge(&o.Response)
+	s.Waits.add(&o.Waits)
+}
+
+// clear empties it and keeps its room.
+func (s *Stats) clear() {
+	s.Codes, s.Waits = [codes]uint64{}, Waits{}
+	for _, h := range []*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Request, &s.Response} {
+		h.clear()
+	}
+}
+
+// Taken is what was counted on a route of a link since it was taken last.
+type Taken struct {
+	*Link
+	RouteName
+	*Stats
+}
+
+// Take returns what was counted on each route that had calls since it was called last, and forgets links that are closed.
+func (r *Recorder) Take() []Taken {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []Taken
+	for l := range r.links {
+		if l.closed.Load() {
+			delete(r.links, l)
+		}
+		for name, route := range *l.routes.Load() {
+			if s := route.takeLocked(); s.Calls() > 0 {
+				all = append(all, Taken{l, name, s})
+			}
+		}
+	}
+	return all
+}
+
+func (r *Route) takeLocked() *Stats {
+	all := &Stats{}
+	if r.spare == nil {
+		r.spare = &Stats{}
+	}
+	for i := range r.stripes {
+		s := &r.stripes[i]
+		s.mu.Lock()
+		s.stats, r.spare = r.spare, s.stats
+		s.mu.Unlock()
+		all.Merge(r.spare)
+		r.spare.clear()
+	}
+	return all
+}
