@@ -36,6 +36,7 @@ routemap                  : telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
+hub/hubpb                 :
 hub/internal/store        : internal/filelock routemap
 hub                       : hub/internal/store routemap routemap/tracefile
 cmd/stile/internal/terminal :

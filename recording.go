@@ -186,10 +186,9 @@ func (s *serverStream) record() {
 	}
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
-		Duration: s.rec.ended - cc.arrived, Waited: s.rec.begun - cc.arrived + delayed,
+		Duration: s.rec.ended - cc.arrived, Far: true, Queued: s.rec.begun - cc.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
 		Request: s.rec.got, Response: s.rec.sent, Code: s.rec.code,
 	}
-	c.Far, c.Queued, c.Handled = true, 0, c.Duration-c.Waited
 	cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: !s.reusable}).Record(uint32(cc.key), &c)
 }
 

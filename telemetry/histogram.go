@@ -28,7 +28,18 @@ type Histogram struct {
 }
 
 // Record counts a value; a negative one counts as 0.
-func (h *Histogram) Record(v int64) { h.RecordN(v, 1) }
+func (h *Histogram) Record(v int64) {
+	u := uint64(max(v, 0))
+	i := bucketOf(u) - h.first
+	if uint(i) >= uint(len(h.counts)) || h.count == 0 {
+		h.RecordN(v, 1)
+		return
+	}
+	h.counts[i]++
+	h.least, h.most = min(h.least, u), max(h.most, u)
+	h.count++
+	h.sum += float64(u)
+}
 
 // RecordN counts n equal values.
 func (h *Histogram) RecordN(v int64, n uint64) {

@@ -43,6 +43,7 @@ type Link struct {
 	Peer      Peer
 
 	recorder *Recorder
+	quick    [quickRoutes]atomic.Pointer[Route]   // some of routes, each found without a look at the map
 	routes   atomic.Pointer[map[RouteName]*Route] // never written, but replaced
 	closed   atomic.Bool
 }
@@ -57,6 +58,7 @@ type RouteName struct {
 const (
 	maxLinkRoutes = 1024 // methods; those that come later are counted as [OtherMethod]
 	maxStripes    = 8
+	quickRoutes   = 16
 )
 
 // OtherMethod stands for methods beyond those that are counted apart.
@@ -77,10 +79,22 @@ func (l *Link) Close() { l.closed.Store(true) }
 
 // Route returns that of a method. It is to be counted on, not kept for long.
 func (l *Link) Route(name RouteName) *Route {
+	if r := l.quickly(name).Load(); r != nil && r.name == name {
+		return r
+	}
 	if r := (*l.routes.Load())[name]; r != nil {
 		return r
 	}
 	return l.newRoute(name)
+}
+
+// quickly is where a name has its quick place, which it may share.
+func (l *Link) quickly(name RouteName) *atomic.Pointer[Route] {
+	n := len(name.Method)
+	if n == 0 {
+		return &l.quick[0]
+	}
+	return &l.quick[(n+int(name.Method[n-1])+int(name.Method[n/2]))%quickRoutes]
 }
 
 func (l *Link) newRoute(name RouteName) *Route {
@@ -93,7 +107,7 @@ func (l *Link) newRoute(name RouteName) *Route {
 	if r := old[name]; r != nil {
 		return r
 	}
-	r := &Route{stripes: make([]stripe, stripes())}
+	r := &Route{name: name, stripes: make([]stripe, stripes())}
 	for i := range r.stripes {
 		r.stripes[i].stats = &Stats{}
 	}
@@ -103,6 +117,7 @@ func (l *Link) newRoute(name RouteName) *Route {
 	}
 	routes[name] = r
 	l.routes.Store(&routes)
+	l.quickly(name).CompareAndSwap(nil, r)
 	return r
 }
 
@@ -113,6 +128,7 @@ func stripes() int {
 
 // Route counts the calls of a method on a link.
 type Route struct {
+	name    RouteName
 	stripes []stripe
 	spare   *Stats // guarded by the recorder's mu
 }
@@ -127,8 +143,8 @@ type stripe struct {
 // Call is one that has ended.
 type Call struct {
 	Duration time.Duration // as this side sees it
-	Waited   time.Duration // of it: at a client until its first frame could be written, at a server until its handler began
-	Far      bool          // at a client: the next two are known
+	Waited   time.Duration // of it, at a client until its first frame could be written
+	Far      bool          // the next two are known
 	Queued   time.Duration // at its server, until its handler began
 	Handled  time.Duration // there, from then on
 	Request  int           // bytes of messages as they were sent; negative: not known
@@ -179,10 +195,11 @@ type Stats struct {
 	Codes    [codes]uint64 // calls by gRPC's status code; the last: all others
 	Duration Histogram     // ns
 	Failures Histogram     // ns, of calls that did not end with OK
-	Gap      Histogram     // ns: at a client what was neither in its queue nor at its server; at a server until the handler began
+	Gap      Histogram     // ns: at a client, what was neither in its queue nor at its server
+	Queue    Histogram     // ns at the server until the handler began
 	Request  Histogram     // bytes
 	Response Histogram
-	Waits    Waits // at a client; at a server the last two
+	Waits    Waits // at a server the last two
 }
 
 func (s *Stats) record(c *Call) {
@@ -204,7 +221,10 @@ func (s *Stats) record(c *Call) {
 	at := int64(c.Duration - c.Waited)
 	queued := min(max(int64(c.Queued), 0), at)
 	handled := min(max(int64(c.Handled), 0), at-queued)
-	s.Gap.Record(at - queued - handled)
+	s.Queue.Record(queued)
+	if gap := at - queued - handled; gap > 0 || c.Waited > 0 {
+		s.Gap.Record(gap)
+	}
 	s.Waits.Calls++
 	s.Waits.ClientQueue += int64(c.Waited)
 	s.Waits.Transport += at - queued - handled
@@ -228,6 +248,7 @@ func (s *Stats) Merge(o *Stats) {
 	s.Duration.Merge(&o.Duration)
 	s.Failures.Merge(&o.Failures)
 	s.Gap.Merge(&o.Gap)
+	s.Queue.Merge(&o.Queue)
 	s.Request.Merge(&o.Request)
 	s.Response.Merge(&o.Response)
 	s.Waits.add(&o.Waits)
@@ -236,7 +257,7 @@ func (s *Stats) Merge(o *Stats) {
 // clear empties it and keeps its room.
 func (s *Stats) clear() {
 	s.Codes, s.Waits = [codes]uint64{}, Waits{}
-	for _, h := range []*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Request, &s.Response} {
+	for _, h := range []*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Queue, &s.Request, &s.Response} {
 		h.clear()
 	}
 }

@@ -28,7 +28,8 @@ func TestInfo(t *testing.T) {
 		if noSHM || (kernelMemory{}).available() != nil {
 			want = infoSocket
 		}
-		client, server := pair(t, l, testKey, DialConfig{NoSHM: noSHM})
+		self := transport.ClientInfo{Process: [16]byte{1, 2, 15: 3}, ReadsTimes: noSHM}
+		client, server := pair(t, l, testKey, DialConfig{NoSHM: noSHM, Self: self})
 		exchange(t, client, server)
 		ci, si := client.Info(), server.Info()
 		if ci.Transport != want || si.Transport != want {
@@ -39,6 +40,9 @@ func TestInfo(t *testing.T) {
 		}
 		if ci.RemoteAddr.String() != l.Addr().String() || si.LocalAddr.String() != l.Addr().String() {
 			t.Errorf("addresses %v, %v, want %v", ci.RemoteAddr, si.LocalAddr, l.Addr())
+		}
+		if si.Client != self || ci.Client != (transport.ClientInfo{}) {
+			t.Errorf("the server knows %+v of its client", si.Client)
 		}
 		for _, p := range []transport.Cred{ci.Peer, si.Peer} {
 			if p.Known && (p.UID != os.Geteuid() || p.PID != os.Getpid()) {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -26,9 +27,14 @@ func TestSectionsRoundTrip(t *testing.T) {
 	if got, err := ParseHead(AppendHead(nil, &head), noLimit); err != nil || !reflect.DeepEqual(got, head) {
 		t.Errorf("head: %+v, %v", got, err)
 	}
-	trailer := Trailer{Code: 1<<32 - 1, Message: "snow ☃\n", MD: MD{"k": {"v"}}}
-	if got, err := ParseTrailer(AppendTrailer(nil, &trailer), noLimit); err != nil || !reflect.DeepEqual(got, trailer) {
-		t.Errorf("trailer: %+v, %v", got, err)
+	for _, trailer := range []Trailer{
+		{Code: 1<<32 - 1, Message: "snow ☃\n", MD: MD{"k": {"v"}}},
+		{Code: 3, MD: MD{"k": {"v"}}, Times: Times{true, 0, math.MaxInt64}},
+		{Times: Times{true, 1, 1 << 40}}, {Times: Times{Known: true}}, {},
+	} {
+		if got, err := ParseTrailer(AppendTrailer(nil, &trailer), noLimit); err != nil || !reflect.DeepEqual(got, trailer) {
+			t.Errorf("trailer: %+v, %v", got, err)
+		}
 	}
 	reset := Reset{Code: 1, Message: "gone"}
 	if got, err := ParseReset(AppendReset(nil, &reset)); err != nil || got != reset {
@@ -68,6 +74,8 @@ func TestSectionsTruncated(t *testing.T) {
 func FuzzSections(f *testing.F) {
 	f.Add(AppendCall(nil, &sampleCall))
 	f.Add(AppendTrailer(nil, &Trailer{Code: 5, Message: "m", MD: MD{"k": {"v", "w"}}}))
+	f.Add(AppendTrailer(nil, &Trailer{Times: Times{true, 1e6, 1e9}}))
+	f.Add([]byte{0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0})
 	f.Add(AppendHead(nil, &Head{MD: MD{"k": {"v"}}}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {

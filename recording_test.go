@@ -1,0 +1,207 @@
+package stile
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// counted is what was counted of a method since it was asked last, by side and transport. It looks until as many calls have been counted as are wanted: a
+// server counts a call when its client has the answer.
+func counted(t *testing.T, method string, calls uint64) map[telemetry.Side]map[string]*telemetry.Stats {
+	t.Helper()
+	all := map[telemetry.Side]map[string]*telemetry.Stats{telemetry.Client: {}, telemetry.Server: {}}
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+		sum := uint64(0)
+		for _, one := range processRecorder().Take() {
+			if one.Method == method {
+				of := all[one.Side]
+				if of[one.Transport] == nil {
+					of[one.Transport] = &telemetry.Stats{}
+				}
+				of[one.Transport].Merge(one.Stats)
+			}
+		}
+		for _, side := range all {
+			for _, s := range side {
+				sum += s.Calls()
+			}
+		}
+		if sum >= calls {
+			return all
+		}
+	}
+	t.Fatalf("%d calls of %s are not counted: %v", calls, method, all)
+	return nil
+}
+
+// TestCounted: each call counts once at each side, with its code, its bytes and how it went.
+func TestCounted(t *testing.T) {
+	const method = "/grpc.testing.TestService/UnaryCall"
+	target, _, _ := startServer(t, &echo{})
+	processRecorder().Take()
+	for way, want := range map[string][]grpc.DialOption{"shm": nil, "unix-stream": {WithoutSharedMemory()}} {
+		client := dialTest(t, target, want...)
+		for n := range 100 {
+			req := &pb.SimpleRequest{Payload: payload(n)}
+			if n%10 == 0 {
+				req.ResponseStatus = &pb.EchoStatus{Code: int32(codes.NotFound)}
+			}
+			if _, err := client.UnaryCall(testContext(t), req); (err != nil) != (n%10 == 0) {
+				t.Fatal(err)
+			}
+		}
+		got := counted(t, method, 200)
+		for side, name := range map[telemetry.Side]string{telemetry.Client: "client", telemetry.Server: "server"} {
+			s := got[side][way]
+			if s == nil || len(got[side]) != 1 {
+				t.Fatalf("%s, %s: %v", way, name, got[side])
+			}
+			if s.Codes[0] != 90 || s.Codes[codes.NotFound] != 10 || s.Failures.Count() != 10 || s.Waits.Calls != 100 || s.Request.Count() != 100 || s.Request.Sum() < 100*99/2 {
+				t.Errorf("%s, %s: %v, %d failures, %+v, %v bytes", way, name, s.Codes, s.Failures.Count(), s.Waits, s.Request.Sum())
+			}
+			w := s.Waits
+			if sum := w.ClientQueue + w.Transport + w.ServerQueue + w.Handler; float64(sum) != s.Duration.Sum() {
+				t.Errorf("%s, %s: the parts have %d ns, the calls %v", way, name, sum, s.Duration.Sum())
+			}
+		}
+		client2, server := got[telemetry.Client][way], got[telemetry.Server][way]
+		if client2.Request.Sum() != server.Request.Sum() || client2.Response.Sum() != server.Response.Sum() {
+			t.Errorf("%s: %v and %v bytes at the client, %v and %v at the server", way, client2.Request.Sum(), client2.Response.Sum(), server.Request.Sum(), server.Response.Sum())
+		}
+		if client2.Waits.Handler != server.Waits.Handler || client2.Waits.ServerQueue != server.Waits.ServerQueue {
+			t.Errorf("%s: the client was told %+v, the server counted %+v", way, client2.Waits, server.Waits)
+		}
+	}
+}
+
+// TestCountedStreams: a stream is a call, whose bytes are those of all its messages.
+func TestCountedStreams(t *testing.T) {
+	target, _, _ := startServer(t, &echo{})
+	processRecorder().Take()
+	s, err := dialTest(t, target).FullDuplexCall(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := s.Send(&pb.StreamingOutputCallRequest{Payload: payload(100)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); err == nil {
+		t.Fatal("the stream goes on")
+	}
+	for side, ways := range counted(t, "/grpc.testing.TestService/FullDuplexCall", 2) {
+		if st := ways["shm"]; st == nil || st.Codes[0] != 1 || st.Request.Sum() < 1000 || st.Response.Sum() < 1000 {
+			t.Errorf("side %d: %+v", side, st)
+		}
+	}
+}
+
+// TestCountedOverGRPC: calls that go over gRPC are counted by their client.
+func TestCountedOverGRPC(t *testing.T) {
+	target, _, _ := startServer(t, &echo{})
+	processRecorder().Take()
+	p := testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, x-stile: {transport: {prefer: [tcp]}}}]")
+	client := dialTest(t, target, WithPolicy(p))
+	if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	st := counted(t, "/grpc.testing.TestService/UnaryCall", 1)[telemetry.Client]["unix-stream"]
+	if st == nil || st.Codes[0] != 1 || st.Waits.Calls != 0 || st.Request.Count() != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// sluggish waits in a handler, or where messages are decoded.
+type sluggish struct {
+	pb.UnimplementedTestServiceServer
+	handler, codec time.Duration
+	spent          atomic.Int64
+}
+
+func (s *sluggish) UnaryCall(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	s.spend(s.handler)
+	return &pb.SimpleResponse{}, nil
+}
+
+func (s *sluggish) Name() string                  { return "proto" }
+func (s *sluggish) Marshal(v any) ([]byte, error) { return proto.Marshal(v.(proto.Message)) }
+
+func (s *sluggish) Unmarshal(data []byte, v any) error {
+	s.spend(s.codec)
+	return proto.Unmarshal(data, v.(proto.Message))
+}
+
+func (s *sluggish) spend(d time.Duration) {
+	if d > 0 {
+		begin := time.Now()
+		time.Sleep(d)
+		s.spent.Add(int64(time.Since(begin)))
+	}
+}
+
+// TestWaits: 10 ms that are put into each part of a call are found there.
+func TestWaits(t *testing.T) {
+	const added = 10 * time.Millisecond
+	turns := func(n string) string {
+		return "x-stile: {admission: {maxRequests: " + n + ", maxPendingRequests: 100, maxQueueDelay: 10s}}"
+	}
+	limit := "methodConfig: [{name: [{}], timeout: 10s, x-stile: {limit: {maxRequests: 1, maxPendingRequests: 100}}}]"
+	for _, c := range []struct {
+		name   string
+		part   func(telemetry.Waits) int64
+		impl   *sluggish
+		server []grpc.ServerOption
+		client []grpc.DialOption
+		each   int // calls at once: all but the first wait for the ones before
+	}{
+		{"handler", func(w telemetry.Waits) int64 { return w.Handler }, &sluggish{handler: added}, nil, nil, 1},
+		{"transport", func(w telemetry.Waits) int64 { return w.Transport }, &sluggish{codec: added}, nil, nil, 1},
+		{"streams", func(w telemetry.Waits) int64 { return w.ClientQueue }, &sluggish{handler: added}, []grpc.ServerOption{MaxConcurrentStreams(1)}, nil, 5},
+		{"limit", func(w telemetry.Waits) int64 { return w.ClientQueue }, &sluggish{handler: added}, nil, []grpc.DialOption{WithPolicy(testPolicy(t, limit))}, 5},
+		{"admission", func(w telemetry.Waits) int64 { return w.ServerQueue }, &sluggish{handler: added}, []grpc.ServerOption{Policy(testPolicy(t, turns("1")))}, nil, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			target, _, _ := startServer(t, c.impl, c.server...)
+			client := dialTest(t, target, append(c.client, grpc.WithDefaultCallOptions(grpc.ForceCodec(c.impl)))...)
+			processRecorder().Take()
+			const rounds = 10
+			for range rounds {
+				var all sync.WaitGroup
+				for range c.each {
+					all.Go(func() {
+						if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				all.Wait()
+			}
+			calls := rounds * c.each
+			s := counted(t, "/grpc.testing.TestService/UnaryCall", uint64(2*calls))[telemetry.Client]["shm"]
+			got, want := c.part(s.Waits), c.impl.spent.Load()
+			if c.each > 1 { // the second waits for the first, the third for two, and so on: all handlers are slow, and their waits a known multiple of that
+				want = want * int64(c.each-1) / 2
+			}
+			if s.Waits.Calls != uint64(calls) || float64(got) < 0.9*float64(want) || float64(got) > 1.1*float64(want) {
+				t.Errorf("%d calls, %v of %v are found: %+v", s.Waits.Calls, time.Duration(got), time.Duration(want), s.Waits)
+			}
+		})
+	}
+}

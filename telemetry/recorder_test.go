@@ -1,0 +1,154 @@
+package telemetry
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestRecorder: what many count at once, while it is taken again and again, is counted once.
+func TestRecorder(t *testing.T) {
+	r := NewRecorder()
+	l := r.Link(Client, "shm", Peer{PID: 7})
+	const callers, calls = 8, 20_000
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			for n := range calls {
+				l.Route(RouteName{Method: fmt.Sprint("/m/", n%3)}).Record(uint32(i), &Call{
+					Duration: 100, Waited: 10, Far: true, Queued: 20, Handled: 30, Request: 5, Response: -1, Code: uint32(n % 2 * 14),
+				})
+			}
+		})
+	}
+	sum := map[string]*Stats{}
+	take := func() {
+		for _, got := range r.Take() {
+			if got.Link != l || got.Stream {
+				t.Errorf("%+v", got)
+			}
+			if sum[got.Method] == nil {
+				sum[got.Method] = &Stats{}
+			}
+			sum[got.Method].Merge(got.Stats)
+		}
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	for going := true; going; {
+		select {
+		case <-done:
+			going = false
+		default:
+		}
+		take()
+	}
+	take()
+	whole := &Stats{}
+	for _, s := range sum {
+		whole.Merge(s)
+	}
+	const total = callers * calls
+	want := Waits{total, 10 * total, 40 * total, 20 * total, 30 * total}
+	if len(sum) != 3 || whole.Calls() != total || whole.Codes[0] != total/2 || whole.Codes[14] != total/2 || whole.Waits != want {
+		t.Errorf("%d methods, %d calls, %v, %+v", len(sum), whole.Calls(), whole.Codes, whole.Waits)
+	}
+	for h, n := range map[*Histogram]uint64{&whole.Duration: total, &whole.Failures: total / 2, &whole.Gap: total, &whole.Queue: total, &whole.Request: total, &whole.Response: 0} {
+		if h.Count() != n {
+			t.Errorf("%d values, want %d", h.Count(), n)
+		}
+	}
+	if whole.Gap.Quantile(0.5) != 40 || whole.Request.Quantile(1) != 5 {
+		t.Errorf("gap %d, request %d", whole.Gap.Quantile(0.5), whole.Request.Quantile(1))
+	}
+}
+
+// TestLinkCloses: what was counted before a link's end is taken, and then it is forgotten.
+func TestLinkCloses(t *testing.T) {
+	r := NewRecorder()
+	l := r.Link(Server, "shm", Peer{})
+	l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+	l.Close()
+	if got := r.Take(); len(got) != 1 || got[0].Calls() != 1 {
+		t.Errorf("%+v", got)
+	}
+	if got := r.Take(); len(got) != 0 || len(r.links) != 0 {
+		t.Errorf("%+v, %d links", got, len(r.links))
+	}
+}
+
+// TestManyMethods: a peer that makes names up does not fill the memory.
+func TestManyMethods(t *testing.T) {
+	l := NewRecorder().Link(Server, "shm", Peer{})
+	for n := range 3 * maxLinkRoutes {
+		l.Route(RouteName{Method: fmt.Sprint(n)}).Record(0, &Call{})
+	}
+	if n := len(*l.routes.Load()); n > maxLinkRoutes+1 {
+		t.Errorf("%d routes", n)
+	}
+	for _, got := range l.recorder.Take() {
+		if got.Method == OtherMethod && got.Calls() != 2*maxLinkRoutes {
+			t.Errorf("%d others", got.Calls())
+		}
+	}
+}
+
+// TestLyingServer: what a server says of its time is bounded by what there was.
+func TestLyingServer(t *testing.T) {
+	for _, c := range []Call{
+		{Duration: 100, Waited: 10, Queued: 1 << 62, Handled: 1 << 62}, {Duration: 100, Queued: -1, Handled: 1 << 62}, {Duration: 100, Queued: 50, Handled: -7}, {},
+	} {
+		c.Far = true
+		s := &Stats{}
+		s.record(&c)
+		w := s.Waits
+		if sum := w.ClientQueue + w.Transport + w.ServerQueue + w.Handler; sum != int64(c.Duration) || min(w.ClientQueue, w.Transport, w.ServerQueue, w.Handler) < 0 {
+			t.Errorf("%+v makes %+v", c, w)
+		}
+	}
+}
+
+// TestRecordAllocates: nothing, once like calls were seen, also after they were taken.
+func TestRecordAllocates(t *testing.T) {
+	r := NewRecorder()
+	l := r.Link(Client, "shm", Peer{})
+	c := Call{Duration: 7 * time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64, Code: 5}
+	record := func() { l.Route(RouteName{Method: "/m"}).Record(0, &c) }
+	for range 3 {
+		record()
+		r.Take()
+	}
+	if n := testing.AllocsPerRun(100, record); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkRecord is what counting costs a call at one side: two looks at the clock at a client, three at a server, and the counting.
+func BenchmarkRecord(b *testing.B) {
+	for _, side := range []struct {
+		name  string
+		looks int
+	}{{"client", 2}, {"server", 3}} {
+		b.Run(side.name, func(b *testing.B) {
+			l := NewRecorder().Link(Client, "shm", Peer{})
+			b.ReportAllocs()
+			for b.Loop() {
+				begun := Now()
+				for range side.looks - 2 {
+					_ = Now()
+				}
+				c := Call{Duration: Now() - begun + 7*time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64}
+				if side.name == "server" {
+					c.Handled = c.Duration - c.Queued
+				}
+				l.Route(RouteName{Method: "/grpc.testing.TestService/UnaryCall"}).Record(0, &c)
+			}
+		})
+	}
+	b.Run("clock", func(b *testing.B) {
+		for b.Loop() {
+			_ = Now()
+		}
+	})
+}
