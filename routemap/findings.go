@@ -222,6 +222,7 @@ type BlockingPoint struct {
 	Callers float64 `json:"callers"` // that wait for it and nothing else, on average
 	Share   float64 `json:"share"`   // of the time of those who call it
 	Flagged bool    `json:"flagged"` // one caller or more, or half of its time
+	Counted bool    `json:"counted"` // no trace tells: what callers did meanwhile is not known, nor the share
 }
 
 // blocking returns where callers wait, most first.
@@ -229,10 +230,15 @@ func (m *Map) blocking() []BlockingPoint {
 	all := []BlockingPoint{}
 	window := float64(max(m.last-m.first, 1))
 	for k, s := range m.routes {
-		if s.Alone == 0 || s.Callers == 0 {
+		b := BlockingPoint{Key: k}
+		switch {
+		case s.Alone > 0 && s.Callers > 0:
+			b.Callers, b.Share = float64(s.Alone)/window, float64(s.Alone)/float64(s.Callers)
+		case s.Roots == 0 && k.Mode == Sync && s.Client.Count() > 0: // what the callers did meanwhile is not known
+			b.Callers, b.Counted = s.Client.Sum()/window, true
+		default:
 			continue
 		}
-		b := BlockingPoint{Key: k, Callers: float64(s.Alone) / window, Share: float64(s.Alone) / float64(s.Callers)}
 		b.Flagged = b.Callers >= blockedCallers || b.Share >= blockedShare
 		all = append(all, b)
 	}

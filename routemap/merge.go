@@ -52,6 +52,9 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Server.Merge(&other.Server)
 	s.Failures.Merge(&other.Failures)
 	s.Gap.Merge(&other.Gap)
+	s.Queue.Merge(&other.Queue)
+	s.Waits.merge(&other.Waits)
+	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)
 	s.Evidence = evidence(s.Evidence, other.Evidence)

@@ -83,7 +83,7 @@ func (m *Map) Report() *Report {
 		}
 	}
 	slices.SortFunc(r.Routes, func(a, b Route) int {
-		return cmp.Or(cmp.Compare(b.Through, a.Through), cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Transport, b.Transport), cmp.Compare(a.Mode, b.Mode))
+		return cmp.Or(cmp.Compare(b.Cost(), a.Cost()), cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Transport, b.Transport), cmp.Compare(a.Mode, b.Mode))
 	})
 	for n, s := range nodes {
 		r.Nodes = append(r.Nodes, NodeReport{n, *s})
