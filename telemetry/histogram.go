@@ -193,13 +193,41 @@ func (h *Histogram) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &j); err != nil {
 		return err
 	}
-	total := uint64(0)
-	for _, n := range j.Counts {
-		total += n
+	got, err := FromBuckets(Buckets{j.First, j.Counts, j.Sum, j.Least, j.Most})
+	if err != nil {
+		return err
 	}
-	if total != j.Count || j.First < 0 || j.First+len(j.Counts) > lastBucket+1 || j.Least > j.Most || j.Sum < 0 {
-		return fmt.Errorf("a histogram of %d values with %d in buckets from %d", j.Count, total, j.First)
+	if got.count != j.Count {
+		return fmt.Errorf("a histogram of %d values with %d in buckets", j.Count, got.count)
 	}
-	*h = Histogram{j.Count, j.Sum, j.Least, j.Most, j.First, j.Counts}
+	*h = got
 	return nil
+}
+
+// Buckets are a histogram's counts, for other processes.
+type Buckets struct {
+	First  int      // bucket of Counts[0]
+	Counts []uint64 // shared with the histogram
+	Sum    float64
+	Min    uint64
+	Max    uint64
+}
+
+// Buckets returns the counts.
+func (h *Histogram) Buckets() Buckets { return Buckets{h.first, h.counts, h.sum, h.least, h.most} }
+
+// FromBuckets is the histogram of which Buckets returned b, whose counts it takes over. What contradicts itself is an error.
+func FromBuckets(b Buckets) (Histogram, error) {
+	total, over := uint64(0), false
+	for _, n := range b.Counts {
+		total += n
+		over = over || total < n
+	}
+	switch {
+	case total == 0 && !over:
+		return Histogram{}, nil
+	case over || b.First < 0 || len(b.Counts) > lastBucket+1 || b.First+len(b.Counts) > lastBucket+1 || b.Min > b.Max || !(b.Sum >= 0) || math.IsInf(b.Sum, 0):
+		return Histogram{}, fmt.Errorf("a histogram of %d values in %d buckets from %d, from %d to %d, with the sum %g", total, len(b.Counts), b.First, b.Min, b.Max, b.Sum)
+	}
+	return Histogram{total, b.Sum, b.Min, b.Max, b.First, b.Counts}, nil
 }
