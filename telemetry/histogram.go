@@ -193,7 +193,7 @@ func (h *Histogram) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &j); err != nil {
 		return err
 	}
-	got, err := FromBuckets(Buckets{j.First, j.Counts, j.Sum, j.Least, j.Most})
+	got, err := FromRaw(Raw{j.First, j.Counts, j.Sum, j.Least, j.Most})
 	if err != nil {
 		return err
 	}
@@ -204,8 +204,8 @@ func (h *Histogram) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Buckets are a histogram's counts, for other processes.
-type Buckets struct {
+// Raw is what a histogram is made of, for other processes.
+type Raw struct {
 	First  int      // bucket of Counts[0]
 	Counts []uint64 // shared with the histogram
 	Sum    float64
@@ -213,11 +213,11 @@ type Buckets struct {
 	Max    uint64
 }
 
-// Buckets returns the counts.
-func (h *Histogram) Buckets() Buckets { return Buckets{h.first, h.counts, h.sum, h.least, h.most} }
+// Raw returns what it is made of.
+func (h *Histogram) Raw() Raw { return Raw{h.first, h.counts, h.sum, h.least, h.most} }
 
-// FromBuckets is the histogram of which Buckets returned b, whose counts it takes over. What contradicts itself is an error.
-func FromBuckets(b Buckets) (Histogram, error) {
+// FromRaw is the histogram of which Raw returned b, whose counts it takes over. What contradicts itself is an error.
+func FromRaw(b Raw) (Histogram, error) {
 	total, over := uint64(0), false
 	for _, n := range b.Counts {
 		total += n
@@ -226,7 +226,7 @@ func FromBuckets(b Buckets) (Histogram, error) {
 	switch {
 	case total == 0 && !over:
 		return Histogram{}, nil
-	case over || b.First < 0 || len(b.Counts) > lastBucket+1 || b.First+len(b.Counts) > lastBucket+1 || b.Min > b.Max || !(b.Sum >= 0) || math.IsInf(b.Sum, 0):
+	case over || b.First < 0 || len(b.Counts) > lastBucket+1 || b.First+len(b.Counts) > lastBucket+1 || bucketOf(b.Min) < b.First || bucketOf(b.Max) >= b.First+len(b.Counts) || b.Min > b.Max || !(b.Sum >= 0) || math.IsInf(b.Sum, 0):
 		return Histogram{}, fmt.Errorf("a histogram of %d values in %d buckets from %d, from %d to %d, with the sum %g", total, len(b.Counts), b.First, b.Min, b.Max, b.Sum)
 	}
 	return Histogram{total, b.Sum, b.Min, b.Max, b.First, b.Counts}, nil
