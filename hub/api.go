@@ -32,6 +32,7 @@ type Status struct {
 	Began   time.Time         `json:"began"`
 	Addrs   map[string]string `json:"addrs"` // by what they are for
 	Intake  Intake            `json:"intake"`
+	Agents  Agents            `json:"agents"`
 	Store   store.Usage       `json:"store"`
 	Failing string            `json:"failing,omitempty"` // why windows are not kept now, and held in memory
 	Untidy  string            `json:"untidy,omitempty"`  // why windows are not made longer, or taken away
@@ -57,6 +58,7 @@ func (h *Hub) api() http.Handler {
 	handle("status", h.status)
 	handle("map", h.inTurn(h.mapOf))
 	handle("windows", h.windows)
+	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
@@ -123,7 +125,7 @@ func (h *Hub) status(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Store: u}
+	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Store: u}
 	if err := h.keeper.failing(); err != nil {
 		s.Failing = err.Error()
 	}

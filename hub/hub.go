@@ -55,6 +55,7 @@ type Hub struct {
 	log    *slog.Logger
 	store  *store.Store
 	intake *intake
+	agents *agents
 	keeper *keeper
 	access access
 
@@ -108,7 +109,8 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 		return nil, err
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
-	h.keeper = newKeeper(h.intake, h.store, cfg.clock, h.log)
+	h.agents = newAgents(cfg.clock)
+	h.keeper = newKeeper(h.intake, h.agents, h.store, cfg.clock, h.log)
 	h.serve()
 	return h, nil
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ const sweepEvery = 5 * time.Second
 // keeper makes maps of the traces that are complete, a window after the other, and has them kept.
 type keeper struct {
 	in     *intake
+	agents *agents
 	store  windowStore
 	clock  func() time.Time
 	log    *slog.Logger
@@ -50,8 +52,9 @@ func (t *trouble) now() error {
 }
 
 type window struct {
-	start time.Time
-	m     *routemap.Map
+	start    time.Time
+	m        *routemap.Map
+	reported upTo // windows of processes that are in it
 }
 
 // windowStore is what a keeper wants of a store.
@@ -60,9 +63,9 @@ type windowStore interface {
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
-func newKeeper(in *intake, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
+func newKeeper(in *intake, a *agents, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{in: in, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
+	k := &keeper{in: in, agents: a, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
 	k.all.Go(func() { k.sweep(ctx) })
 	k.all.Go(k.draw)
 	k.all.Go(k.keep)
@@ -86,7 +89,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // draw puts traces on the map of the window that is open.
 func (k *keeper) draw() {
 	defer close(k.windows)
-	open := window{k.clock().Truncate(store.Finest), routemap.New()}
+	open := window{k.clock().Truncate(store.Finest), routemap.New(), nil}
 	next := time.NewTimer(0)
 	defer next.Stop()
 	drawn := false
@@ -95,7 +98,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				if drawn {
+				if open.reported = k.agents.draw(open.m); drawn || len(open.reported) > 0 {
 					k.windows <- open
 				}
 				return
@@ -105,10 +108,10 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		if drawn { // of a window in which nothing came there is nothing to keep
+		if open.reported = k.agents.draw(open.m); drawn || len(open.reported) > 0 { // of a window in which nothing came there is nothing to keep
 			k.windows <- open // waits for the disk, and exporters wait in turn
 		}
-		open, drawn = window{k.clock().Truncate(store.Finest), routemap.New()}, false
+		open, drawn = window{k.clock().Truncate(store.Finest), routemap.New(), nil}, false
 	}
 }
 
@@ -127,6 +130,7 @@ func (k *keeper) keep() {
 				unkept = &w
 			case ok:
 				unkept.m.Merge(w.m)
+				maps.Copy(unkept.reported, w.reported)
 			}
 		case <-again.C:
 		}
@@ -136,6 +140,7 @@ func (k *keeper) keep() {
 			if err != nil {
 				continue
 			}
+			k.agents.onDisk(unkept.reported)
 			unkept = nil
 		}
 		if now := k.clock(); tidied.IsZero() || now.Before(tidied) || now.Sub(tidied) >= tidyEvery {

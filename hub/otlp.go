@@ -28,6 +28,7 @@ import (
 
 	errdetailspb "google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/routemap/tracefile"
 )
@@ -109,8 +110,8 @@ func (b *batch) why() string { return fmt.Sprintf("left out: %v", b.leftOut) }
 
 // gRPC
 
-// newGRPC returns the server of opentelemetry.proto.collector.trace.v1.TraceService. Its one method is a stream here, which is the same on the wire: so
-// a request waits for its turn before it is read.
+// newGRPC returns the server of opentelemetry.proto.collector.trace.v1.TraceService and stile.hub.v1.Agents. Their methods are streams here, which is the same on
+// the wire: so a request waits for its turn before it is read.
 func (h *Hub) newGRPC() *grpc.Server {
 	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(maxBody), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(32 << 10), grpc.ConnectionTimeout(10 * time.Second), grpc.WaitForHandlers(true)}
 	if h.cfg.TLS != nil {
@@ -121,10 +122,15 @@ func (h *Hub) newGRPC() *grpc.Server {
 		ServiceName: "opentelemetry.proto.collector.trace.v1.TraceService", HandlerType: (*any)(nil),
 		Streams: []grpc.StreamDesc{{StreamName: "Export", ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return h.exportGRPC(stream) }}},
 	}, nil)
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: hubpb.Agents_ServiceDesc.ServiceName, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{StreamName: "Report", ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return h.reportGRPC(stream) }}},
+	}, nil)
 	return s
 }
 
-func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
+// requestGRPC returns the body of a request, when its turn to be decoded has come, which is to be given back.
+func (h *Hub) requestGRPC(stream grpc.ServerStream) ([]byte, error) {
 	md, _ := metadata.FromIncomingContext(stream.Context())
 	authorization := ""
 	if all := md.Get("authorization"); len(all) > 0 {
@@ -132,18 +138,26 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
 	}
 	if err := h.access.allows(Write, authorization); err != nil {
 		h.intake.refuse(refusedToken)
-		return status.Error(codes.Unauthenticated, err.Error())
+		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	if err := h.reading.take(stream.Context()); err != nil {
-		return h.busyGRPC(err)
+		return nil, h.busyGRPC(err)
 	}
 	body, err := h.receive(stream)
 	h.reading.give()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := h.decoding.take(stream.Context()); err != nil {
-		return h.busyGRPC(err)
+		return nil, h.busyGRPC(err)
+	}
+	return body, nil
+}
+
+func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
+	body, err := h.requestGRPC(stream)
+	if err != nil {
+		return err
 	}
 	b, err := h.export(body, tracefile.OTLP)
 	h.decoding.give()

@@ -40,7 +40,10 @@ func (m *Map) extend(first, last int64) {
 	m.last = max(m.last, last)
 }
 
-// merge adds what other has.
+// Merge adds what other has.
+func (s *Stats) Merge(other *Stats) { s.merge(nil, other) }
+
+// merge is Merge, where there are samples to choose from.
 func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Calls, s.Paired, s.Retries = s.Calls+other.Calls, s.Paired+other.Paired, s.Retries+other.Retries
 	s.Critical, s.Through, s.Alone, s.Callers = plus(s.Critical, other.Critical), plus(s.Through, other.Through), plus(s.Alone, other.Alone), plus(s.Callers, other.Callers)
@@ -54,6 +57,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Gap.Merge(&other.Gap)
 	s.Queue.Merge(&other.Queue)
 	s.Waits.merge(&other.Waits)
+	s.Switches, s.Wakes = s.Switches+other.Switches, s.Wakes+other.Wakes
 	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)

@@ -110,12 +110,14 @@ type Stats struct {
 	Paired   uint64              `json:"paired"` // calls of which both sides tell
 	Errors   map[string]uint64   `json:"errors,omitempty"`
 	Retries  uint64              `json:"retries,omitempty"`
-	Client   telemetry.Histogram `json:"client"`         // ns, as who calls sees it
-	Server   telemetry.Histogram `json:"server"`         // ns, as who is called sees it
-	Failures telemetry.Histogram `json:"failures"`       // ns, of calls that failed: those of Client, or of Server if who calls does not tell
-	Gap      telemetry.Histogram `json:"gap"`            // ns, the difference: transport, queues, codec. Of messages: from sent to received
-	Queue    telemetry.Histogram `json:"queue"`          // ns at the server until the handler began; counted by it
-	Waits    Waits               `json:"waits,omitzero"` // as counted
+	Client   telemetry.Histogram `json:"client"`             // ns, as who calls sees it
+	Server   telemetry.Histogram `json:"server"`             // ns, as who is called sees it
+	Failures telemetry.Histogram `json:"failures"`           // ns, of calls that failed: those of Client, or of Server if who calls does not tell
+	Gap      telemetry.Histogram `json:"gap"`                // ns, the difference: transport, queues, codec. Of messages: from sent to received
+	Queue    telemetry.Histogram `json:"queue"`              // ns at the server until the handler began; counted by it
+	Waits    Waits               `json:"waits,omitzero"`     // as counted
+	Switches uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
+	Wakes    uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
 	Sources  Sources             `json:"sources"`
 	Request  telemetry.Histogram `json:"request"`           // bytes
 	Response telemetry.Histogram `json:"response"`          // bytes

@@ -355,6 +355,7 @@ type Route struct {
 	Request       *Histogram             `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`                                                                        // bytes
 	Response      *Histogram             `protobuf:"bytes,13,opt,name=response,proto3" json:"response,omitempty"`                                                                      // bytes
 	Waits         *Waits                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"`
+	PeerPid       int64                  `protobuf:"varint,15,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"` // as the process sees it; 0: it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +486,13 @@ func (x *Route) GetWaits() *Waits {
 		return x.Waits
 	}
 	return nil
+}
+
+func (x *Route) GetPeerPid() int64 {
+	if x != nil {
+		return x.PeerPid
+	}
+	return 0
 }
 
 // Waits are sums of where calls waited, ns.
@@ -790,7 +798,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xf2\x04\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\x8d\x05\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -806,7 +814,8 @@ const file_hub_proto_rawDesc = "" +
 	"\x05queue\x18\v \x01(\v2\x17.stile.hub.v1.HistogramR\x05queue\x121\n" +
 	"\arequest\x18\f \x01(\v2\x17.stile.hub.v1.HistogramR\arequest\x123\n" +
 	"\bresponse\x18\r \x01(\v2\x17.stile.hub.v1.HistogramR\bresponse\x12)\n" +
-	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x1a8\n" +
+	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x12\x19\n" +
+	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +

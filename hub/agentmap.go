@@ -1,0 +1,236 @@
+package hub
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// both is what the two ends of a route have counted.
+type both struct {
+	client, server *routemap.Stats
+}
+
+// draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it.
+func (a *agents) draw(m *routemap.Map) upTo {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	windows := upTo{}
+	routes := map[routemap.Key]*both{}
+	for _, r := range a.reports {
+		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
+		for _, route := range r.GetRoutes() {
+			a.addLocked(routes, r, route)
+		}
+	}
+	a.reports, a.routes = nil, 0
+	now := a.clock()
+	for k, of := range routes {
+		s := of.joined()
+		m.Counted(k, s)
+		e := edge{k.From, k.To, k.Operation}
+		if known := a.counted[e]; known.at != now || s.Calls > known.calls {
+			a.counted[e] = countedRoute{k, s.Calls, now}
+		}
+	}
+	for e, known := range a.counted {
+		if now.Sub(known.at) > countedFor {
+			delete(a.counted, e)
+		}
+	}
+	for id, p := range a.processes {
+		if now.Sub(p.seen) > processGoneAfter {
+			delete(a.processes, id)
+		}
+	}
+	m.Fold(func(from, to routemap.Node, operation string) (routemap.Key, bool) {
+		known, is := a.counted[edge{from, to, operation}]
+		return known.key, is
+	})
+	return windows
+}
+
+// addLocked adds what one end has counted of a route.
+func (a *agents) addLocked(routes map[routemap.Key]*both, r *hubpb.ReportRequest, route *hubpb.Route) {
+	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
+	peer, reports := a.peerLocked(r.GetProcess(), route)
+	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
+	if route.GetStream() {
+		k.Mode = routemap.Stream
+	}
+	if route.GetSide() == hubpb.Side_SIDE_SERVER {
+		k.From, k.To = peer, self
+	}
+	of := routes[k]
+	if of == nil {
+		of = &both{}
+		routes[k] = of
+	}
+	s := statsOf(route)
+	share(s, r)
+	m := &of.client
+	if route.GetSide() == hubpb.Side_SIDE_SERVER {
+		m = &of.server
+		if reports { // it says itself what it called
+			s.Waits = routemap.Waits{}
+		}
+	}
+	if *m == nil {
+		*m = &routemap.Stats{}
+	}
+	(*m).Merge(s)
+}
+
+// share gives a route its part of what its process used.
+func share(s *routemap.Stats, r *hubpb.ReportRequest) {
+	calls := uint64(0)
+	for _, route := range r.GetRoutes() {
+		calls += callsOf(route)
+	}
+	if calls == 0 {
+		return
+	}
+	part := float64(s.Calls) / float64(calls)
+	s.Switches = uint64(part * float64(r.GetLoad().GetVoluntarySwitches()+r.GetLoad().GetInvoluntarySwitches()))
+	s.Wakes = uint64(part * float64(r.GetLoad().GetDoorbells()))
+}
+
+// peerLocked is who is at the other end of a route, and whether that reports, too.
+func (a *agents) peerLocked(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bool) {
+	if len(route.GetPeer()) == len(identity{}) {
+		if p := a.processes[identity(route.GetPeer())]; p != nil {
+			return routemap.Node{Kind: routemap.Service, Name: p.is.GetService()}, true
+		}
+	}
+	if route.GetSide() == hubpb.Side_SIDE_SERVER {
+		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
+	}
+	for _, p := range a.processes {
+		if listensOn(p.is, self, route.GetAddress()) {
+			return routemap.Node{Kind: routemap.Service, Name: p.is.GetService()}, true
+		}
+	}
+	return routemap.Node{Kind: routemap.External, Name: route.GetAddress()}, false
+}
+
+// listensOn tells whether an address that a process calls is one on which another listens: of the same host, or spelled alike.
+func listensOn(p, caller *hubpb.Process, address string) bool {
+	sameHost := p.GetBoot() == caller.GetBoot() && p.GetBoot() != ""
+	for _, l := range p.GetListens() {
+		if l == address && (sameHost || !isLoopback(address)) {
+			return true
+		}
+		_, port, err := net.SplitHostPort(l)
+		if _, want, bad := net.SplitHostPort(address); err == nil && bad == nil && sameHost && port == want && isLoopback(address) {
+			return true
+		}
+		if path, is := strings.CutPrefix(address, "unix:"); is && sameHost && strings.TrimPrefix(path, "//") == l {
+			return true
+		}
+	}
+	return false
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// statsOf is what one end has counted, as a map has it. The report was checked.
+func statsOf(r *hubpb.Route) *routemap.Stats {
+	s := &routemap.Stats{Calls: callsOf(r)}
+	for code, n := range r.GetCodes() {
+		if code != 0 {
+			if s.Errors == nil {
+				s.Errors = map[string]uint64{}
+			}
+			s.Errors[errorClass(code)] += n
+		}
+	}
+	to := &s.Client
+	if r.GetSide() == hubpb.Side_SIDE_SERVER {
+		to = &s.Server
+	}
+	*to, _ = histogram(r.GetDuration())
+	s.Failures, _ = histogram(r.GetFailures())
+	s.Gap, _ = histogram(r.GetGap())
+	s.Queue, _ = histogram(r.GetQueue())
+	s.Request, _ = histogram(r.GetRequest())
+	s.Response, _ = histogram(r.GetResponse())
+	w := r.GetWaits()
+	s.Waits = routemap.Waits{Calls: w.GetCalls(), ClientQueue: w.GetClientQueue(), Transport: w.GetTransport(), ServerQueue: w.GetServerQueue(), Handler: w.GetHandler()}
+	return s
+}
+
+// joined is what both ends say together: the client's word, if there is one, and the server's of its own time.
+func (b *both) joined() *routemap.Stats {
+	switch {
+	case b.client == nil:
+		return b.server
+	case b.server == nil:
+		return b.client
+	}
+	s := b.client
+	s.Server, s.Paired = b.server.Server, min(b.client.Calls, b.server.Calls)
+	s.Switches, s.Wakes = s.Switches+b.server.Switches, s.Wakes+b.server.Wakes
+	if s.Queue.Count() == 0 {
+		s.Queue = b.server.Queue
+	}
+	return s
+}
+
+// Processes is what GET /api/v1/processes answers: those that report.
+type Processes struct {
+	Processes []ProcessReport `json:"processes"`
+}
+
+// ProcessReport is a process, and what it used in its last window.
+type ProcessReport struct {
+	Service     string        `json:"service"`
+	PID         int64         `json:"pid"`
+	UID         int64         `json:"uid"`
+	Host        string        `json:"host"`
+	Executable  string        `json:"executable"`
+	Start       time.Time     `json:"start"`
+	Seen        time.Time     `json:"seen"`
+	Listens     []string      `json:"listens"`
+	Version     string        `json:"version"` // of Stile
+	Go          string        `json:"go"`
+	Window      time.Duration `json:"window"` // ns
+	Calls       uint64        `json:"calls"`  // made and served
+	CPU         int64         `json:"cpu"`    // ns
+	GC          int64         `json:"gc"`     // ns of it, by the collector
+	Voluntary   uint64        `json:"voluntarySwitches"`
+	Involuntary uint64        `json:"involuntarySwitches"`
+	RunQueue    int64         `json:"runQueue"` // ns that its threads were ready to run and did not
+	Doorbells   uint64        `json:"doorbells"`
+	Parks       uint64        `json:"parks"`
+	Spin        int64         `json:"spin"`    // ns
+	Threads     uint32        `json:"threads"` // GOMAXPROCS
+	Dropped     uint64        `json:"dropped"` // windows that it had no room for while the hub was away
+}
+
+func (a *agents) list() []ProcessReport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := []ProcessReport{}
+	for _, p := range a.processes {
+		is, l := p.is, p.load
+		all = append(all, ProcessReport{
+			Service: is.GetService(), PID: is.GetPid(), UID: is.GetUid(), Host: is.GetHost(), Executable: is.GetExecutable(), Start: time.Unix(0, is.GetStartUnixNano()).UTC(), Seen: p.seen.UTC(),
+			Listens: append([]string{}, is.GetListens()...), Version: is.GetStileVersion(), Go: is.GetGoVersion(), Window: p.window, Calls: p.calls,
+			CPU: l.GetUserNs() + l.GetSystemNs(), GC: l.GetGcNs(), Voluntary: l.GetVoluntarySwitches(), Involuntary: l.GetInvoluntarySwitches(), RunQueue: l.GetRunQueueNs(),
+			Doorbells: l.GetDoorbells(), Parks: l.GetParks(), Spin: l.GetSpinNs(), Threads: l.GetGomaxprocs(), Dropped: p.dropped,
+		})
+	}
+	return all
+}

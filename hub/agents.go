@@ -1,0 +1,233 @@
+package hub
+
+import (
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	codepb "google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// Bounds of what processes report.
+const (
+	maxProcesses     = 10_000
+	maxReportRoutes  = 20_000  // of one report
+	maxWindowRoutes  = 200_000 // of all reports of a window
+	maxReportName    = 256     // bytes
+	maxListens       = 64
+	processGoneAfter = 10 * time.Minute // without a report
+	countedFor       = time.Minute      // a route is one that processes count, after a report of it
+)
+
+// Reasons for which reports are refused.
+const (
+	refusedReport  = "a report that contradicts itself"
+	refusedReports = "more routes than a window has room for"
+)
+
+// identity is a process's.
+type identity [16]byte
+
+// agents takes in what processes report. Its methods are safe for concurrent use.
+type agents struct {
+	clock func() time.Time
+	self  identity // of this start of the hub
+
+	mu        sync.Mutex
+	processes map[identity]*process
+	reports   []*hubpb.ReportRequest // of the window that is open
+	routes    int                    // of them
+	counted   map[edge]countedRoute
+	taken     uint64 // reports
+}
+
+// process is one that has reported.
+type process struct {
+	is       *hubpb.Process
+	seen     time.Time
+	reported uint64 // the last window
+	kept     uint64 // the last window that is on disk
+	dropped  uint64
+	load     *hubpb.Load
+	calls    uint64 // of the last window, made and served
+	window   time.Duration
+}
+
+// edge is a route, whichever way its calls go.
+type edge struct {
+	from, to  routemap.Node
+	operation string
+}
+
+// countedRoute is the way that most calls of an edge go, and when it was reported.
+type countedRoute struct {
+	key   routemap.Key
+	calls uint64
+	at    time.Time
+}
+
+func newAgents(clock func() time.Time) *agents {
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: map[edge]countedRoute{}}
+	_, _ = rand.Read(all.self[:]) // never fails
+	return all
+}
+
+// reportGRPC is Report of stile.hub.v1.Agents.
+func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
+	body, err := h.requestGRPC(stream)
+	if err != nil {
+		return err
+	}
+	r := new(hubpb.ReportRequest)
+	if err = proto.Unmarshal(body, r); err == nil {
+		err = checkReport(r)
+	}
+	h.decoding.give()
+	if err != nil {
+		h.intake.refuse(refusedReport)
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	kept, err := h.agents.take(r)
+	if err != nil {
+		h.intake.refuse(refusedReports)
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	return stream.SendMsg(&hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept})
+}
+
+func checkReport(r *hubpb.ReportRequest) error {
+	p := r.GetProcess()
+	if len(p.GetIdentity()) != len(identity{}) {
+		return fmt.Errorf("a process's identity has %d bytes, not %d", len(p.GetIdentity()), len(identity{}))
+	}
+	for _, name := range append([]string{p.GetService(), p.GetExecutable(), p.GetHost(), p.GetBoot(), p.GetStileVersion(), p.GetGoVersion()}, p.GetListens()...) {
+		if len(name) > maxReportName || !utf8.ValidString(name) {
+			return fmt.Errorf("a name of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
+		}
+	}
+	if p.GetService() == "" || len(p.GetListens()) > maxListens {
+		return fmt.Errorf("a process named %q that listens on %d addresses: a name is needed, and there are %d at most", p.GetService(), len(p.GetListens()), maxListens)
+	}
+	if took := r.GetToUnixNano() - r.GetFromUnixNano(); took < 0 || took > int64(longest) {
+		return fmt.Errorf("a window of %s", time.Duration(took))
+	}
+	if len(r.GetRoutes()) > maxReportRoutes {
+		return fmt.Errorf("%d routes; %d at most", len(r.GetRoutes()), maxReportRoutes)
+	}
+	for _, route := range r.GetRoutes() {
+		if err := checkRoute(route); err != nil {
+			return fmt.Errorf("route %.256q: %w", route.GetMethod(), err)
+		}
+	}
+	return nil
+}
+
+func checkRoute(r *hubpb.Route) error {
+	for _, name := range []string{r.GetMethod(), r.GetTransport(), r.GetAddress()} {
+		if len(name) > maxReportName || !utf8.ValidString(name) {
+			return fmt.Errorf("a name of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
+		}
+	}
+	if r.GetSide() != hubpb.Side_SIDE_CLIENT && r.GetSide() != hubpb.Side_SIDE_SERVER {
+		return fmt.Errorf("side %d", r.GetSide())
+	}
+	if n := len(r.GetPeer()); n != 0 && n != len(identity{}) {
+		return fmt.Errorf("a peer's identity of %d bytes", n)
+	}
+	if w := r.GetWaits(); min(w.GetClientQueue(), w.GetTransport(), w.GetServerQueue(), w.GetHandler()) < 0 {
+		return fmt.Errorf("a wait of less than nothing")
+	}
+	for _, h := range []*hubpb.Histogram{r.GetDuration(), r.GetFailures(), r.GetGap(), r.GetQueue(), r.GetRequest(), r.GetResponse()} {
+		if _, err := histogram(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func histogram(h *hubpb.Histogram) (telemetry.Histogram, error) {
+	return telemetry.FromRaw(telemetry.Raw{First: int(h.GetFirst()), Counts: h.GetCounts(), Sum: h.GetSum(), Min: h.GetMin(), Max: h.GetMax()})
+}
+
+// take takes in a report, and tells which windows of its process are on disk. One that has come before counts once.
+func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := identity(r.GetProcess().GetIdentity())
+	now := a.clock()
+	p := a.processes[id]
+	if p == nil {
+		if len(a.processes) >= maxProcesses {
+			return 0, fmt.Errorf("%d processes have reported in the last %s, and no more are taken in", len(a.processes), processGoneAfter)
+		}
+		p = &process{}
+		a.processes[id] = p
+	}
+	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
+	if r.GetSequence() <= p.reported {
+		return p.kept, nil
+	}
+	if a.routes+len(r.GetRoutes()) > maxWindowRoutes {
+		return 0, fmt.Errorf("processes have reported %d routes in this window; try again in the next", a.routes)
+	}
+	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
+	p.calls = 0
+	for _, route := range r.GetRoutes() {
+		p.calls += callsOf(route)
+	}
+	a.taken++
+	a.reports = append(a.reports, r)
+	a.routes += len(r.GetRoutes())
+	return p.kept, nil
+}
+
+func callsOf(r *hubpb.Route) (n uint64) {
+	for _, of := range r.GetCodes() {
+		n += of
+	}
+	return n
+}
+
+// upTo is which windows of processes are in one of the hub's.
+type upTo map[identity]uint64
+
+// onDisk heeds that windows are kept.
+func (a *agents) onDisk(windows upTo) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, n := range windows {
+		if p := a.processes[id]; p != nil {
+			p.kept = max(p.kept, n)
+		}
+	}
+}
+
+// errorClass is how maps name a code of gRPC.
+func errorClass(code uint32) string {
+	if name, known := codepb.Code_name[int32(code)]; known {
+		return name
+	}
+	return "UNKNOWN"
+}
+
+// Agents tells of what processes have reported.
+type Agents struct {
+	Processes int    `json:"processes"` // in the last 10 minutes
+	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
+}
+
+func (a *agents) status() Agents {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Agents{len(a.processes), a.taken}
+}
