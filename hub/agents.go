@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"sync"
@@ -159,7 +160,8 @@ func histogram(h *hubpb.Histogram) (telemetry.Histogram, error) {
 	return telemetry.FromRaw(telemetry.Raw{First: int(h.GetFirst()), Counts: h.GetCounts(), Sum: h.GetSum(), Min: h.GetMin(), Max: h.GetMax()})
 }
 
-// take takes in a report, and tells which windows of its process are on disk. One that has come before counts once.
+// take takes in a report, and tells which windows of its process are on disk. One that has come before counts once, and one that is for an
+// earlier start of the hub not at all: what was reported before it has to come first.
 func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,7 +176,7 @@ func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
 		a.processes[id] = p
 	}
 	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
-	if r.GetSequence() <= p.reported {
+	if r.GetSequence() <= p.reported || !bytes.Equal(r.GetHub(), a.self[:]) {
 		return p.kept, nil
 	}
 	if a.routes+len(r.GetRoutes()) > maxWindowRoutes {

@@ -79,6 +79,7 @@ type ReportRequest struct {
 	Routes        []*Route               `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
 	Load          *Load                  `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
 	Dropped       uint64                 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"` // windows that the agent had no room for, since it began
+	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"`          // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +161,13 @@ func (x *ReportRequest) GetDropped() uint64 {
 		return x.Dropped
 	}
 	return 0
+}
+
+func (x *ReportRequest) GetHub() []byte {
+	if x != nil {
+		return x.Hub
+	}
+	return nil
 }
 
 type ReportResponse struct {
@@ -770,7 +778,7 @@ var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\x93\x02\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xa5\x02\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -779,7 +787,8 @@ const file_hub_proto_rawDesc = "" +
 	"toUnixNano\x12+\n" +
 	"\x06routes\x18\x05 \x03(\v2\x13.stile.hub.v1.RouteR\x06routes\x12&\n" +
 	"\x04load\x18\x06 \x01(\v2\x12.stile.hub.v1.LoadR\x04load\x12\x18\n" +
-	"\adropped\x18\a \x01(\x04R\adropped\"6\n" +
+	"\adropped\x18\a \x01(\x04R\adropped\x12\x10\n" +
+	"\x03hub\x18\b \x01(\fR\x03hub\"6\n" +
 	"\x0eReportResponse\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\fR\x03hub\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\x04R\x04kept\"\xb1\x02\n" +

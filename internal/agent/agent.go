@@ -1,0 +1,201 @@
+// Package agent tells a hub, window by window, what its process has counted.
+package agent
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// Window is how long a window is. All processes' begin and end together, by the clock.
+const Window = 10 * time.Second
+
+// What is held until it is on the hub's disk. Of more the oldest windows are dropped, and counted.
+const (
+	maxHeld      = 60
+	maxHeldBytes = 16 << 20
+)
+
+// answerWithin is how long the hub may take to answer.
+const answerWithin = 5 * time.Second
+
+// Config says what an agent tells of, and to whom.
+type Config struct {
+	Hub      grpc.ClientConnInterface
+	Token    string              // for the hub; empty: none
+	Recorder *telemetry.Recorder // nobody else takes from it
+	Process  *hubpb.Process      // who this is
+	Listens  func() []string     // where it listens now
+	Counters func() Counters     // nil: none
+	Logger   *slog.Logger
+
+	every time.Duration // instead of Window
+}
+
+// Counters are what the process's connections have done since it began.
+type Counters struct {
+	Doorbells, Parks uint64
+	Spin             time.Duration
+}
+
+// Agent is one that runs. Its methods are safe for concurrent use.
+type Agent struct {
+	cfg    Config
+	cancel context.CancelFunc
+	done   chan struct{}
+	last   context.Context // of the last report; set before cancel
+	once   sync.Once
+
+	// The rest is the goroutine's.
+	load     load
+	from     time.Time
+	sequence uint64
+	held     []window
+	bytes    int
+	dropped  uint64
+	hub      []byte // its identity
+	away     bool
+}
+
+// window is one that the hub may not have on disk.
+type window struct {
+	report *hubpb.ReportRequest
+	bytes  int
+	sent   bool // to the hub as it is
+}
+
+// Start begins to report.
+func Start(cfg Config) *Agent {
+	if cfg.every == 0 {
+		cfg.every = Window
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now()}
+	a.load.begin(cfg.Counters)
+	go a.run(ctx)
+	return a
+}
+
+// Close reports what has been counted until now, and returns when the hub has answered or ctx has ended.
+func (a *Agent) Close(ctx context.Context) {
+	a.once.Do(func() {
+		a.last = ctx
+		a.cancel()
+	})
+	<-a.done
+}
+
+func (a *Agent) run(ctx context.Context) {
+	defer close(a.done)
+	if answer := a.ask(ctx, a.request(0)); answer != nil { // who this is, so that others' routes have a name at once
+		a.hub = answer.GetHub()
+	}
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		now := time.Now()
+		t.Reset(now.Truncate(a.cfg.every).Add(a.cfg.every).Sub(now))
+		select {
+		case <-t.C:
+			a.close(time.Now())
+			a.send(ctx)
+		case <-ctx.Done():
+			a.close(time.Now())
+			a.send(a.last)
+			return
+		}
+	}
+}
+
+func (a *Agent) request(sequence uint64) *hubpb.ReportRequest {
+	who := proto.CloneOf(a.cfg.Process)
+	who.Listens = a.cfg.Listens()
+	return &hubpb.ReportRequest{Process: who, Sequence: sequence, Dropped: a.dropped}
+}
+
+// close ends a window.
+func (a *Agent) close(now time.Time) {
+	a.sequence++
+	r := a.request(a.sequence)
+	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
+	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
+	a.from = now
+	w := window{report: r, bytes: proto.Size(r)}
+	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
+	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
+		a.dropped++
+		a.drop(1)
+	}
+}
+
+// drop lets go of the first windows.
+func (a *Agent) drop(n int) {
+	for _, w := range a.held[:n] {
+		a.bytes -= w.bytes
+	}
+	a.held = append(a.held[:0:0], a.held[n:]...)
+}
+
+// send sends what the hub has not had, the oldest first, and lets go of what it has on disk. The rest is tried again after the next window.
+func (a *Agent) send(ctx context.Context) {
+	for next := 0; next < len(a.held); {
+		w := &a.held[next]
+		if w.sent {
+			next++
+			continue
+		}
+		w.report.Dropped, w.report.Hub = a.dropped, a.hub
+		answer := a.ask(ctx, w.report)
+		if answer == nil {
+			return
+		}
+		if !bytes.Equal(a.hub, answer.GetHub()) { // it was restarted, and has taken nothing: what was not on disk is lost
+			if a.hub = answer.GetHub(); len(a.hub) == 0 {
+				return
+			}
+			for i := range a.held {
+				a.held[i].sent = false
+			}
+			next = 0
+			continue
+		}
+		w.sent = true
+		kept := 0
+		for kept < len(a.held) && a.held[kept].sent && a.held[kept].report.GetSequence() <= answer.GetKept() {
+			kept++
+		}
+		a.drop(kept)
+		next -= kept
+		next++
+	}
+}
+
+// ask reports, and says so if the hub is away, and when it is back.
+func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) *hubpb.ReportResponse {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if a.cfg.Token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+a.cfg.Token)
+	}
+	answer, err := hubpb.NewAgentsClient(a.cfg.Hub).Report(ctx, r)
+	switch {
+	case err != nil && !a.away:
+		a.cfg.Logger.Warn("stile: the hub cannot be told what was counted, which is tried again", "error", err)
+	case err == nil && a.away:
+		a.cfg.Logger.Info("stile: the hub is told what was counted again", "dropped", a.dropped)
+	}
+	a.away = err != nil
+	if err != nil {
+		return nil
+	}
+	return answer
+}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// maxRoutes is how many a window tells of; those with the fewest calls are one for each peer then.
+const maxRoutes = 5_000
+
+// routeKey is what a window tells apart. A peer that was connected to more than once is one.
+type routeKey struct {
+	side      telemetry.Side
+	name      telemetry.RouteName
+	transport string
+	peer      telemetry.Peer
+}
+
+// routes are what was counted, as it is reported: the most called first.
+func routes(taken []telemetry.Taken) []*hubpb.Route {
+	sums := map[routeKey]*telemetry.Stats{}
+	add := func(k routeKey, s *telemetry.Stats) {
+		if sums[k] == nil {
+			sums[k] = &telemetry.Stats{}
+		}
+		sums[k].Merge(s)
+	}
+	for _, t := range taken {
+		add(routeKey{t.Side, t.RouteName, t.Transport, t.Peer}, t.Stats)
+	}
+	keys := sorted(sums)
+	if len(keys) > maxRoutes {
+		for _, k := range keys[maxRoutes:] {
+			s := sums[k]
+			delete(sums, k)
+			k.name.Method, k.peer = telemetry.OtherMethod, telemetry.Peer{}
+			add(k, s)
+		}
+		keys = sorted(sums)
+	}
+	var all []*hubpb.Route
+	for _, k := range keys {
+		all = append(all, route(k, sums[k]))
+	}
+	return all
+}
+
+func sorted(sums map[routeKey]*telemetry.Stats) []routeKey {
+	keys := make([]routeKey, 0, len(sums))
+	for k := range sums {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b routeKey) int {
+		return cmp.Or(cmp.Compare(sums[b].Calls(), sums[a].Calls()), cmp.Compare(a.name.Method, b.name.Method))
+	})
+	return keys
+}
+
+func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
+	r := &hubpb.Route{
+		Side: hubpb.Side_SIDE_CLIENT, Method: short(k.name.Method), Stream: k.name.Stream, Transport: k.transport, Address: short(k.peer.Address), PeerPid: int64(k.peer.PID),
+		Codes: map[uint32]uint64{}, Duration: histogram(&s.Duration), Failures: histogram(&s.Failures), Gap: histogram(&s.Gap), Queue: histogram(&s.Queue),
+		Request: histogram(&s.Request), Response: histogram(&s.Response),
+		Waits: &hubpb.Waits{Calls: s.Waits.Calls, ClientQueue: s.Waits.ClientQueue, Transport: s.Waits.Transport, ServerQueue: s.Waits.ServerQueue, Handler: s.Waits.Handler},
+	}
+	if k.side == telemetry.Server {
+		r.Side = hubpb.Side_SIDE_SERVER
+	}
+	if k.peer.Process != (telemetry.Identity{}) {
+		r.Peer = k.peer.Process[:]
+	}
+	for code, n := range s.Codes {
+		if n > 0 {
+			r.Codes[uint32(code)] = n
+		}
+	}
+	return r
+}
+
+// histogram is nil for an empty one.
+func histogram(h *telemetry.Histogram) *hubpb.Histogram {
+	if h.Count() == 0 {
+		return nil
+	}
+	raw := h.Raw()
+	return &hubpb.Histogram{First: uint32(raw.First), Counts: raw.Counts, Sum: raw.Sum, Min: raw.Min, Max: raw.Max}
+}
