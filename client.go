@@ -40,6 +40,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		return grpc.NewClient(target, append(plain, own.obey()...)...)
 	}
 	own.recorder = processRecorder()
+	reportByEnvironment()
 	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
 }
@@ -54,6 +55,7 @@ func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 		return append(plain, own.obey()...)
 	}
 	own.recorder = processRecorder()
+	reportByEnvironment()
 	return append(plain, (&dialer{own: own}).options()...)
 }
 

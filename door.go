@@ -53,6 +53,7 @@ func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door
 		d.log = slog.Default()
 	}
 	d.own.recorder = processRecorder()
+	reportByEnvironment()
 	if own.policy != nil {
 		d.full = policy.Full(own.policy)
 	}

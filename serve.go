@@ -25,6 +25,7 @@ func Serve(s *grpc.Server, lis net.Listener) error {
 		set.shut = append(set.shut, err.Error())
 	}
 	d := newDoor(set, table, ownServerOptions{})
+	defer listening.add(lis)()
 	closeDoor := d.open(lis)
 	tied := &tiedListener{Listener: lis, door: d}
 	err = s.Serve(tied)

@@ -63,6 +63,7 @@ func (s *Server) Serve(lis net.Listener) error {
 	if d == nil {
 		return s.inner.Serve(lis)
 	}
+	defer listening.add(lis)()
 	closeDoor := d.open(lis)
 	err := s.inner.Serve(lis)
 	s.mu.Lock()
