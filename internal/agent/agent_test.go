@@ -111,6 +111,7 @@ func TestHubAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &fakeHub{name: 1, away: true}
 		a, call := start(t, h)
+		time.Sleep(Window / 2) // windows end between calls
 		for range 70 {
 			call(1)
 			time.Sleep(Window)
@@ -139,6 +140,7 @@ func TestHubRestarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &fakeHub{name: 1}
 		a, call := start(t, h)
+		time.Sleep(Window / 2)
 		for n := range 40 {
 			call(1)
 			time.Sleep(Window)
@@ -167,7 +169,9 @@ func TestServiceName(t *testing.T) {
 	for _, c := range []struct{ name, attributes, exe, want string }{
 		{"cart", "service.name=other", "/bin/x", "cart"}, {"", "a=b, service.name = orders ,c", "/bin/x", "orders"}, {"", "service.name=", "/bin/x.exe", "x"}, {"", "", "", "unknown"},
 	} {
-		got := serviceName(func(k string) string { return map[string]string{"OTEL_SERVICE_NAME": c.name, "OTEL_RESOURCE_ATTRIBUTES": c.attributes}[k] }, c.exe)
+		got := serviceName(func(k string) string {
+			return map[string]string{"OTEL_SERVICE_NAME": c.name, "OTEL_RESOURCE_ATTRIBUTES": c.attributes}[k]
+		}, c.exe)
 		if got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
