@@ -23,7 +23,8 @@ transport/local           : transport transport/wire transport/sock transport/sh
 internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
-telemetry                 :
+internal/packed           :
+telemetry                 : internal/packed
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
@@ -34,12 +35,12 @@ internal/agent            : telemetry hub/hubpb
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo
-routemap                  : telemetry
+routemap                  : internal/packed telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
-hub/internal/store        : internal/filelock routemap
-hub                       : hub/internal/store hub/hubpb routemap routemap/tracefile telemetry telemetry
+hub/internal/store        : internal/filelock internal/packed routemap
+hub                       : hub/internal/store hub/hubpb routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

@@ -54,12 +54,17 @@ func (t *trouble) now() error {
 type window struct {
 	start    time.Time
 	m        *routemap.Map
+	sample   *sample
 	reported upTo // windows of processes that are in it
+}
+
+func (k *keeper) open() window {
+	return window{start: k.clock().Truncate(store.Finest), m: routemap.New(), sample: newSample()}
 }
 
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
-	Put(ctx context.Context, start time.Time, m *routemap.Map) error
+	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
@@ -89,7 +94,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // draw puts traces on the map of the window that is open.
 func (k *keeper) draw() {
 	defer close(k.windows)
-	open := window{k.clock().Truncate(store.Finest), routemap.New(), nil}
+	open := k.open()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	drawn := false
@@ -104,6 +109,7 @@ func (k *keeper) draw() {
 				return
 			}
 			open.m.Add(t)
+			open.sample.add(t)
 			drawn = true
 			continue
 		case <-next.C:
@@ -111,7 +117,7 @@ func (k *keeper) draw() {
 		if open.reported = k.agents.draw(open.m); drawn || len(open.reported) > 0 { // of a window in which nothing came there is nothing to keep
 			k.windows <- open // waits for the disk, and exporters wait in turn
 		}
-		open, drawn = window{k.clock().Truncate(store.Finest), routemap.New(), nil}, false
+		open, drawn = k.open(), false
 	}
 }
 
@@ -131,11 +137,12 @@ func (k *keeper) keep() {
 			case ok:
 				unkept.m.Merge(w.m)
 				maps.Copy(unkept.reported, w.reported)
+				unkept.sample.merge(w.sample)
 			}
 		case <-again.C:
 		}
 		if unkept != nil {
-			err := k.store.Put(context.Background(), unkept.start, unkept.m)
+			err := k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
 			if err != nil {
 				continue

@@ -8,6 +8,21 @@ import (
 
 // Merge adds what another map knows, which is as if its traces had been added; of what is sampled, a sample of both. It shares nothing with it then.
 func (m *Map) Merge(o *Map) {
+	for k, s := range o.routes {
+		m.route(k).merge(m.rand, s)
+	}
+	m.mergeRest(o)
+}
+
+// Absorb merges a map that nobody uses any more, which costs less.
+func (m *Map) Absorb(o *Map) {
+	for k, s := range o.routes {
+		m.takeRoute(k, s)
+	}
+	m.mergeRest(o)
+}
+
+func (m *Map) mergeRest(o *Map) {
 	m.traces, m.whole, m.spans, m.nameless = m.traces+o.traces, m.whole+o.whole, m.spans+o.spans, m.nameless+o.nameless
 	for name, n := range o.faults {
 		m.faults[name] += n
@@ -16,9 +31,6 @@ func (m *Map) Merge(o *Map) {
 	for n, s := range o.nodes {
 		to := m.node(n)
 		to.Spans, to.Critical = to.Spans+s.Spans, plus(to.Critical, s.Critical)
-	}
-	for k, s := range o.routes {
-		m.route(k).merge(m.rand, s)
 	}
 	m.paths.merge(m.rand, &o.paths)
 	for _, c := range o.chains {

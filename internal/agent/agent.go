@@ -132,7 +132,9 @@ func (a *Agent) close(now time.Time) {
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
-		a.dropped++
+		if !a.held[0].sent {
+			a.dropped++
+		}
 		a.drop(1)
 	}
 }
