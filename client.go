@@ -23,6 +23,7 @@ import (
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy"
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -39,7 +40,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	if off() {
 		return grpc.NewClient(target, append(plain, own.obey()...)...)
 	}
-	own.recorder = processRecorder()
+	own.recorder = telemetry.Process()
 	reportByEnvironment()
 	d := &dialer{own: own, explicit: explicit, onlyTwins: onlyTwins}
 	return grpc.NewClient(target, append(plain, d.options()...)...)
@@ -54,7 +55,7 @@ func DialOptions(opts ...grpc.DialOption) []grpc.DialOption {
 	if off() {
 		return append(plain, own.obey()...)
 	}
-	own.recorder = processRecorder()
+	own.recorder = telemetry.Process()
 	reportByEnvironment()
 	return append(plain, (&dialer{own: own}).options()...)
 }

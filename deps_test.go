@@ -34,7 +34,7 @@ internal/agent            : telemetry hub/hubpb
 .                         : policy internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
-queue                     : policy/control queue/embedded queue/internal/redo
+queue                     : policy/control queue/embedded queue/internal/redo telemetry
 routemap                  : internal/packed telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/stile-ipc/stile/policy"
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/local"
 )
@@ -52,7 +53,7 @@ func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door
 	if d.log == nil {
 		d.log = slog.Default()
 	}
-	d.own.recorder = processRecorder()
+	d.own.recorder = telemetry.Process()
 	reportByEnvironment()
 	if own.policy != nil {
 		d.full = policy.Full(own.policy)
@@ -77,7 +78,7 @@ func (d *door) open(lis net.Listener) func() {
 		l, err = local.Listen(local.ListenConfig{
 			Dir: d.own.dir, Keys: keys, AllowUIDs: d.own.allowUIDs, Logger: d.log,
 			NoSHM: d.own.noSharedMemory || socketsOnly(), Shut: shut,
-			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList(), process: self}.encode(),
+			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList(), process: telemetry.Self}.encode(),
 		})
 	}
 	if shut != "" {

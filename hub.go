@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stile-ipc/stile/internal/agent"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // ErrReporting is returned by [ReportTo] while this process reports to a hub already.
@@ -31,7 +32,7 @@ var ErrReporting = errors.New("stile: this process reports to a hub already")
 //
 // With STILE_HUB in its environment, a process does this from its first client or server on, and never stops.
 func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Context), err error) {
-	r := processRecorder()
+	r := telemetry.Process()
 	if r == nil {
 		return nil, errors.New("stile: nothing is counted that could be reported: STILE_TELEMETRY is off")
 	}
@@ -55,7 +56,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 		log = slog.Default()
 	}
 	a := agent.Start(agent.Config{
-		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(self), Listens: listening.list, Counters: counters, Logger: log.With("hub", hub),
+		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, Logger: log.With("hub", hub),
 	})
 	var once sync.Once
 	return func(ctx context.Context) {

@@ -1,12 +1,9 @@
 package stile
 
 import (
-	"crypto/rand"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,21 +13,6 @@ import (
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
 )
-
-// self is this process's identity.
-var self = func() (id telemetry.Identity) {
-	_, _ = rand.Read(id[:]) // never fails
-	return id
-}()
-
-// processRecorder counts this process's calls; nil: the environment has it that none are counted.
-var processRecorder = sync.OnceValue(func() *telemetry.Recorder {
-	switch strings.ToLower(os.Getenv("STILE_TELEMETRY")) {
-	case "off", "0", "false", "no":
-		return nil
-	}
-	return telemetry.NewRecorder()
-})
 
 // Transports as maps name them.
 const (

@@ -22,7 +22,7 @@ func counted(t *testing.T, method string, calls uint64) map[telemetry.Side]map[s
 	all := map[telemetry.Side]map[string]*telemetry.Stats{telemetry.Client: {}, telemetry.Server: {}}
 	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
 		sum := uint64(0)
-		for _, one := range processRecorder().Take() {
+		for _, one := range telemetry.Process().Take() {
 			if one.Method == method {
 				of := all[one.Side]
 				if of[one.Transport] == nil {
@@ -48,7 +48,7 @@ func counted(t *testing.T, method string, calls uint64) map[telemetry.Side]map[s
 func TestCounted(t *testing.T) {
 	const method = "/grpc.testing.TestService/UnaryCall"
 	target, _, _ := startServer(t, &echo{})
-	processRecorder().Take()
+	telemetry.Process().Take()
 	for way, want := range map[string][]grpc.DialOption{"shm": nil, "unix-stream": {WithoutSharedMemory()}} {
 		client := dialTest(t, target, want...)
 		for n := range 100 {
@@ -87,7 +87,7 @@ func TestCounted(t *testing.T) {
 // TestCountedStreams: a stream is a call, whose bytes are those of all its messages.
 func TestCountedStreams(t *testing.T) {
 	target, _, _ := startServer(t, &echo{})
-	processRecorder().Take()
+	telemetry.Process().Take()
 	s, err := dialTest(t, target).FullDuplexCall(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestCountedStreams(t *testing.T) {
 // TestCountedOverGRPC: calls that go over gRPC are counted by their client.
 func TestCountedOverGRPC(t *testing.T) {
 	target, _, _ := startServer(t, &echo{})
-	processRecorder().Take()
+	telemetry.Process().Take()
 	p := testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, x-stile: {transport: {prefer: [tcp]}}}]")
 	client := dialTest(t, target, WithPolicy(p))
 	if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
@@ -180,7 +180,7 @@ func TestWaits(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			target, _, _ := startServer(t, c.impl, c.server...)
 			client := dialTest(t, target, append(c.client, grpc.WithDefaultCallOptions(grpc.ForceCodec(c.impl)))...)
-			processRecorder().Take()
+			telemetry.Process().Take()
 			const rounds = 10
 			for range rounds {
 				var all sync.WaitGroup

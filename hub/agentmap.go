@@ -60,7 +60,10 @@ func (a *agents) addLocked(routes map[routemap.Key]*both, r *hubpb.ReportRequest
 	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
 	peer, reports := a.peerLocked(r.GetProcess(), route)
 	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
-	if route.GetStream() {
+	switch {
+	case route.GetTopic() != "":
+		k.Mode = routemap.Async
+	case route.GetStream():
 		k.Mode = routemap.Stream
 	}
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
@@ -102,6 +105,9 @@ func share(s *routemap.Stats, r *hubpb.ReportRequest) {
 
 // peerLocked is who is at the other end of a route, and whether that reports, too.
 func (a *agents) peerLocked(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bool) {
+	if route.GetTopic() != "" {
+		return routemap.Node{Kind: routemap.Queue, Name: route.GetTopic()}, false
+	}
 	if len(route.GetPeer()) == len(identity{}) {
 		if p := a.processes[identity(route.GetPeer())]; p != nil {
 			return routemap.Node{Kind: routemap.Service, Name: p.is.GetService()}, true

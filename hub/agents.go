@@ -134,7 +134,7 @@ func checkReport(r *hubpb.ReportRequest) error {
 }
 
 func checkRoute(r *hubpb.Route) error {
-	for _, name := range []string{r.GetMethod(), r.GetTransport(), r.GetAddress()} {
+	for _, name := range []string{r.GetMethod(), r.GetTransport(), r.GetAddress(), r.GetTopic()} {
 		if len(name) > maxReportName || !utf8.ValidString(name) {
 			return fmt.Errorf("a name of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
 		}

@@ -190,10 +190,12 @@ func (s *Subscription) handleTogether(ds []delivery) {
 	}
 	begin := time.Now()
 	all := s.batch(s.ctx, left)
+	took := time.Since(begin)
 	s.mu.Lock()
-	s.tookLocked(time.Since(begin))
+	s.tookLocked(took)
 	s.mu.Unlock()
 	for i, d := range left {
+		s.handled(&d, begin, took, all[i].err)
 		o := s.outcomeOf(all[i].err, d.attempt())
 		if o.what == died && all[i].shared { // by another's fault, perhaps
 			s.handleTogether([]delivery{d})

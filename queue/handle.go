@@ -56,6 +56,7 @@ func (s *Subscription) attempt(d *delivery) outcome {
 	err := s.call(*d, n)
 	o := s.outcomeOf(err, n)
 	o.took = time.Since(began)
+	s.handled(d, began, o.took, err)
 	s.end(d, o.what)
 	return o
 }

@@ -74,7 +74,10 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	if p.due.After(time.Now()) {
 		return t.publishLater(ctx, msg, p)
 	}
-	return t.q.publish(ctx, t.name, t.stream, t.set.durability, msg, p.block)
+	began := time.Now()
+	r, err := t.q.publish(ctx, t.name, t.stream, t.set.durability, msg, p.block)
+	t.q.sent(t.name, began, err, len(msg.Data))
+	return r, err
 }
 
 // publish stores a message of a topic and keeps it as a level has it.

@@ -91,11 +91,24 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	if size > maxTogetherBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, maxTogetherBytes)
 	}
+	began := time.Now()
 	rs, err := t.storeAll(ctx, msgs, p.block)
+	if err == nil {
+		err = explained(t.q.keepAll(ctx, t.stream, t.set.durability, rs, msgs))
+	}
+	t.q.sent(t.name, began, err, dataSizes(msgs)...)
 	if err != nil {
 		return nil, err
 	}
-	return rs, explained(t.q.keepAll(ctx, t.stream, t.set.durability, rs, msgs))
+	return rs, nil
+}
+
+func dataSizes(msgs []*nats.Msg) []int {
+	sizes := make([]int, len(msgs))
+	for i, m := range msgs {
+		sizes[i] = len(m.Data)
+	}
+	return sizes
 }
 
 // wireSize is what a message takes in the log, and a little more.

@@ -63,6 +63,7 @@ type Queue struct {
 	creations creations
 	batches   chan struct{} // one for each that is on its way
 
+	counts counts
 	once   sync.Once
 	closed error
 	now    func() time.Time // of delays
@@ -193,6 +194,7 @@ func (q *Queue) openLog(ctx context.Context, dir string) error {
 func (q *Queue) Close() error {
 	q.once.Do(func() {
 		q.stopMovers()
+		q.counts.close()
 		q.mu.Lock()
 		l := q.line
 		q.mu.Unlock()

@@ -301,7 +301,10 @@ func (r *relay) send(chains map[string][]*sending) {
 	for _, chain := range chains {
 		all.Go(func() {
 			for _, s := range chain {
-				if s.ack, s.err = r.q.store(r.ctx, s.msg, false); s.err != nil && !refused(s.err) {
+				began := time.Now()
+				s.ack, s.err = r.q.store(r.ctx, s.msg, false)
+				r.q.sent(r.rows.topic, began, s.err, len(s.msg.Data))
+				if s.err != nil && !refused(s.err) {
 					return
 				}
 			}

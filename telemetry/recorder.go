@@ -25,6 +25,7 @@ type Peer struct {
 	Process Identity
 	PID     int    // as this process sees it; 0: not known
 	Address string // that was called, or was listened on
+	Topic   string // of messages
 }
 
 // Recorder counts the calls of a process, by link and method. Its methods are safe for concurrent use.
@@ -158,18 +159,40 @@ const codes = 18
 // Record counts a call. hint says which stripe to count in: callers that run at once do well to have different ones. It waits for no other call, and allocates
 // nothing once the route has seen like ones.
 func (r *Route) Record(hint uint32, c *Call) {
+	s := r.lock(hint)
+	s.stats.record(c)
+	s.mu.Unlock()
+}
+
+// lock locks a stripe that nobody has, if there is one.
+func (r *Route) lock(hint uint32) *stripe {
 	n := uint32(len(r.stripes))
 	for i := range n {
 		s := &r.stripes[(hint+i)&(n-1)]
 		if s.mu.TryLock() {
-			s.stats.record(c)
-			s.mu.Unlock()
-			return
+			return s
 		}
 	}
 	s := &r.stripes[hint&(n-1)]
 	s.mu.Lock()
-	s.stats.record(c)
+	return s
+}
+
+// Message is one that was sent, or handled.
+type Message struct {
+	Duration time.Duration // until it was taken in; or of its handler
+	Waited   time.Duration // of one that is handled, since it was taken in; negative: it is not known
+	Bytes    int
+	Code     uint32 // of gRPC
+}
+
+// RecordMessage counts a message, as Record does calls.
+func (r *Route) RecordMessage(hint uint32, m *Message) {
+	s := r.lock(hint)
+	s.stats.record(&Call{Duration: m.Duration, Request: m.Bytes, Response: -1, Code: m.Code})
+	if m.Waited >= 0 {
+		s.stats.Gap.Record(int64(m.Waited))
+	}
 	s.mu.Unlock()
 }
 

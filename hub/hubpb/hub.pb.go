@@ -364,6 +364,7 @@ type Route struct {
 	Response      *Histogram             `protobuf:"bytes,13,opt,name=response,proto3" json:"response,omitempty"`                                                                      // bytes
 	Waits         *Waits                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"`
 	PeerPid       int64                  `protobuf:"varint,15,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"` // as the process sees it; 0: it is not known
+	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                     // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +502,13 @@ func (x *Route) GetPeerPid() int64 {
 		return x.PeerPid
 	}
 	return 0
+}
+
+func (x *Route) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
 }
 
 // Waits are sums of where calls waited, ns.
@@ -807,7 +815,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\x8d\x05\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xa3\x05\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -824,7 +832,8 @@ const file_hub_proto_rawDesc = "" +
 	"\arequest\x18\f \x01(\v2\x17.stile.hub.v1.HistogramR\arequest\x123\n" +
 	"\bresponse\x18\r \x01(\v2\x17.stile.hub.v1.HistogramR\bresponse\x12)\n" +
 	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x12\x19\n" +
-	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x1a8\n" +
+	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x12\x14\n" +
+	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +

@@ -1,0 +1,85 @@
+package queue
+
+import (
+	"sync"
+	"time"
+
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// byBroker is how maps name the way of messages.
+const byBroker = "broker"
+
+// counts are what counts a queue's messages, by topic. Its zero value counts for the process.
+type counts struct {
+	mu    sync.Mutex
+	links map[countsOf]*telemetry.Link
+}
+
+type countsOf struct {
+	side  telemetry.Side
+	topic string
+}
+
+// route is what counts a topic's messages, of those who send them, or who handle them; nil: nothing does.
+func (c *counts) route(side telemetry.Side, topic string) *telemetry.Route {
+	r := telemetry.Process()
+	if r == nil {
+		return nil
+	}
+	what := "process "
+	if side == telemetry.Client {
+		what = "send "
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.links[countsOf{side, topic}]
+	if l == nil {
+		if c.links == nil {
+			c.links = map[countsOf]*telemetry.Link{}
+		}
+		l = r.Link(side, byBroker, telemetry.Peer{Topic: topic})
+		c.links[countsOf{side, topic}] = l
+	}
+	return l.Route(telemetry.RouteName{Method: what + topic})
+}
+
+func (c *counts) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.links {
+		l.Close()
+	}
+}
+
+// sent counts messages that were published together, and took so long.
+func (q *Queue) sent(topic string, began time.Time, err error, bytes ...int) {
+	r := q.counts.route(telemetry.Client, topic)
+	if r == nil {
+		return
+	}
+	m := telemetry.Message{Duration: time.Since(began), Waited: -1, Code: codeOf(err)}
+	for _, m.Bytes = range bytes {
+		r.RecordMessage(0, &m)
+	}
+}
+
+// handled counts a message that a handler had, for so long.
+func (s *Subscription) handled(d *delivery, began time.Time, took time.Duration, err error) {
+	if !s.counts() { // it hands messages on
+		return
+	}
+	r := s.q.counts.route(telemetry.Server, s.topic)
+	if r == nil {
+		return
+	}
+	r.RecordMessage(uint32(d.seq), &telemetry.Message{Duration: took, Waited: max(began.Sub(d.stored), 0), Bytes: len(d.Data), Code: codeOf(err)})
+}
+
+// codeOf is gRPC's UNKNOWN for those that failed.
+func codeOf(err error) uint32 {
+	if err != nil {
+		return 2
+	}
+	return 0
+}
