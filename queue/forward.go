@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/policy/control"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Forwarder publishes what a topic has here to the topic of that name on servers elsewhere. Its methods are safe for concurrent use.
@@ -89,7 +90,7 @@ func reach[T proto.Message](ctx context.Context, f *Forwarder, t *Topic[T], to C
 		if err == nil && remote.nc.ConnectedServerId() == f.q.nc.ConnectedServerId() {
 			err = errors.Join(errors.New("the URL is that of this process's own server"), remote.Close())
 		} else if err == nil {
-			there := &Topic[T]{q: remote, name: t.name, set: t.set}
+			there := &Topic[T]{q: remote, name: t.name, set: t.set, sends: remote.counts.route(telemetry.Client, t.name)}
 			there.set.durability = Synced
 			if err = there.open(); err == nil {
 				return remote

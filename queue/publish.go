@@ -76,7 +76,7 @@ func (t *Topic[T]) publish(ctx context.Context, m T, p publishing) (Receipt, err
 	}
 	began := time.Now()
 	r, err := t.q.publish(ctx, t.name, t.stream, t.set.durability, msg, p.block)
-	t.q.sent(t.name, began, err, len(msg.Data))
+	sent(t.sends, began, err, len(msg.Data))
 	return r, err
 }
 

@@ -96,7 +96,7 @@ func (t *Topic[T]) publishAll(ctx context.Context, ms []T, p publishing) ([]Rece
 	if err == nil {
 		err = explained(t.q.keepAll(ctx, t.stream, t.set.durability, rs, msgs))
 	}
-	t.q.sent(t.name, began, err, dataSizes(msgs)...)
+	sent(t.sends, began, err, dataSizes(msgs)...)
 	if err != nil {
 		return nil, err
 	}

@@ -52,9 +52,8 @@ func (c *counts) close() {
 	}
 }
 
-// sent counts messages that were published together, and took so long.
-func (q *Queue) sent(topic string, began time.Time, err error, bytes ...int) {
-	r := q.counts.route(telemetry.Client, topic)
+// sent counts messages that were published together; r is nil if nothing counts them.
+func sent(r *telemetry.Route, began time.Time, err error, bytes ...int) {
 	if r == nil {
 		return
 	}
@@ -66,14 +65,10 @@ func (q *Queue) sent(topic string, began time.Time, err error, bytes ...int) {
 
 // handled counts a message that a handler had, for so long.
 func (s *Subscription) handled(d *delivery, began time.Time, took time.Duration, err error) {
-	if !s.counts() { // it hands messages on
+	if s.route == nil {
 		return
 	}
-	r := s.q.counts.route(telemetry.Server, s.topic)
-	if r == nil {
-		return
-	}
-	r.RecordMessage(uint32(d.seq), &telemetry.Message{Duration: took, Waited: max(began.Sub(d.stored), 0), Bytes: len(d.Data), Code: codeOf(err)})
+	s.route.RecordMessage(uint32(d.seq), &telemetry.Message{Duration: took, Waited: max(began.Sub(d.stored), 0), Bytes: len(d.Data), Code: codeOf(err)})
 }
 
 // codeOf is gRPC's UNKNOWN for those that failed.

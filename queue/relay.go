@@ -17,6 +17,7 @@ import (
 
 	"github.com/stile-ipc/stile/policy/control"
 	"github.com/stile-ipc/stile/queue/internal/redo"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 const (
@@ -42,6 +43,7 @@ type relay struct {
 	stream   identity
 	level    Durability
 	subjects []string
+	sends    *telemetry.Route // counts messages; nil: nothing does
 
 	ctx     context.Context // of what the relay does
 	cancel  context.CancelFunc
@@ -64,7 +66,8 @@ type relay struct {
 
 func newRelay(q *Queue, rows *outboxTable, stream identity, level Durability, subjects []string) *relay {
 	r := &relay{
-		q: q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
+		sends: q.counts.route(telemetry.Client, rows.topic),
+		q:     q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
 		done: make(chan struct{}), dirty: make(chan struct{}, 1), cleared: make(chan struct{}), awaited: map[int64]time.Time{}, stored: map[int64]answer{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -303,7 +306,7 @@ func (r *relay) send(chains map[string][]*sending) {
 			for _, s := range chain {
 				began := time.Now()
 				s.ack, s.err = r.q.store(r.ctx, s.msg, false)
-				r.q.sent(r.rows.topic, began, s.err, len(s.msg.Data))
+				sent(r.sends, began, s.err, len(s.msg.Data))
 				if s.err != nil && !refused(s.err) {
 					return
 				}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Subscription is a group's handler in this process. Its methods are safe for concurrent use.
@@ -24,6 +26,7 @@ type Subscription struct {
 	parts  []*Subscription                                 // those that do the work, one for each partition; nil: this one does
 	topic  string                                          // of the stream
 	dead   identity                                        // of the stream of its dead letters
+	route  *telemetry.Route                                // counts messages; nil: nothing does
 
 	ctx     context.Context // of the handlers
 	cancel  context.CancelFunc
@@ -65,6 +68,9 @@ func newSubscription(q *Queue, topic, stream, group string, cons jetstream.Consu
 		q: q, topic: topic, stream: stream, group: group, dead: dead, cons: cons, set: set, drain: make(chan struct{}), done: make(chan struct{}), held: map[uint64][]byte{},
 	}
 	s.work.L = &s.mu
+	if s.counts() { // else it hands messages on
+		s.route = q.counts.route(telemetry.Server, topic)
+	}
 	return s
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Durability is what a receipt says.
@@ -52,6 +54,7 @@ type Topic[T proto.Message] struct {
 	key   func(T) string // nil: messages have none
 	mover *mover
 	set   topicSettings
+	sends *telemetry.Route // counts messages; nil: nothing does
 }
 
 type topicSettings struct {
@@ -99,7 +102,7 @@ func NewTopic[T proto.Message](q *Queue, name string, opts ...TopicOption) (*Top
 	if q == nil {
 		return nil, fmt.Errorf("queue: topic %q: there is no Queue", name)
 	}
-	t := &Topic[T]{q: q, name: name}
+	t := &Topic[T]{q: q, name: name, sends: q.counts.route(telemetry.Client, name)}
 	t.set = topicSettings{maxAge: defaultMaxAge, maxBytes: defaultBytes, window: idWindow}
 	for _, o := range opts {
 		if o != nil {

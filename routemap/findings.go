@@ -209,7 +209,10 @@ func (m *Map) findings() []Finding {
 
 // chatty tells whether a route has many small calls for each trace, whose time is the way.
 func chatty(k Key, s *Stats) []Finding {
-	each := float64(s.Calls) / float64(s.Roots)
+	if s.Roots == 0 {
+		return nil
+	}
+	each := float64(s.Traced) / float64(s.Roots)
 	way := s.Gap.Sum() / s.Client.Sum()
 	if k.Mode != Sync || each < chattyCalls || s.Gap.Count() == 0 || s.Client.Sum() == 0 || way < chattyGap {
 		return nil

@@ -153,6 +153,7 @@ func (m *Map) addCalls(v *view) {
 		c := &v.calls[i]
 		s := m.route(c.key)
 		s.Calls++
+		s.Traced++
 		s.Sources |= FromTraces
 		counts[c.key]++
 		if c.again {

@@ -128,6 +128,7 @@ type Stats struct {
 	Repeats  uint64              `json:"repeats,omitempty"` // calls that asked for what the trace had asked for before
 	Known    uint64              `json:"known,omitempty"`   // calls of which it is known what they asked for
 	Roots    uint64              `json:"roots"`             // traces that have it
+	Traced   uint64              `json:"traced"`            // calls of which traces tell
 	Busy     uint64              `json:"busy,omitempty"`    // of them, those that have it ten times or more
 	Evidence []Evidence          `json:"evidence,omitempty"`
 	Samples  []int64             `json:"samples,omitempty"` // client durations, or the server's, ns: any of them as likely as any other

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -27,7 +28,6 @@ func TestMap(t *testing.T) {
 }
 
 func testMap(t *testing.T, stile string) {
-	const pages, lists, listed, orders = 30, 5, 5, 10
 	dir := t.TempDir()
 	h := openHub(t, dir)
 	data, outbox := t.TempDir(), t.TempDir()
@@ -36,27 +36,7 @@ func testMap(t *testing.T, stile string) {
 		Bin: bin, Data: data, Env: []string{"STILE=" + stile, "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + h.Addrs()["OTLP/gRPC"]},
 		Args: map[string][]string{"mailer": {"--outbox", outbox, "--queue", filepath.Join(queue, "queue")}, "inventory": {"--stock", "1000"}, "orders": {"--data", queue}},
 	})
-	for i := range max(pages, lists, orders) {
-		var body any
-		if i < pages {
-			ask(t, shop, "GET", fmt.Sprintf("/products/sku-%04d", i+1), "", &body)
-		}
-		if i < lists {
-			ask(t, shop, "GET", fmt.Sprintf("/products?limit=%d", listed), "", &body)
-		}
-		if i < orders {
-			if code := ask(t, shop, "POST", "/orders", `{"customer":"ada@example.com","items":[{"id":"sku-0002","quantity":1}]}`, &body); code != 201 {
-				t.Fatalf("order: %d, %v", code, body)
-			}
-		}
-	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if mails, err := filepath.Glob(filepath.Join(outbox, "*.eml")); err != nil || len(mails) == orders {
-			break
-		} else if time.Now().After(end) {
-			t.Fatalf("%d e-mails", len(mails))
-		}
-	}
+	use(t, shop, outbox)
 	shop.Stop(t) // which sends what was traced
 	closeHub(t, h)
 	h = openHub(t, dir)
@@ -99,6 +79,84 @@ func testMap(t *testing.T, stile string) {
 	}
 }
 
+// What use asks for.
+const pages, lists, listed, orders = 30, 5, 5, 10
+
+// use asks the shop for what it has, and waits for the e-mails.
+func use(t *testing.T, shop *shoptest.Shop, outbox string) {
+	t.Helper()
+	for i := range max(pages, lists, orders) {
+		var body any
+		if i < pages {
+			ask(t, shop, "GET", fmt.Sprintf("/products/sku-%04d", i+1), "", &body)
+		}
+		if i < lists {
+			ask(t, shop, "GET", fmt.Sprintf("/products?limit=%d", listed), "", &body)
+		}
+		if i < orders {
+			if code := ask(t, shop, "POST", "/orders", `{"customer":"ada@example.com","items":[{"id":"sku-0002","quantity":1}]}`, &body); code != 201 {
+				t.Fatalf("order: %d, %v", code, body)
+			}
+		}
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if mails, err := filepath.Glob(filepath.Join(outbox, "*.eml")); err != nil || len(mails) == orders {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("%d e-mails", len(mails))
+		}
+	}
+}
+
+// TestMapFromAgents: what the shop's processes have counted makes a map that has each edge that there is, with its transport and as many calls as were made, and
+// no other; of each call it is known where it waited, and what both ends say agrees.
+func TestMapFromAgents(t *testing.T) {
+	dir := t.TempDir()
+	h := openHub(t, dir)
+	data, outbox := t.TempDir(), t.TempDir()
+	queue := filepath.Join(data, "orders")
+	shop := shoptest.Start(t, shoptest.Config{
+		Bin: bin, Data: data, Env: []string{"STILE=on", "STILE_HUB=" + h.Addrs()["OTLP/gRPC"]},
+		Args: map[string][]string{"mailer": {"--outbox", outbox, "--queue", filepath.Join(queue, "queue")}, "inventory": {"--stock", "1000"}, "orders": {"--data", queue}},
+	})
+	use(t, shop, outbox)
+	shop.Stop(t) // which reports the rest
+	closeHub(t, h)
+	h = openHub(t, dir)
+	defer closeHub(t, h)
+	m := hubMap(t, h)
+	got := map[string]uint64{}
+	for _, r := range m.Routes {
+		got[fmt.Sprint(r.Key, " ", r.Transport)] = r.Calls
+		if r.Mode != routemap.Sync {
+			continue
+		}
+		w := r.Waits
+		sum := w.ClientQueue + w.Transport + w.ServerQueue + w.Handler
+		if r.Paired != r.Calls || r.Failed() > 0 || r.Server.Count() != r.Calls || w.Calls != r.Calls || float64(sum) != r.Client.Sum() || r.Request.Count() != r.Calls || r.Sources != routemap.FromStile {
+			t.Errorf("%s: %d calls, %d paired, %d failed; %+v of %v ns", r.Key, r.Calls, r.Paired, r.Failed(), w, r.Client.Sum())
+		}
+	}
+	want := map[string]uint64{
+		"gateway → catalog shop.catalog.v1.CatalogService/GetProduct shm":     pages,
+		"gateway → catalog shop.catalog.v1.CatalogService/GetProducts shm":    orders,
+		"gateway → catalog shop.catalog.v1.CatalogService/ListProducts shm":   lists,
+		"gateway → inventory shop.inventory.v1.InventoryService/GetStock shm": pages,
+		"gateway → pricing shop.pricing.v1.PricingService/GetPrice shm":       pages + listed*lists,
+		"gateway → orders shop.orders.v1.OrdersService/PlaceOrder shm":        orders,
+		"orders → inventory shop.inventory.v1.InventoryService/Reserve shm":   orders,
+		"orders → pricing shop.pricing.v1.PricingService/Quote shm":           orders,
+		"orders → queue orders.placed send orders.placed broker":              orders,
+		"queue orders.placed → mailer process orders.placed broker":           orders,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+	if len(m.Findings) != 0 || m.Traces != 0 {
+		t.Errorf("found without traces: %+v", m.Findings)
+	}
+}
+
 func openHub(t *testing.T, dir string) *hub.Hub {
 	t.Helper()
 	h, err := hub.Open(t.Context(), hub.Config{Dir: dir, OTLPGRPC: "127.0.0.1:0", OTLPHTTP: hub.Off, HTTP: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
@@ -126,9 +184,13 @@ func hubMap(t *testing.T, h *hub.Hub) hub.Map {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
 	var m hub.Map
-	if err := json.NewDecoder(resp.Body).Decode(&m); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status, err)
+	if err == nil {
+		err = json.Unmarshal(body, &m)
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v, %.300s", resp.Status, err, body)
 	}
 	return m
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/policy"
 )
 
@@ -57,10 +58,27 @@ func Main(name string, cfg *Config, run func(context.Context) error) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.level})).With("service", name))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	if err := cfg.trace(ctx, name, run); err != nil {
+	if err := cfg.report(ctx, name, run); err != nil {
 		slog.Error("failed", "error", err)
 		os.Exit(1)
 	}
+}
+
+// report runs the program, and has told a hub what it counted when it returns, if STILE_HUB names one. Without this it would do so, too, but for the last 10 seconds.
+func (cfg *Config) report(ctx context.Context, name string, run func(context.Context) error) error {
+	hub := os.Getenv("STILE_HUB")
+	if hub == "" {
+		return cfg.trace(ctx, name, run)
+	}
+	stop, err := stile.ReportTo(hub)
+	if err != nil {
+		return err
+	}
+	err = cfg.trace(ctx, name, run)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Drain)
+	defer cancel()
+	stop(ctx)
+	return err
 }
 
 // trace runs the program, and has sent what it traced when it returns.
