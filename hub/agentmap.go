@@ -11,17 +11,12 @@ import (
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// both is what the two ends of a route have counted.
-type both struct {
-	client, server *routemap.Stats
-}
-
 // draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it.
 func (a *agents) draw(m *routemap.Map) upTo {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	windows := upTo{}
-	routes := map[routemap.Key]*both{}
+	routes := map[routemap.Key]*routemap.Stats{}
 	for _, r := range a.reports {
 		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
 		for _, route := range r.GetRoutes() {
@@ -30,8 +25,7 @@ func (a *agents) draw(m *routemap.Map) upTo {
 	}
 	a.reports, a.routes = nil, 0
 	now := a.clock()
-	for k, of := range routes {
-		s := of.joined()
+	for k, s := range routes {
 		m.Counted(k, s)
 		e := edge{k.From, k.To, k.Operation}
 		if known := a.counted[e]; known.at != now || s.Calls > known.calls {
@@ -55,8 +49,9 @@ func (a *agents) draw(m *routemap.Map) upTo {
 	return windows
 }
 
-// addLocked adds what one end has counted of a route.
-func (a *agents) addLocked(routes map[routemap.Key]*both, r *hubpb.ReportRequest, route *hubpb.Route) {
+// addLocked adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
+// come in different windows.
+func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequest, route *hubpb.Route) {
 	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
 	peer, reports := a.peerLocked(r.GetProcess(), route)
 	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
@@ -66,27 +61,18 @@ func (a *agents) addLocked(routes map[routemap.Key]*both, r *hubpb.ReportRequest
 	case route.GetStream():
 		k.Mode = routemap.Stream
 	}
-	if route.GetSide() == hubpb.Side_SIDE_SERVER {
-		k.From, k.To = peer, self
-	}
-	of := routes[k]
-	if of == nil {
-		of = &both{}
-		routes[k] = of
-	}
 	s := statsOf(route)
 	share(s, r)
-	m := &of.client
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
-		m = &of.server
-		if reports { // it says itself what it called
-			s.Waits = routemap.Waits{}
+		k.From, k.To = peer, self
+		if reports {
+			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes}
 		}
 	}
-	if *m == nil {
-		*m = &routemap.Stats{}
+	if routes[k] == nil {
+		routes[k] = &routemap.Stats{}
 	}
-	(*m).Merge(s)
+	routes[k].Merge(s)
 }
 
 // share gives a route its part of what its process used.
@@ -174,23 +160,6 @@ func statsOf(r *hubpb.Route) *routemap.Stats {
 	s.Response, _ = histogram(r.GetResponse())
 	w := r.GetWaits()
 	s.Waits = routemap.Waits{Calls: w.GetCalls(), ClientQueue: w.GetClientQueue(), Transport: w.GetTransport(), ServerQueue: w.GetServerQueue(), Handler: w.GetHandler()}
-	return s
-}
-
-// joined is what both ends say together: the client's word, if there is one, and the server's of its own time.
-func (b *both) joined() *routemap.Stats {
-	switch {
-	case b.client == nil:
-		return b.server
-	case b.server == nil:
-		return b.client
-	}
-	s := b.client
-	s.Server, s.Paired = b.server.Server, min(b.client.Calls, b.server.Calls)
-	s.Switches, s.Wakes = s.Switches+b.server.Switches, s.Wakes+b.server.Wakes
-	if s.Queue.Count() == 0 {
-		s.Queue = b.server.Queue
-	}
 	return s
 }
 

@@ -62,10 +62,14 @@ func (w *Waits) merge(o *Waits) {
 	w.Handler = plus(w.Handler, o.Handler)
 }
 
-// Counted adds what processes have counted of a route.
+// Counted adds what processes have counted of a route. It is to be followed by Fold.
 func (m *Map) Counted(k Key, s *Stats) {
 	m.node(k.From)
 	m.node(k.To)
+	if traced := m.routes[k]; traced != nil && traced.Sources == FromTraces { // of messages traces know the way, too
+		delete(m.routes, k)
+		m.route(k).know(m, traced)
+	}
 	to := m.route(k)
 	to.merge(m.rand, s)
 	to.Sources |= FromStile

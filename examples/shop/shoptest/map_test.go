@@ -109,14 +109,23 @@ func use(t *testing.T, shop *shoptest.Shop, outbox string) {
 }
 
 // TestMapFromAgents: what the shop's processes have counted makes a map that has each edge that there is, with its transport and as many calls as were made, and
-// no other; of each call it is known where it waited, and what both ends say agrees.
+// no other; of each call it is known where it waited, and what both ends say agrees. With traces beside it is the same map, which knows what they tell, too.
 func TestMapFromAgents(t *testing.T) {
+	t.Run("alone", func(t *testing.T) { testMapFromAgents(t, false) })
+	t.Run("beside traces", func(t *testing.T) { testMapFromAgents(t, true) })
+}
+
+func testMapFromAgents(t *testing.T, traces bool) {
 	dir := t.TempDir()
 	h := openHub(t, dir)
 	data, outbox := t.TempDir(), t.TempDir()
 	queue := filepath.Join(data, "orders")
+	env, sources := []string{"STILE=on", "STILE_HUB=" + h.Addrs()["OTLP/gRPC"]}, routemap.FromStile
+	if traces {
+		env, sources = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+h.Addrs()["OTLP/gRPC"]), sources|routemap.FromTraces
+	}
 	shop := shoptest.Start(t, shoptest.Config{
-		Bin: bin, Data: data, Env: []string{"STILE=on", "STILE_HUB=" + h.Addrs()["OTLP/gRPC"]},
+		Bin: bin, Data: data, Env: env,
 		Args: map[string][]string{"mailer": {"--outbox", outbox, "--queue", filepath.Join(queue, "queue")}, "inventory": {"--stock", "1000"}, "orders": {"--data", queue}},
 	})
 	use(t, shop, outbox)
@@ -133,7 +142,7 @@ func TestMapFromAgents(t *testing.T) {
 		}
 		w := r.Waits
 		sum := w.ClientQueue + w.Transport + w.ServerQueue + w.Handler
-		if r.Paired != r.Calls || r.Failed() > 0 || r.Server.Count() != r.Calls || w.Calls != r.Calls || float64(sum) != r.Client.Sum() || r.Request.Count() != r.Calls || r.Sources != routemap.FromStile {
+		if r.Paired != r.Calls || r.Failed() > 0 || r.Server.Count() != r.Calls || w.Calls != r.Calls || float64(sum) != r.Client.Sum() || r.Request.Count() != r.Calls || r.Sources != sources || traces && r.Traced != r.Calls {
 			t.Errorf("%s: %d calls, %d paired, %d failed; %+v of %v ns", r.Key, r.Calls, r.Paired, r.Failed(), w, r.Client.Sum())
 		}
 	}
@@ -152,8 +161,8 @@ func TestMapFromAgents(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("%v\nwant %v", got, want)
 	}
-	if len(m.Findings) != 0 || m.Traces != 0 {
-		t.Errorf("found without traces: %+v", m.Findings)
+	if traces != (len(m.Findings) == 1) || traces != (m.Traces == pages+lists+orders) {
+		t.Errorf("%d traces, found: %+v", m.Traces, m.Findings)
 	}
 }
 

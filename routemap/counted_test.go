@@ -1,0 +1,74 @@
+package routemap
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// TestFold: a route that processes count is there once, with their numbers and what only traces know; one that they do not count is left as it is.
+func TestFold(t *testing.T) {
+	a, b := Node{Service, "a"}, Node{Service, "b"}
+	k := Key{From: a, To: b, Transport: SHM, Operation: "s.S/M", Mode: Sync}
+	for name, traced := range map[string]Key{
+		"no way known": {From: a, To: b, Operation: "s.S/M", Mode: Sync}, "only callers tell": {From: a, To: Node{External, "b"}, Operation: "s.S/M", Mode: Sync}, "the same way": k,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := New()
+			other := Key{From: b, To: a, Operation: "s.S/M", Mode: Sync}
+			for _, key := range []Key{traced, other} {
+				s := m.route(key)
+				s.Calls, s.Traced, s.Roots, s.Through, s.Sources = 3, 3, 2, 700, FromTraces
+				s.Client.RecordN(100, 3)
+				s.sample(m.rand, 100)
+			}
+			counted := &Stats{Calls: 9, Waits: Waits{Calls: 9, Handler: 900}}
+			counted.Client.RecordN(110, 9)
+			m.Counted(k, counted)
+			m.Fold(func(from, to Node, operation string) (Key, bool) { return k, from == a && to == b })
+			r := m.Report()
+			if len(r.Routes) != 2 {
+				t.Fatalf("%d routes: %v", len(r.Routes), r.Routes)
+			}
+			for _, got := range r.Routes {
+				want := Stats{Calls: 9, Traced: 3, Roots: 2, Through: 700, Sources: FromStile | FromTraces}
+				if got.Key == other {
+					want.Calls, want.Sources = 3, FromTraces
+				} else if got.Key != k {
+					t.Errorf("%+v", got.Key)
+				}
+				if got.Calls != want.Calls || got.Traced != 3 || got.Roots != 2 || got.Through != 700 || got.Sources != want.Sources || got.Client.Count() != want.Calls || len(got.Samples) != 1 {
+					t.Errorf("%s: %+v", got.Key, got.Stats)
+				}
+			}
+			if _, err := json.Marshal(r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestCountedAlone: without any trace a map says what routes cost, where callers wait as far as that can be known, and can be written.
+func TestCountedAlone(t *testing.T) {
+	m := New()
+	for name, ns := range map[string]int64{"cheap": 10, "dear": 1_000_000} {
+		s := &Stats{Calls: 1000}
+		s.Client.RecordN(ns, 1000)
+		m.Counted(Key{From: Node{Service, "a"}, To: Node{Service, "b"}, Operation: name, Mode: Sync}, s)
+	}
+	m.fixed, m.first, m.last = true, 1, 500_000_001
+	r := m.Report()
+	if len(r.Routes) != 2 || r.Routes[0].Operation != "dear" || r.Routes[0].Cost() != 1e9 || len(r.Findings) != 0 {
+		t.Errorf("%+v", r)
+	}
+	if p := r.Blocking[0]; !p.Counted || !p.Flagged || p.Callers != 2 {
+		t.Errorf("%+v", p)
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(text, &back); err != nil || back.Routes[0].Sources != FromStile {
+		t.Errorf("%v, %+v", err, back.Routes)
+	}
+}
