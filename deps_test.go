@@ -40,7 +40,7 @@ routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
-hub                       : hub/internal/store hub/hubpb routemap routemap/tracefile telemetry
+hub                       : . hub/internal/store hub/hubpb routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

@@ -2,8 +2,6 @@ package hub
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -17,10 +15,15 @@ func (a *agents) draw(m *routemap.Map) upTo {
 	defer a.mu.Unlock()
 	windows := upTo{}
 	routes := map[routemap.Key]*routemap.Stats{}
+	where := directory{}
+	for _, p := range a.processes {
+		where.add(p.is)
+	}
 	for _, r := range a.reports {
 		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
+		calls := callsOf(r.GetRoutes()...)
 		for _, route := range r.GetRoutes() {
-			a.addLocked(routes, r, route)
+			a.addLocked(routes, where, r, route, calls)
 		}
 	}
 	a.reports, a.routes = nil, 0
@@ -51,9 +54,9 @@ func (a *agents) draw(m *routemap.Map) upTo {
 
 // addLocked adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
 // come in different windows.
-func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequest, route *hubpb.Route) {
+func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, where directory, r *hubpb.ReportRequest, route *hubpb.Route, calls uint64) {
 	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
-	peer, reports := a.peerLocked(r.GetProcess(), route)
+	peer, reports := a.peerLocked(r.GetProcess(), where, route)
 	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
 	switch {
 	case route.GetTopic() != "":
@@ -62,7 +65,7 @@ func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, r *hubpb.Rep
 		k.Mode = routemap.Stream
 	}
 	s := statsOf(route)
-	share(s, r)
+	share(s, calls, r.GetLoad())
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		k.From, k.To = peer, self
 		if reports {
@@ -76,21 +79,17 @@ func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, r *hubpb.Rep
 }
 
 // share gives a route its part of what its process used.
-func share(s *routemap.Stats, r *hubpb.ReportRequest) {
-	calls := uint64(0)
-	for _, route := range r.GetRoutes() {
-		calls += callsOf(route)
-	}
-	if calls == 0 {
+func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
+	if of == 0 {
 		return
 	}
-	part := float64(s.Calls) / float64(calls)
-	s.Switches = uint64(part * float64(r.GetLoad().GetVoluntarySwitches()+r.GetLoad().GetInvoluntarySwitches()))
-	s.Wakes = uint64(part * float64(r.GetLoad().GetDoorbells()))
+	part := float64(s.Calls) / float64(of)
+	s.Switches = uint64(part * float64(load.GetVoluntarySwitches()+load.GetInvoluntarySwitches()))
+	s.Wakes = uint64(part * float64(load.GetDoorbells()))
 }
 
 // peerLocked is who is at the other end of a route, and whether that reports, too.
-func (a *agents) peerLocked(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bool) {
+func (a *agents) peerLocked(self *hubpb.Process, where directory, route *hubpb.Route) (routemap.Node, bool) {
 	if route.GetTopic() != "" {
 		return routemap.Node{Kind: routemap.Queue, Name: route.GetTopic()}, false
 	}
@@ -102,39 +101,10 @@ func (a *agents) peerLocked(self *hubpb.Process, route *hubpb.Route) (routemap.N
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
 	}
-	for _, p := range a.processes {
-		if listensOn(p.is, self, route.GetAddress()) {
-			return routemap.Node{Kind: routemap.Service, Name: p.is.GetService()}, true
-		}
+	if service := where.find(self.GetBoot(), route.GetAddress()); service != "" {
+		return routemap.Node{Kind: routemap.Service, Name: service}, true
 	}
 	return routemap.Node{Kind: routemap.External, Name: route.GetAddress()}, false
-}
-
-// listensOn tells whether an address that a process calls is one on which another listens: of the same host, or spelled alike.
-func listensOn(p, caller *hubpb.Process, address string) bool {
-	sameHost := p.GetBoot() == caller.GetBoot() && p.GetBoot() != ""
-	for _, l := range p.GetListens() {
-		if l == address && (sameHost || !isLoopback(address)) {
-			return true
-		}
-		_, port, err := net.SplitHostPort(l)
-		if _, want, bad := net.SplitHostPort(address); err == nil && bad == nil && sameHost && port == want && isLoopback(address) {
-			return true
-		}
-		if path, is := strings.CutPrefix(address, "unix:"); is && sameHost && strings.TrimPrefix(path, "//") == l {
-			return true
-		}
-	}
-	return false
-}
-
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // statsOf is what one end has counted, as a map has it. The report was checked.

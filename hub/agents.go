@@ -25,6 +25,8 @@ const (
 	maxReportRoutes  = 20_000  // of one report
 	maxWindowRoutes  = 200_000 // of all reports of a window
 	maxReportName    = 256     // bytes
+	maxReportCodes   = 64      // of a route
+	maxReportCalls   = 1 << 40 // of a route in a window, and of each code: sums of them do not wrap
 	maxListens       = 64
 	processGoneAfter = 10 * time.Minute // without a report
 	countedFor       = time.Minute      // a route is one that processes count, after a report of it
@@ -148,9 +150,21 @@ func checkRoute(r *hubpb.Route) error {
 	if w := r.GetWaits(); min(w.GetClientQueue(), w.GetTransport(), w.GetServerQueue(), w.GetHandler()) < 0 {
 		return fmt.Errorf("a wait of less than nothing")
 	}
+	if len(r.GetCodes()) > maxReportCodes {
+		return fmt.Errorf("%d codes; %d at most", len(r.GetCodes()), maxReportCodes)
+	}
+	for _, n := range r.GetCodes() {
+		if n > maxReportCalls {
+			return fmt.Errorf("%d calls; %d at most", n, uint64(maxReportCalls))
+		}
+	}
 	for _, h := range []*hubpb.Histogram{r.GetDuration(), r.GetFailures(), r.GetGap(), r.GetQueue(), r.GetRequest(), r.GetResponse()} {
-		if _, err := histogram(h); err != nil {
+		of, err := histogram(h)
+		if err != nil {
 			return err
+		}
+		if of.Count() > maxReportCalls {
+			return fmt.Errorf("a histogram of %d values; %d at most", of.Count(), uint64(maxReportCalls))
 		}
 	}
 	return nil
@@ -183,19 +197,18 @@ func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
 		return 0, fmt.Errorf("processes have reported %d routes in this window; try again in the next", a.routes)
 	}
 	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
-	p.calls = 0
-	for _, route := range r.GetRoutes() {
-		p.calls += callsOf(route)
-	}
+	p.calls = callsOf(r.GetRoutes()...)
 	a.taken++
 	a.reports = append(a.reports, r)
 	a.routes += len(r.GetRoutes())
 	return p.kept, nil
 }
 
-func callsOf(r *hubpb.Route) (n uint64) {
-	for _, of := range r.GetCodes() {
-		n += of
+func callsOf(routes ...*hubpb.Route) (n uint64) {
+	for _, r := range routes {
+		for _, of := range r.GetCodes() {
+			n += of
+		}
 	}
 	return n
 }

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 )
@@ -162,7 +163,7 @@ func (h *Hub) serve() {
 	if l := h.listeners[forOTLPGRPC]; l != nil {
 		h.grpc = h.newGRPC()
 		h.serving.Go(func() {
-			if err := h.grpc.Serve(limited(l)); err != nil {
+			if err := stile.Serve(h.grpc, limited(l)); err != nil {
 				h.log.Error("hub: OTLP over gRPC has ended", "error", err)
 			}
 		})
