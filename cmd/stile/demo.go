@@ -175,6 +175,7 @@ func seenTable(style terminal.Style, r *routemap.Report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s\n", style.Strong(fmt.Sprintf("What a hub saw of %d traces of the shop (stile hub, stile map)", r.Traces)))
 	printRoutes(&b, style, r.Routes, spent(r), seenRows)
+	printCounted(&b, style, r.Routes, seenRows)
 	printStands(&b, style, r.Findings, seenRows)
 	return b.String()
 }

@@ -87,7 +87,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` of maps to keep")
 	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(newHubStatus())
+	cmd.AddCommand(newHubStatus(), newHubProcesses())
 	return cmd
 }
 
@@ -288,6 +288,7 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 			fmt.Fprintf(b, "%s: %d, %s\n", what, counts[why], why)
 		}
 	}
+	fmt.Fprintf(b, "%d processes have reported %d windows\n", s.Agents.Processes, s.Agents.Reports)
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
 	fmt.Fprintf(b, "whole traces: %d of %d\n", s.Store.Traces, s.Store.Seen)
 	if s.Failing != "" {

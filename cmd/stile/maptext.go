@@ -22,6 +22,7 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 		fmt.Fprintf(&b, "  %s: %d\n", c.What, c.N)
 	}
 	printRoutes(&b, style, r.Routes, spent(r), rows)
+	printCounted(&b, style, r.Routes, rows)
 	printPaths(&b, style, r.Paths, rows)
 	printWaits(&b, style, r, rows)
 	printStands(&b, style, r.Findings, rows)
@@ -101,6 +102,24 @@ func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Rou
 	more(b, len(routes), rows)
 }
 
+// printCounted shows where calls waited, of routes that processes count.
+func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Route, rows int) {
+	counted := slices.DeleteFunc(slices.Clone(routes), func(r routemap.Route) bool { return r.Waits.Calls == 0 })
+	if len(counted) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Where calls wait, on average"))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CLIENT QUEUE\tTRANSPORT\tSERVER QUEUE\tHANDLER\tSWITCHES\tWAKE-UPS\tSENT\tRECEIVED\tROUTE")
+	for _, r := range first(counted, rows) {
+		each := func(ns int64) string { return routemap.Readable(ns / int64(r.Waits.Calls)) }
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%.3g\t%.0f B\t%.0f B\t%s\n", each(r.Waits.ClientQueue), each(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),
+			float64(r.Switches)/float64(max(r.Calls, 1)), float64(r.Wakes)/float64(max(r.Calls, 1)), r.Request.Mean(), r.Response.Mean(), plain(r.Key.String()))
+	}
+	_ = w.Flush() // to memory
+	more(b, len(counted), rows)
+}
+
 func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPath, rows int) {
 	fmt.Fprintf(b, "\n%s\n", style.Strong("Hot paths"))
 	hot := hotPaths(paths)
@@ -141,7 +160,11 @@ func printWaits(b *strings.Builder, style terminal.Style, r *routemap.Report, ro
 		if p.Flagged {
 			flag = " !"
 		}
-		fmt.Fprintf(w, "%.3g%s\t%s\t%s\n", p.Callers, flag, percent(p.Share, 1), plain(p.Key.String()))
+		share := percent(p.Share, 1)
+		if p.Counted {
+			share = "-"
+		}
+		fmt.Fprintf(w, "%.3g%s\t%s\t%s\n", p.Callers, flag, share, plain(p.Key.String()))
 	}
 	_ = w.Flush() // to memory
 	more(b, len(r.Blocking), rows)

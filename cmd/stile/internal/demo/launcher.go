@@ -57,7 +57,7 @@ type setConfig struct {
 	dir      string              // value of STILE_DIR
 	policy   string              // value of SHOP_POLICY; empty: none
 	faults   string              // folder for control files of faults, named as the programs; empty: none
-	traces   string              // OTLP endpoint for what is traced; empty: nothing is
+	traces   string              // OTLP endpoint for what is traced, and the hub that is told what was counted; empty: there is none
 	inFlight int                 // requests at most
 	args     map[string][]string // more flags, by program
 }
@@ -142,7 +142,7 @@ func (c setConfig) environment(name string) []string {
 		env = append(env, "SHOP_FAULTS="+filepath.Join(c.faults, name))
 	}
 	if c.traces != "" {
-		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.traces, "OTEL_BSP_MAX_QUEUE_SIZE=65536")
+		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.traces, "OTEL_BSP_MAX_QUEUE_SIZE=65536", "STILE_HUB="+c.traces)
 	}
 	return env
 }

@@ -21,7 +21,7 @@ func (d *demo) trace(ctx context.Context, rate float64) (err error) {
 			_ = end(context.WithoutCancel(ctx)) // err says what is wrong
 		}
 	}()
-	d.screen.say("starting six services over Stile, which send their traces to a hub …")
+	d.screen.say("starting six services over Stile, which send a hub their traces and what they count …")
 	sockets, data := filepath.Join(d.temp, "watched"), filepath.Join(d.temp, "w") // short, for the paths of unix sockets are
 	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		return err
