@@ -69,17 +69,17 @@ func TestPackedStats(t *testing.T) {
 		s, back := new(Stats), new(Stats)
 		f.fill(reflect.ValueOf(s).Elem())
 		b := s.appendPacked(nil)
-		if err := back.readPacked(b); err != nil || !reflect.DeepEqual(s, back) {
+		if err := back.readPacked(b, maxEvidence); err != nil || !reflect.DeepEqual(s, back) {
 			t.Fatalf("%+v came back as %+v, %v", s, back, err)
 		}
 		for i := range b {
-			if err := new(Stats).readPacked(b[:i]); err == nil {
+			if err := new(Stats).readPacked(b[:i], maxEvidence); err == nil {
 				t.Errorf("%d of %d bytes are taken", i, len(b))
 			}
 		}
 	}
 	none := new(Stats)
-	if err := none.readPacked(none.appendPacked(nil)); err != nil || !reflect.DeepEqual(none, new(Stats)) {
+	if err := none.readPacked(none.appendPacked(nil), maxEvidence); err != nil || !reflect.DeepEqual(none, new(Stats)) {
 		t.Errorf("of none: %+v, %v", none, err)
 	}
 }
@@ -88,7 +88,7 @@ func TestPackedStats(t *testing.T) {
 func TestPackedRest(t *testing.T) {
 	f := &filler{t: t}
 	m, back := New(), New()
-	made := map[string]bool{"rand": true, "routes": true, "paths": true, "first": true, "last": true, "fixed": true}
+	made := map[string]bool{"rand": true, "routes": true, "paths": true, "first": true, "last": true, "fixed": true, "spare": true}
 	v := reflect.ValueOf(m).Elem()
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Name; !made[name] {

@@ -224,12 +224,16 @@ func statsOf(ctx context.Context, q querier, routes []stored, chosen []Window) (
 			case err != nil:
 				return nil, 0, fmt.Errorf("%s: %w", w, err)
 			}
-			if err := readChunk(data, func(at int, data []byte) error {
-				if at != place {
-					return nil
-				}
-				return m.LoadRoute(r.key, data)
-			}); err != nil {
+			body, err := packed.Open(data)
+			if err == nil {
+				err = readChunk(body, func(at int, data []byte) error {
+					if at != place {
+						return nil
+					}
+					return m.LoadRoute(r.key, data)
+				})
+			}
+			if err != nil {
 				damaged++
 			}
 		}

@@ -10,9 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -238,57 +236,6 @@ type querier interface {
 // errDamaged: a window cannot be read, and others can.
 var errDamaged = errors.New("it is damaged")
 
-// loadAll merges windows into a map, but for those that are damaged, which it returns. Several are decoded at once.
-func (s *Store) loadAll(ctx context.Context, q querier, all []Window, m *routemap.Map) (damaged []Window, err error) {
-	parts := min(runtime.GOMAXPROCS(0), maxDecoding, len(all))
-	if parts == 0 {
-		return nil, nil
-	}
-	each := (len(all) + parts - 1) / parts
-	type fetched struct {
-		w     Window
-		pages []page
-	}
-	feeds, maps, bad := make([]chan fetched, parts), make([]*routemap.Map, parts), make([][]Window, parts)
-	var decoding sync.WaitGroup
-	for i := range parts {
-		feeds[i], maps[i] = make(chan fetched, 1), routemap.New()
-		decoding.Go(func() {
-			for f := range feeds[i] {
-				one := routemap.New()
-				if err := decode(f.pages, one); err != nil {
-					bad[i] = append(bad[i], f.w)
-					continue
-				}
-				maps[i].Absorb(one)
-			}
-		})
-	}
-	for j := 0; j < each*parts && err == nil; j++ { // a stretch for each, so that what is merged is in order
-		if at := j%parts*each + j/parts; at < len(all) {
-			f := fetched{w: all[at]}
-			if f.pages, err = s.fetch(ctx, q, f.w); err == nil {
-				feeds[j%parts] <- f
-			}
-		}
-	}
-	for _, feed := range feeds {
-		close(feed)
-	}
-	decoding.Wait()
-	if err != nil {
-		return nil, err
-	}
-	for i := range parts {
-		m.Absorb(maps[i])
-		damaged = append(damaged, bad[i]...)
-	}
-	return damaged, nil
-}
-
-// maxDecoding is how many windows of a map are decoded at once.
-const maxDecoding = 4
-
 // Read merges the windows of a stretch of time: the longest that lie within it, and for what they leave out those that reach beyond it. It returns them in
 // order, and how many more are damaged and left out.
 func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, chosen []Window, damaged int, err error) {
@@ -301,9 +248,8 @@ func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, 
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	m = routemap.New()
 	chosen = cover(all, from, to)
-	bad, err := s.loadAll(ctx, tx, chosen, m)
+	m, bad, err := s.loadAll(ctx, tx, chosen)
 	if err != nil {
 		return nil, nil, 0, err
 	}
