@@ -3,6 +3,7 @@ package routemap
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/stile-ipc/stile/internal/packed"
 )
@@ -56,7 +57,8 @@ func (s *Stats) appendPacked(b []byte) []byte {
 	return appendTimes(appendUints(b, uint64(len(s.Samples))), s.Samples...)
 }
 
-func (s *Stats) readPacked(data []byte) error {
+// readPacked reads what appendPacked has written, in place of what s has, of which it uses the room; and no more than so many traces that show it.
+func (s *Stats) readPacked(data []byte, evidence int) error {
 	r := packed.NewReader(data)
 	if r.Below(packedVersion+1) != packedVersion {
 		r.Fail()
@@ -72,12 +74,13 @@ func (s *Stats) readPacked(data []byte) error {
 	for _, h := range s.histograms() {
 		h.ReadPacked(&r)
 	}
-	s.Evidence = readEvidence(&r)
+	s.Evidence = readEvidence(&r, evidence)
+	s.Samples = s.Samples[:0]
 	if n := readCount(&r, 1, maxSamples); n > 0 {
-		s.Samples = make([]int64, n)
-	}
-	for i := range s.Samples {
-		s.Samples[i] = readTime(&r)
+		s.Samples = slices.Grow(s.Samples, n)
+		for range n {
+			s.Samples = append(s.Samples, readTime(&r))
+		}
 	}
 	return r.End()
 }
@@ -111,9 +114,15 @@ func appendEvidence(b []byte, all []Evidence) []byte {
 	return b
 }
 
-func readEvidence(r *packed.Reader) (all []Evidence) {
+// readEvidence reads what there is, and returns no more than most of it.
+func readEvidence(r *packed.Reader, most int) (all []Evidence) {
 	for range readCount(r, 9, maxEvidence) {
-		all = append(all, Evidence{r.ID(), SpanHex(r.Uint64())})
+		if len(all) < most {
+			all = append(all, Evidence{r.ID(), SpanHex(r.Uint64())})
+			continue
+		}
+		r.SkipID()
+		r.Uint64()
 	}
 	return all
 }
@@ -166,7 +175,7 @@ func (m *Map) readRest(data []byte) error {
 		for range readCount(&r, 1, maxSteps) {
 			c.Steps = append(c.Steps, r.String())
 		}
-		if e := readEvidence(&r); len(e) == 1 {
+		if e := readEvidence(&r, maxEvidence); len(e) == 1 {
 			c.Evidence = e[0]
 		} else {
 			r.Fail()
@@ -175,7 +184,7 @@ func (m *Map) readRest(data []byte) error {
 	}
 	for range r.Count(2*leastNode + 6) {
 		k := plusOneKey{readNode(&r), readNode(&r), r.String(), r.String()}
-		m.plusOnes[k] = &plusOne{groups: r.Uint(), calls: r.Uint(), most: r.Below(maxTraceSpans + 1), took: readTime(&r), evidence: readEvidence(&r)}
+		m.plusOnes[k] = &plusOne{groups: r.Uint(), calls: r.Uint(), most: r.Below(maxTraceSpans + 1), took: readTime(&r), evidence: readEvidence(&r, maxEvidence)}
 	}
 	return r.End()
 }

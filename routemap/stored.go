@@ -25,11 +25,21 @@ func (m *Map) Store(put func(Key, []byte) error) (rest []byte, err error) {
 
 // LoadRoute merges what Store has put for a route.
 func (m *Map) LoadRoute(k Key, data []byte) error {
-	s := new(Stats)
-	if err := s.readPacked(data); err != nil {
+	to := m.routes[k]
+	s, wanted := &m.spare, maxEvidence
+	if to == nil {
+		s = new(Stats)
+	} else {
+		wanted -= len(to.Evidence)
+	}
+	if err := s.readPacked(data, wanted); err != nil {
 		return fmt.Errorf("route %s: %w", k, err)
 	}
-	m.takeRoute(k, s)
+	if to == nil {
+		m.takeRoute(k, s)
+		return nil
+	}
+	to.merge(m.rand, s)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/stile-ipc/stile/internal/packed"
 )
@@ -54,8 +55,10 @@ func readSum(r *packed.Reader) float64 {
 	return sum
 }
 
-// ReadPacked reads what AppendPacked has written, into a histogram that is empty. What contradicts itself is damaged.
+// ReadPacked reads what AppendPacked has written, in place of what the histogram has. What contradicts itself is damaged.
 func (h *Histogram) ReadPacked(r *packed.Reader) {
+	counts := h.counts[:0]
+	*h = Histogram{}
 	count := r.Uint()
 	if count == 0 {
 		return
@@ -67,7 +70,8 @@ func (h *Histogram) ReadPacked(r *packed.Reader) {
 		return
 	}
 	first, last := bucketOf(least), bucketOf(most)
-	counts := make([]uint64, last-first+1)
+	counts = slices.Grow(counts, last-first+1)[:last-first+1]
+	clear(counts)
 	total := uint64(0)
 	for i := 0; i < len(counts); i++ {
 		u := r.Uint()

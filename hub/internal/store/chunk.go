@@ -36,12 +36,8 @@ func encodeChunk(b []byte, entries []entry) []byte {
 	return packed.Seal(b)
 }
 
-// readChunk calls found for each of the entries.
-func readChunk(data []byte, found func(place int, data []byte) error) error {
-	body, err := packed.Open(data)
-	if err != nil {
-		return errDamaged
-	}
+// readChunk calls found for each of the entries of a chunk without its checksum.
+func readChunk(body []byte, found func(place int, data []byte) error) error {
 	r := packed.NewReader(body)
 	if r.Below(chunkVersion+1) != chunkVersion {
 		return errDamaged
@@ -124,83 +120,6 @@ func sortedKeys(m map[int64][]entry) []int64 {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// page is a chunk with the keys that its routes have.
-type page struct {
-	number int64
-	data   []byte
-	keys   *keys
-}
-
-// fetch reads a window's chunks; nil: it is not there.
-func (s *Store) fetch(ctx context.Context, q querier, w Window) (all []page, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT chunk, data FROM chunks WHERE level = ? AND start = ? ORDER BY chunk", seconds(w.Long), w.Start.Unix())
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var p page
-		if err := rows.Scan(&p.number, &p.data); err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	for i := range all {
-		if p := &all[i]; p.number != restChunk {
-			if p.keys, err = s.keysOf(ctx, q, p.number); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return all, nil
-}
-
-// decode merges a window's chunks into a map. Of one that is damaged some may be in the map.
-func decode(all []page, m *routemap.Map) error {
-	whole := false
-	for _, p := range all {
-		var err error
-		if p.number == restChunk {
-			var rest []byte
-			if rest, err = packed.Open(p.data); err == nil {
-				err = m.Load(rest)
-			}
-			whole = true
-		} else {
-			err = readChunk(p.data, func(place int, data []byte) error {
-				k := p.keys[place]
-				if k == nil {
-					return fmt.Errorf("no route has number %d", p.number*chunkRoutes+int64(place))
-				}
-				return m.LoadRoute(*k, data)
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
-	}
-	if !whole {
-		return errDamaged
-	}
-	return nil
-}
-
-// load merges a window into a map; sql.ErrNoRows: it is not there. Of one that is damaged some may be in the map.
-func (s *Store) load(ctx context.Context, q querier, w Window, m *routemap.Map) error {
-	var bytes int64
-	if err := q.QueryRowContext(ctx, "SELECT bytes FROM windows WHERE level = ? AND start = ?", seconds(w.Long), w.Start.Unix()).Scan(&bytes); err != nil {
-		return err
-	}
-	all, err := s.fetch(ctx, q, w)
-	if err != nil {
-		return err
-	}
-	return decode(all, m)
 }
 
 // drop takes away a window.

@@ -7,8 +7,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/stile-ipc/stile/routemap"
 )
 
 // Tidy makes longer windows of those that have come to their end by now, and takes away what is too old, or too much. One that is damaged is left out of longer
@@ -38,12 +36,11 @@ func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.
 	}
 	for _, at := range starts {
 		w := Window{Start: time.Unix(at, 0), Long: long}
-		all, err := windows(ctx, s.view, w.Start, w.End())
+		all, _, err := windows(ctx, s.view, w.Start, w.End())
 		if err != nil {
 			return damaged, err
 		}
-		m := routemap.New()
-		bad, err := s.loadAll(ctx, s.view, slices.DeleteFunc(all, func(part Window) bool { return part.Long != short }), m)
+		m, bad, err := s.loadAll(ctx, s.view, slices.DeleteFunc(all, func(part Window) bool { return part.Long != short }))
 		if err != nil {
 			return damaged, err
 		}

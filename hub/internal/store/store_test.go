@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/stile-ipc/stile/internal/packed"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -146,6 +147,8 @@ func TestFit(t *testing.T) {
 	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); len(counts) == 0 || chosen[len(chosen)-1].End() != begin.Add(1500*time.Second) {
 		t.Errorf("the latest is not there: %v, %v", counts, chosen)
 	}
+	sameAsMap(t, s, begin, begin.Add(25*time.Minute), 150)
+	sameAsMap(t, s, begin.Add(700*time.Second), begin.Add(1310*time.Second), 20)
 	if _, err := s.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		t.Fatal(err)
 	}
@@ -247,6 +250,23 @@ func TestDamaged(t *testing.T) {
 	putAt(t, s, 0, calls(1, "catalog")) // what is there cannot be merged with
 	if counts, _ := read(t, s, begin, begin.Add(Finest)); counts["catalog"] != 1 {
 		t.Errorf("put in its place: %v", counts)
+	}
+}
+
+// TestSpoilt: what has a checksum and cannot be read all the same leaves nothing of its window in the map.
+func TestSpoilt(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	for i := range 5 {
+		putAt(t, s, time.Duration(i)*Finest, manyRoutes(200, 1))
+	}
+	for i, data := range [][]byte{packed.Seal([]byte{chunkVersion, 1, 5, 1, 99}), packed.Seal([]byte{99}), packed.Seal(nil)} {
+		if _, err := s.db.Exec("UPDATE chunks SET data = ? WHERE chunk = 2 AND start = ?", data, begin.Add(time.Duration(i)*Finest).Unix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, chosen, damaged, err := s.Read(t.Context(), begin, begin.Add(time.Minute))
+	if r := m.Report(); err != nil || damaged != 3 || len(chosen) != 2 || r.Traces != 400 || len(r.Routes) != 200 || r.Routes[0].Calls != 2 {
+		t.Errorf("%d traces of %v, %d damaged, %v", m.Report().Traces, chosen, damaged, err)
 	}
 }
 
