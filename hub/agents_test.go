@@ -156,7 +156,7 @@ func TestReportedTwice(t *testing.T) {
 func TestOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, in, s := newAgents(time.Now), newIntake(100, time.Now), &fakeStore{}
-		k := newKeeper(in, a, s, time.Now, slog.New(slog.DiscardHandler))
+		k := newKeeper(in, a, &totals{}, s, time.Now, slog.New(slog.DiscardHandler))
 		report := func(sequence uint64) (kept uint64) {
 			kept, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s"}, Hub: a.self[:], Sequence: sequence})
 			if err != nil {

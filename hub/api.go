@@ -64,6 +64,7 @@ func (h *Hub) api() http.Handler {
 	handle("trace", h.trace)
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
+	mux.Handle("GET /metrics", h.access.guard(Read, newMetrics(h).handler()))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := h.keeper.failing(); err != nil {
 			http.Error(w, "windows cannot be kept", http.StatusServiceUnavailable)

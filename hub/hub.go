@@ -57,6 +57,7 @@ type Hub struct {
 	store  *store.Store
 	intake *intake
 	agents *agents
+	totals totals
 	keeper *keeper
 	access access
 
@@ -114,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
 	h.agents = newAgents(cfg.clock)
-	h.keeper = newKeeper(h.intake, h.agents, h.store, cfg.clock, h.log)
+	h.keeper = newKeeper(h.intake, h.agents, &h.totals, h.store, cfg.clock, h.log)
 	h.serve()
 	return h, nil
 }

@@ -18,6 +18,7 @@ const sweepEvery = 5 * time.Second
 type keeper struct {
 	in     *intake
 	agents *agents
+	totals *totals
 	store  windowStore
 	clock  func() time.Time
 	log    *slog.Logger
@@ -68,9 +69,9 @@ type windowStore interface {
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
-func newKeeper(in *intake, a *agents, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
+func newKeeper(in *intake, a *agents, all *totals, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{in: in, agents: a, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
+	k := &keeper{in: in, agents: a, totals: all, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
 	k.all.Go(func() { k.sweep(ctx) })
 	k.all.Go(k.draw)
 	k.all.Go(k.keep)
@@ -103,9 +104,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				if open.reported = k.agents.draw(open.m); drawn || len(open.reported) > 0 {
-					k.windows <- open
-				}
+				k.over(open, drawn)
 				return
 			}
 			open.m.Add(t)
@@ -114,11 +113,18 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		if open.reported = k.agents.draw(open.m); drawn || len(open.reported) > 0 { // of a window in which nothing came there is nothing to keep
-			k.windows <- open // waits for the disk, and exporters wait in turn
-		}
+		k.over(open, drawn)
 		open, drawn = k.open(), false
 	}
+}
+
+// over ends a window. Of one in which nothing came there is nothing to keep.
+func (k *keeper) over(w window, drawn bool) {
+	if w.reported = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+		return
+	}
+	k.totals.add(w.m)
+	k.windows <- w // waits for the disk, and exporters wait in turn
 }
 
 // keep writes windows, and keeps the folder tidy. While it cannot, what is over becomes one longer window in memory, which is tried again and again, and when the

@@ -45,7 +45,7 @@ func TestKeeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := newIntake(100, time.Now)
 		s := &fakeStore{}
-		k := newKeeper(in, newAgents(time.Now), s, time.Now, slog.New(slog.DiscardHandler))
+		k := newKeeper(in, newAgents(time.Now), &totals{}, s, time.Now, slog.New(slog.DiscardHandler))
 		begin := time.Now().UTC() // midnight, in a bubble
 		add := func(traces ...string) {
 			b := in.batch()
@@ -95,7 +95,7 @@ func TestKeptAtLast(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			in := newIntake(100, time.Now)
 			s := &fakeStore{}
-			k := newKeeper(in, newAgents(time.Now), s, time.Now, slog.New(slog.DiscardHandler))
+			k := newKeeper(in, newAgents(time.Now), &totals{}, s, time.Now, slog.New(slog.DiscardHandler))
 			s.full.Store(true)
 			b := in.batch()
 			b.spans = append(b.spans, span("a", 1))
@@ -128,7 +128,7 @@ func TestClockBack(t *testing.T) {
 		clock := func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
 		in := newIntake(100, clock)
 		s := &fakeStore{}
-		k := newKeeper(in, newAgents(time.Now), s, clock, slog.New(slog.DiscardHandler))
+		k := newKeeper(in, newAgents(time.Now), &totals{}, s, clock, slog.New(slog.DiscardHandler))
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		back.Store(int64(5 * time.Hour))

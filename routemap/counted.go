@@ -75,6 +75,13 @@ func (m *Map) Counted(k Key, s *Stats) {
 	to.Sources |= FromStile
 }
 
+// Each calls f with each route, whose stats are the map's.
+func (m *Map) Each(f func(Key, *Stats)) {
+	for k, s := range m.routes {
+		f(k, s)
+	}
+}
+
 // Fold puts what traces tell of a route that processes count, too, with what these have counted, so that its calls are there once. counted says which
 // that is of those between two nodes with an operation.
 func (m *Map) Fold(counted func(from, to Node, operation string) (Key, bool)) {

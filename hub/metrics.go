@@ -1,0 +1,178 @@
+package hub
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// metrics tells Prometheus what is known since the hub was opened: of routes by OpenTelemetry's names for calls, and by stile_ ones of what these have no name for.
+// It is a [prometheus.Collector].
+type metrics struct {
+	hub  *Hub
+	desc map[string]*prometheus.Desc
+}
+
+// What is told, and by which labels beside a route's.
+const (
+	metricClient   = "rpc_client_call_duration_seconds"
+	metricServer   = "rpc_server_call_duration_seconds"
+	metricErrors   = "stile_call_errors_total"
+	metricWait     = "stile_call_wait_seconds_total"
+	metricSwitches = "stile_call_context_switches_total"
+	metricWakes    = "stile_call_wakeups_total"
+	metricRequest  = "stile_call_request_bytes_total"
+	metricResponse = "stile_call_response_bytes_total"
+	metricCPU      = "stile_process_cpu_ratio"
+	metricRunQueue = "stile_process_run_queue_ratio"
+	metricProcess  = "stile_process_context_switches"
+	metricSpans    = "stile_hub_spans_total"
+	metricReports  = "stile_hub_reports_total"
+	metricLeftOut  = "stile_hub_left_out_total"
+	metricRefused  = "stile_hub_refused_total"
+	metricFailing  = "stile_hub_failing"
+)
+
+var routeLabels = []string{"service_name", "peer_service", "rpc_method", "network_transport", "mode"}
+
+func newMetrics(h *Hub) *metrics {
+	m := &metrics{h, map[string]*prometheus.Desc{}}
+	for name, of := range map[string]struct {
+		help   string
+		labels []string
+	}{
+		metricClient:   {"How long calls took, as their clients saw it.", routeLabels},
+		metricServer:   {"How long calls took at their servers.", routeLabels},
+		metricErrors:   {"Calls that failed, by class.", append(routeLabels[:len(routeLabels):len(routeLabels)], "error_type")},
+		metricWait:     {"Where calls waited: client_queue, transport, server_queue, handler.", append(routeLabels[:len(routeLabels):len(routeLabels)], "part")},
+		metricSwitches: {"Context switches of the processes at both ends, by the route's share of their calls.", routeLabels},
+		metricWakes:    {"Times that Stile woke a peer, by the route's share of its processes' calls.", routeLabels},
+		metricRequest:  {"Bytes that were sent.", routeLabels},
+		metricResponse: {"Bytes that were answered.", routeLabels},
+		metricCPU:      {"Processors that a process used in its last window.", processLabels},
+		metricRunQueue: {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
+		metricProcess:  {"Context switches of a process in its last window.", processLabels},
+		metricSpans:    {"Spans that were taken in.", nil},
+		metricReports:  {"Windows that processes have reported.", nil},
+		metricLeftOut:  {"Spans that were left out.", []string{"reason"}},
+		metricRefused:  {"Requests that were refused.", []string{"reason"}},
+		metricFailing:  {"1 while windows cannot be kept.", nil},
+	} {
+		m.desc[name] = prometheus.NewDesc(name, of.help, of.labels, nil)
+	}
+	return m
+}
+
+var processLabels = []string{"service_name", "host_name", "process_pid"}
+
+// handler answers in Prometheus's text, or OpenMetrics'.
+func (m *metrics) handler() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(m)
+	// Of routes that differ in nothing that labels tell one is left out.
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxAsking, ErrorHandling: promhttp.ContinueOnError})
+}
+
+// Describe implements [prometheus.Collector].
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range m.desc {
+		out <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	m.hub.totals.each(func(k routemap.Key, s *routemap.Stats) { m.route(out, k, s) })
+	for _, p := range m.hub.agents.list() {
+		if p.Window <= 0 {
+			continue
+		}
+		labels := []string{p.Service, p.Host, strconv.FormatInt(p.PID, 10)}
+		m.gauge(out, metricCPU, float64(p.CPU)/float64(p.Window), labels...)
+		m.gauge(out, metricRunQueue, float64(p.RunQueue)/float64(p.Window), labels...)
+		m.gauge(out, metricProcess, float64(p.Voluntary+p.Involuntary), labels...)
+	}
+	in := m.hub.intake.status()
+	m.count(out, metricSpans, float64(in.Spans))
+	m.count(out, metricReports, float64(m.hub.agents.status().Reports))
+	for why, n := range in.LeftOut {
+		m.count(out, metricLeftOut, float64(n), why)
+	}
+	for why, n := range in.Refused {
+		m.count(out, metricRefused, float64(n), why)
+	}
+	failing := 0.0
+	if m.hub.keeper.failing() != nil {
+		failing = 1
+	}
+	m.gauge(out, metricFailing, failing)
+}
+
+func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routemap.Stats) {
+	labels := []string{k.From.String(), k.To.String(), k.Operation, k.Transport, string(k.Mode)}
+	with := func(more string) []string { return append(labels[:len(labels):len(labels)], more) }
+	m.histogram(out, metricClient, &s.Client, labels)
+	m.histogram(out, metricServer, &s.Server, labels)
+	for class, n := range s.Errors {
+		m.count(out, metricErrors, float64(n), with(class)...)
+	}
+	if s.Waits.Calls > 0 {
+		for part, ns := range map[string]int64{"client_queue": s.Waits.ClientQueue, "transport": s.Waits.Transport, "server_queue": s.Waits.ServerQueue, "handler": s.Waits.Handler} {
+			m.count(out, metricWait, seconds(ns), with(part)...)
+		}
+		m.count(out, metricSwitches, float64(s.Switches), labels...)
+		m.count(out, metricWakes, float64(s.Wakes), labels...)
+	}
+	if s.Request.Count() > 0 {
+		m.count(out, metricRequest, s.Request.Sum(), labels...)
+	}
+	if s.Response.Count() > 0 {
+		m.count(out, metricResponse, s.Response.Sum(), labels...)
+	}
+}
+
+func seconds[N int64 | float64](ns N) float64 { return float64(ns) / 1e9 }
+
+// Buckets of durations: each has twice the time of the one before.
+const (
+	leastBound = 1 << 11 // ns
+	mostBound  = 1 << 35
+)
+
+// histogram tells of one in cumulative buckets, whose bounds are those of telemetry's: so they are exact.
+func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *telemetry.Histogram, labels []string) {
+	if h.Count() == 0 {
+		return
+	}
+	buckets := map[float64]uint64{}
+	for bound := int64(leastBound); bound <= mostBound; bound *= 2 {
+		buckets[seconds(bound)] = h.Count() - h.Above(bound-1)
+	}
+	out <- prometheus.MustNewConstHistogram(m.desc[name], h.Count(), seconds(h.Sum()), buckets, clean(labels)...)
+}
+
+func (m *metrics) count(out chan<- prometheus.Metric, name string, v float64, labels ...string) {
+	out <- prometheus.MustNewConstMetric(m.desc[name], prometheus.CounterValue, v, clean(labels)...)
+}
+
+func (m *metrics) gauge(out chan<- prometheus.Metric, name string, v float64, labels ...string) {
+	if !math.IsNaN(v) {
+		out <- prometheus.MustNewConstMetric(m.desc[name], prometheus.GaugeValue, v, clean(labels)...)
+	}
+}
+
+// clean makes names of others such that Prometheus takes them, which wants UTF-8.
+func clean(labels []string) []string {
+	all := make([]string, len(labels))
+	for i, l := range labels {
+		all[i] = strings.ToValidUTF8(l, "?")
+	}
+	return all
+}

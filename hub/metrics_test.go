@@ -1,0 +1,90 @@
+package hub
+
+import (
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// TestMetrics: what Prometheus is told is what came, of routes with names that are anything, and its own linter has nothing to say.
+func TestMetrics(t *testing.T) {
+	h := openHub(t, Config{})
+	defer closeHub(t, h)
+	m := routemap.New()
+	key := func(from string) routemap.Key {
+		return routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: from}, To: routemap.Node{Kind: routemap.Service, Name: "back"}, Transport: "shm", Operation: "s.S/M", Mode: routemap.Sync}
+	}
+	front := &routemap.Stats{Calls: 4, Errors: map[string]uint64{"NOT_FOUND": 1}, Waits: routemap.Waits{Calls: 4, Handler: 3e9}, Switches: 7}
+	for _, ns := range []int64{1, 1 << 20, 1<<20 - 1, 1 << 40} {
+		front.Client.Record(ns)
+	}
+	m.Counted(key("front"), front)
+	hostile := "<script>\xff\"\n\\ queue a"
+	m.Counted(key(hostile), &routemap.Stats{Calls: 1, Errors: map[string]uint64{hostile: 1}})
+	m.Counted(routemap.Key{From: routemap.Node{Kind: routemap.Queue, Name: "a"}, Operation: "same"}, &routemap.Stats{Waits: routemap.Waits{Calls: 1}})
+	m.Counted(routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: "queue a"}, Operation: "same"}, &routemap.Stats{Waits: routemap.Waits{Calls: 1}})
+	h.totals.add(m)
+	h.totals.add(m)
+	newReporter(t, agentsOf(t, h), 1, "front").report()
+	r := get(t, h, "/metrics")
+	if r.code != http.StatusOK {
+		t.Fatalf("%d, %s", r.code, r.body)
+	}
+	route := `{mode="sync",network_transport="shm",peer_service="back",rpc_method="s.S/M",service_name="front"`
+	for _, want := range []string{
+		`rpc_client_call_duration_seconds_bucket` + route + `,le="2.048e-06"} 2`, `rpc_client_call_duration_seconds_bucket` + route + `,le="0.001048576"} 4`,
+		`rpc_client_call_duration_seconds_bucket` + route + `,le="+Inf"} 8`, `rpc_client_call_duration_seconds_count` + route + `} 8`,
+		`stile_call_errors_total{error_type="NOT_FOUND",` + route[1:] + `} 2`, `stile_call_context_switches_total` + route + `} 14`,
+		`stile_hub_reports_total 1`, `stile_hub_failing 0`,
+	} {
+		if !strings.Contains(string(r.body), want+"\n") {
+			t.Errorf("it does not say %s", want)
+		}
+	}
+	if wait := regexp.MustCompile(`(?m)^stile_call_wait_seconds_total\{.*part="handler".*service_name="front"\} 6$`); !wait.Match(r.body) {
+		t.Error("it does not say how long handlers took")
+	}
+	problems, err := promlint.New(strings.NewReader(string(r.body))).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	if lines := strings.Split(string(r.body), "\n"); !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, `<script>?\"\n\\ queue a`) }) {
+		t.Error("a strange name is not there")
+	}
+}
+
+// TestTotalsBounded: routes without end do not fill the memory, and no call is missing.
+func TestTotalsBounded(t *testing.T) {
+	all := &totals{}
+	for part := range 3 {
+		m := routemap.New()
+		for i := range maxTotals / 2 {
+			m.Counted(routemap.Key{Operation: string(rune(0x4e00+part)) + string(rune(0x4e00+i))}, &routemap.Stats{Calls: 1})
+		}
+		all.add(m)
+	}
+	calls, routes := uint64(0), 0
+	all.each(func(_ routemap.Key, s *routemap.Stats) { calls += s.Calls; routes++ })
+	if calls != 3*maxTotals/2 || routes != maxTotals+1 {
+		t.Errorf("%d calls on %d routes", calls, routes)
+	}
+}
+
+// TestMetricsToken: a scrape needs a token that reads, where there are tokens.
+func TestMetricsToken(t *testing.T) {
+	secret := strings.Repeat("r", 32)
+	h := openHub(t, Config{Tokens: []Token{{Read, secret}}})
+	defer closeHub(t, h)
+	if r := get(t, h, "/metrics"); r.code != http.StatusUnauthorized {
+		t.Errorf("%d", r.code)
+	}
+	if r := get(t, h, "/metrics", "Authorization", "Bearer "+secret); r.code != http.StatusOK {
+		t.Errorf("%d", r.code)
+	}
+}
