@@ -52,6 +52,11 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 	if len(routes) == 0 {
 		return nil, ErrNoRoute
 	}
+	row, err := tx.PrepareContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?")
+	if err != nil {
+		return nil, err
+	}
+	defer row.Close()
 	out.Key = routes[0].key
 	known := false
 	for i := range out.Points {
@@ -61,7 +66,7 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 			n++
 		}
 		var bad int
-		if p.Stats, bad, err = statsOf(ctx, tx, routes, chosen[:n]); err != nil {
+		if p.Stats, bad, err = statsOf(ctx, row, routes, chosen[:n]); err != nil {
 			return nil, err
 		}
 		chosen, out.Damaged, known = chosen[n:], out.Damaged+bad, known || p.Stats != nil
@@ -183,14 +188,14 @@ func namesService(ctx context.Context, q querier, n routemap.Node, chosen []Wind
 	return false, nil
 }
 
-// statsOf merges what windows have of routes that are the same to the map.
-func statsOf(ctx context.Context, q querier, routes []stored, chosen []Window) (_ *routemap.Stats, damaged int, err error) {
+// statsOf merges what windows have of routes that are the same to the map, of which row reads the chunks.
+func statsOf(ctx context.Context, row *sql.Stmt, routes []stored, chosen []Window) (_ *routemap.Stats, damaged int, err error) {
 	m := routemap.New()
 	for _, w := range chosen {
 		for _, r := range routes {
 			chunk, place := place(r.number)
 			var data []byte
-			err := q.QueryRowContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?", seconds(w.Long), w.Start.Unix(), chunk).Scan(&data)
+			err := row.QueryRowContext(ctx, seconds(w.Long), w.Start.Unix(), chunk).Scan(&data)
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
 				continue
