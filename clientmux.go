@@ -94,6 +94,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	m.parts.limit = partsLimit(m.headerLimit())
 	m.lastID.Store(connections.Add(1) << 40)
 	live.add(conn, "client", p.addr)
+	m.event("connected", "", false)
 	conn.Start(m)
 	return m
 }
@@ -384,7 +385,15 @@ func (m *clientMux) HandleClose(err error) {
 	if m.link != nil {
 		m.link.Close()
 	}
+	m.event("connection ended", err.Error(), errors.Is(err, transport.ErrProtocol))
 	m.onGone(m)
+}
+
+// event tells what happened to the connection, if its calls are counted.
+func (m *clientMux) event(kind, detail string, bad bool) {
+	if m.link != nil {
+		telemetry.Process().Event(telemetry.Event{Kind: kind, Subject: m.place.addr.String(), Detail: strings.TrimPrefix(detail+", over "+m.conn.Info().Transport, ", "), Error: bad})
+	}
 }
 
 // retire stops new calls; the connection closes when those under way have ended.

@@ -28,7 +28,7 @@ telemetry                 : internal/packed
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
-policy                    : internal/lazyctx internal/xdg policy/control policy/internal/near
+policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
 internal/agent            : telemetry hub/hubpb
 .                         : policy internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local

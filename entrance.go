@@ -3,6 +3,7 @@ package stile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -101,6 +102,9 @@ func (e *entrance) sayOnce(msg string, args ...any) {
 	e.said[msg] = true
 	e.mu.Unlock()
 	if !said {
+		if r := e.d.own.recorder; r != nil {
+			r.Event(telemetry.Event{Kind: msg, Subject: e.cc.CanonicalTarget(), Detail: strings.TrimSpace(fmt.Sprintln(args...))})
+		}
 		e.log.Info("stile: "+msg, append([]any{"target", e.cc.Target()}, args...)...)
 	}
 }

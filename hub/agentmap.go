@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it.
-func (a *agents) draw(m *routemap.Map) upTo {
+// draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it. It returns which windows of processes these are, and what
+// happened.
+func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	windows := upTo{}
@@ -26,7 +28,8 @@ func (a *agents) draw(m *routemap.Map) upTo {
 			a.addLocked(routes, where, r, route, calls)
 		}
 	}
-	a.reports, a.routes = nil, 0
+	events := a.events
+	a.reports, a.routes, a.events = nil, 0, nil
 	now := a.clock()
 	for k, s := range routes {
 		m.Counted(k, s)
@@ -49,7 +52,7 @@ func (a *agents) draw(m *routemap.Map) upTo {
 		known, is := a.counted[edge{from, to, operation}]
 		return known.key, is
 	})
-	return windows
+	return windows, events
 }
 
 // addLocked adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may

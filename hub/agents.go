@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -25,6 +26,8 @@ const (
 	maxReportRoutes  = 20_000  // of one report
 	maxWindowRoutes  = 200_000 // of all reports of a window
 	maxReportName    = 256     // bytes
+	maxReportEvents  = 1_000
+	maxWindowEvents  = 20_000  // of all reports of a window; those that come later are counted
 	maxReportCodes   = 64      // of a route
 	maxReportCalls   = 1 << 40 // of a route in a window, and of each code: sums of them do not wrap
 	maxListens       = 64
@@ -50,6 +53,8 @@ type agents struct {
 	processes map[identity]*process
 	reports   []*hubpb.ReportRequest // of the window that is open
 	routes    int                    // of them
+	events    []store.Event          // of them
+	lost      uint64                 // events there was no room for, since the hub was opened
 	counted   map[edge]countedRoute
 	taken     uint64 // reports
 }
@@ -127,6 +132,19 @@ func checkReport(r *hubpb.ReportRequest) error {
 	if len(r.GetRoutes()) > maxReportRoutes {
 		return fmt.Errorf("%d routes; %d at most", len(r.GetRoutes()), maxReportRoutes)
 	}
+	if len(r.GetEvents()) > maxReportEvents {
+		return fmt.Errorf("%d events; %d at most", len(r.GetEvents()), maxReportEvents)
+	}
+	for _, e := range r.GetEvents() {
+		for _, name := range []string{e.GetKind(), e.GetSubject(), e.GetDetail(), e.GetTrace()} {
+			if len(name) > maxReportName || !utf8.ValidString(name) {
+				return fmt.Errorf("an event with a text of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
+			}
+		}
+		if e.GetFirstUnixNano() < 0 || e.GetLastUnixNano() < e.GetFirstUnixNano() || e.GetCount() == 0 {
+			return fmt.Errorf("an event from %d to %d, %d times", e.GetFirstUnixNano(), e.GetLastUnixNano(), e.GetCount())
+		}
+	}
 	for _, route := range r.GetRoutes() {
 		if err := checkRoute(route); err != nil {
 			return fmt.Errorf("route %.256q: %w", route.GetMethod(), err)
@@ -201,6 +219,18 @@ func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
 	a.taken++
 	a.reports = append(a.reports, r)
 	a.routes += len(r.GetRoutes())
+	a.lost += r.GetEventsLost()
+	for _, e := range r.GetEvents() {
+		if len(a.events) >= maxWindowEvents {
+			a.lost++
+			continue
+		}
+		a.events = append(a.events, store.Event{
+			First: time.Unix(0, e.GetFirstUnixNano()).UTC(), Last: time.Unix(0, e.GetLastUnixNano()).UTC(), Service: p.is.GetService(), Host: p.is.GetHost(), PID: p.is.GetPid(),
+			Kind: e.GetKind(), Subject: e.GetSubject(), Detail: e.GetDetail(), Trace: e.GetTrace(), Error: e.GetError(), Count: e.GetCount(),
+		})
+	}
+	r.Events = nil
 	return p.kept, nil
 }
 
@@ -239,10 +269,11 @@ func errorClass(code uint32) string {
 type Agents struct {
 	Processes int    `json:"processes"` // in the last 10 minutes
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
+	Lost      uint64 `json:"lost"`      // events that there was no room for
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken}
+	return Agents{len(a.processes), a.taken, a.lost}
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
@@ -297,6 +298,52 @@ func TestDirectory(t *testing.T) {
 	} {
 		if got := [2]string{d.find("b", address), d.find("c", address)}; got != want {
 			t.Errorf("%s: %v", address, got)
+		}
+	}
+}
+
+// TestReportedEvents: what happened in a process is asked for by time, service and kind; of a window's events those that are too many are counted.
+func TestReportedEvents(t *testing.T) {
+	h := openHub(t, Config{})
+	r := newReporter(t, agentsOf(t, h), 1, "front")
+	now := time.Now().UnixNano()
+	event := func(kind string, ago time.Duration) *hubpb.Event {
+		return &hubpb.Event{Kind: kind, Subject: "/s.S/M", Detail: "<b>", Trace: "abc", Error: true, FirstUnixNano: now - int64(ago), LastUnixNano: now - int64(ago), Count: 3}
+	}
+	r.sequence = 1
+	r.send(&hubpb.ReportRequest{Process: r.is, Hub: r.hub, Sequence: 1, Events: []*hubpb.Event{event("breaker moved", time.Minute), event("retried", 2*time.Minute)}, EventsLost: 4})
+	if s := h.agents.status(); s.Lost != 4 {
+		t.Errorf("%+v", s)
+	}
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	for path, want := range map[string]string{
+		"": "breaker moved retried", "?kind=retried": "retried", "?service=back": "", "?from=90s": "breaker moved", "?limit=1": "breaker moved",
+	} {
+		reply := get(t, h, "/api/v1/events"+path)
+		var got Events
+		if err := json.Unmarshal(reply.body, &got); err != nil || reply.code != 200 {
+			t.Fatalf("%d, %s, %v", reply.code, reply.body, err)
+		}
+		var kinds []string
+		for _, e := range got.Events {
+			kinds = append(kinds, e.Kind)
+			if e.Service != "front" || e.PID != 1 || e.Count != 3 || e.Trace != "abc" || !e.Error {
+				t.Errorf("%+v", e)
+			}
+		}
+		if strings.Join(kinds, " ") != want {
+			t.Errorf("%s: %v", path, kinds)
+		}
+	}
+	for _, bad := range []string{"?limit=0", "?limit=1e9", "?limit=5001", "?other=1", "?from=tomorrow"} {
+		if reply := get(t, h, "/api/v1/events"+bad); reply.code != 400 {
+			t.Errorf("%s: %d, %s", bad, reply.code, reply.body)
+		}
+	}
+	for name, e := range map[string]*hubpb.Event{"backwards": {FirstUnixNano: 2, LastUnixNano: 1, Count: 1}, "none": {}, "before": {FirstUnixNano: -1, Count: 1}, "long": {Kind: strings.Repeat("x", 300), Count: 1}} {
+		if err := checkReport(&hubpb.ReportRequest{Process: r.is, Events: []*hubpb.Event{e}}); err == nil {
+			t.Errorf("%s is taken", name)
 		}
 	}
 }

@@ -58,6 +58,7 @@ func (h *Hub) api() http.Handler {
 	handle("status", h.status)
 	handle("map", h.inTurn(h.mapOf))
 	handle("windows", h.windows)
+	handle("events", h.events)
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("traces", h.inTurn(h.traces))

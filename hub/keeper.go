@@ -57,6 +57,7 @@ type window struct {
 	m        *routemap.Map
 	sample   *sample
 	reported upTo // windows of processes that are in it
+	events   []store.Event
 }
 
 func (k *keeper) open() window {
@@ -65,6 +66,7 @@ func (k *keeper) open() window {
 
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
+	PutEvents(ctx context.Context, all []store.Event) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
@@ -120,7 +122,7 @@ func (k *keeper) draw() {
 
 // over ends a window. Of one in which nothing came there is nothing to keep.
 func (k *keeper) over(w window, drawn bool) {
-	if w.reported = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+	if w.reported, w.events = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -143,12 +145,17 @@ func (k *keeper) keep() {
 			case ok:
 				unkept.m.Merge(w.m)
 				maps.Copy(unkept.reported, w.reported)
+				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
 				unkept.sample.merge(w.sample)
 			}
 		case <-again.C:
 		}
 		if unkept != nil {
-			err := k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
+			err := k.store.PutEvents(context.Background(), unkept.events)
+			if err == nil {
+				unkept.events = nil // a window that comes again does not bring them twice
+				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
+			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
 			if err != nil {
 				continue
@@ -165,6 +172,9 @@ func (k *keeper) keep() {
 		k.log.Error("hub: what could not be kept is lost", "since", unkept.start, "error", k.unkept.now())
 	}
 }
+
+// maxUnkeptEvents is how many are held while the disk is full.
+const maxUnkeptEvents = 10 * maxWindowEvents
 
 const tidyEvery = time.Minute
 

@@ -18,6 +18,7 @@ import (
 type fakeStore struct {
 	full   atomic.Bool
 	puts   []string
+	events []store.Event
 	tidied int
 }
 
@@ -30,6 +31,14 @@ func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kep
 		return fmt.Errorf("%d traces of %d are kept, %d are on the map", len(kept.Kept), kept.Seen, traces)
 	}
 	s.puts = append(s.puts, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), traces))
+	return nil
+}
+
+func (s *fakeStore) PutEvents(_ context.Context, all []store.Event) error {
+	if s.full.Load() {
+		return errors.New("disk full")
+	}
+	s.events = append(s.events, all...)
 	return nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Kind says what was decided.
@@ -120,6 +122,7 @@ func (n *news) run() {
 			if n.recorder != nil {
 				n.recorder.Record(e)
 			}
+			e.report()
 		}
 	}
 }
@@ -138,6 +141,22 @@ func (e *Event) level() slog.Level {
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
+}
+
+// report tells the hub, if this process has one.
+func (e *Event) report() {
+	subject := e.Method
+	if subject == "" {
+		subject = e.Target
+	}
+	detail := e.Detail
+	if e.Err != nil {
+		detail = strings.TrimPrefix(detail+": "+e.Err.Error(), ": ")
+	}
+	if e.Shadow {
+		detail = "only told: " + detail
+	}
+	telemetry.Process().Event(telemetry.Event{Kind: e.Kind.String(), Subject: subject, Detail: detail, Trace: e.TraceID, Error: e.level() >= slog.LevelWarn})
 }
 
 func (n *news) say(e *Event) {

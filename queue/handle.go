@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // outcome is what an attempt to handle a message has come to.
@@ -178,6 +180,7 @@ func (s *Subscription) toDead(d delivery, o outcome) error {
 			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
 		return err
 	}
+	telemetry.Process().Event(telemetry.Event{Kind: "message dead", Subject: s.topic, Detail: "group " + s.group + ": " + o.why, Error: true})
 	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.seq, "reason", o.why, "error", o.cause)
 	return nil
 }

@@ -30,8 +30,9 @@ type Peer struct {
 
 // Recorder counts the calls of a process, by link and method. Its methods are safe for concurrent use.
 type Recorder struct {
-	mu    sync.Mutex
-	links map[*Link]struct{}
+	mu     sync.Mutex
+	links  map[*Link]struct{}
+	events events
 }
 
 // NewRecorder returns one that has counted nothing.

@@ -2,15 +2,19 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/stile-ipc/stile/hub"
 )
 
 // hubAddress waits until a hub has a folder, and sets $API and $OTLP to its URLs.
@@ -26,6 +30,25 @@ func hubAddress(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(json.Unmarshal(text, &urls))
 	ts.Setenv("API", urls["API"])
 	ts.Setenv("OTLP", urls["OTLP/HTTP"])
+	ts.Setenv("REPORTS", urls["OTLP/gRPC"])
+}
+
+// reports waits until a service reports to the hub of a URL.
+func reports(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: reports URL service")
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(5 * time.Millisecond) {
+		resp, err := client.Get(args[0] + "/api/v1/processes")
+		ts.Check(err)
+		var got hub.Processes
+		ts.Check(errors.Join(json.NewDecoder(resp.Body).Decode(&got), resp.Body.Close()))
+		if slices.ContainsFunc(got.Processes, func(p hub.ProcessReport) bool { return p.Service == args[1] }) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not report", args[1])
 }
 
 // postFile posts a file of JSON, in which START and END are now and 5 ms later.

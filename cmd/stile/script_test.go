@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 		Condition: func(name string) (bool, error) {
 			return name == "shm" && runtime.GOOS == "linux", nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"absent": absent, "await": await, "hubaddress": hubAddress, "post": postFile, "makequeue": makeQueue, "maybe": maybe},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"absent": absent, "await": await, "hubaddress": hubAddress, "post": postFile, "reports": reports, "makequeue": makeQueue, "maybe": maybe},
 	})
 }
 

@@ -79,7 +79,9 @@ type ReportRequest struct {
 	Routes        []*Route               `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
 	Load          *Load                  `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
 	Dropped       uint64                 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"` // windows that the agent had no room for, since it began
-	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"`          // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
+	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
+	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
+	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"`                                   // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,11 +165,126 @@ func (x *ReportRequest) GetDropped() uint64 {
 	return 0
 }
 
+func (x *ReportRequest) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetEventsLost() uint64 {
+	if x != nil {
+		return x.EventsLost
+	}
+	return 0
+}
+
 func (x *ReportRequest) GetHub() []byte {
 	if x != nil {
 		return x.Hub
 	}
 	return nil
+}
+
+// Event is a decision, or what happened to a connection. Like ones are one.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`       // "breaker moved"
+	Subject       string                 `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"` // whom it concerns: a method, a topic, an address
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Trace         string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`  // ID of a trace in which it happened; empty: none is known
+	Error         bool                   `protobuf:"varint,5,opt,name=error,proto3" json:"error,omitempty"` // somebody should look
+	FirstUnixNano int64                  `protobuf:"varint,6,opt,name=first_unix_nano,json=firstUnixNano,proto3" json:"first_unix_nano,omitempty"`
+	LastUnixNano  int64                  `protobuf:"varint,7,opt,name=last_unix_nano,json=lastUnixNano,proto3" json:"last_unix_nano,omitempty"`
+	Count         uint64                 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_hub_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Event) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Event) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+func (x *Event) GetError() bool {
+	if x != nil {
+		return x.Error
+	}
+	return false
+}
+
+func (x *Event) GetFirstUnixNano() int64 {
+	if x != nil {
+		return x.FirstUnixNano
+	}
+	return 0
+}
+
+func (x *Event) GetLastUnixNano() int64 {
+	if x != nil {
+		return x.LastUnixNano
+	}
+	return 0
+}
+
+func (x *Event) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 type ReportResponse struct {
@@ -180,7 +297,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_hub_proto_msgTypes[1]
+	mi := &file_hub_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -192,7 +309,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[1]
+	mi := &file_hub_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -205,7 +322,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{1}
+	return file_hub_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ReportResponse) GetHub() []byte {
@@ -241,7 +358,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hub_proto_msgTypes[2]
+	mi := &file_hub_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +370,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[2]
+	mi := &file_hub_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +383,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{2}
+	return file_hub_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Process) GetIdentity() []byte {
@@ -371,7 +488,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hub_proto_msgTypes[3]
+	mi := &file_hub_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +500,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[3]
+	mi := &file_hub_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +513,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{3}
+	return file_hub_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Route) GetSide() Side {
@@ -525,7 +642,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_hub_proto_msgTypes[4]
+	mi := &file_hub_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +654,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[4]
+	mi := &file_hub_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +667,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{4}
+	return file_hub_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Waits) GetCalls() uint64 {
@@ -602,7 +719,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_hub_proto_msgTypes[5]
+	mi := &file_hub_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +731,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[5]
+	mi := &file_hub_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +744,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{5}
+	return file_hub_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Histogram) GetFirst() uint32 {
@@ -684,7 +801,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_hub_proto_msgTypes[6]
+	mi := &file_hub_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +813,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[6]
+	mi := &file_hub_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +826,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{6}
+	return file_hub_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Load) GetUserNs() int64 {
@@ -786,7 +903,7 @@ var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xa5\x02\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xf3\x02\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -795,8 +912,21 @@ const file_hub_proto_rawDesc = "" +
 	"toUnixNano\x12+\n" +
 	"\x06routes\x18\x05 \x03(\v2\x13.stile.hub.v1.RouteR\x06routes\x12&\n" +
 	"\x04load\x18\x06 \x01(\v2\x12.stile.hub.v1.LoadR\x04load\x12\x18\n" +
-	"\adropped\x18\a \x01(\x04R\adropped\x12\x10\n" +
-	"\x03hub\x18\b \x01(\fR\x03hub\"6\n" +
+	"\adropped\x18\a \x01(\x04R\adropped\x12+\n" +
+	"\x06events\x18\t \x03(\v2\x13.stile.hub.v1.EventR\x06events\x12\x1f\n" +
+	"\vevents_lost\x18\n" +
+	" \x01(\x04R\n" +
+	"eventsLost\x12\x10\n" +
+	"\x03hub\x18\b \x01(\fR\x03hub\"\xdd\x01\n" +
+	"\x05Event\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x14\n" +
+	"\x05trace\x18\x04 \x01(\tR\x05trace\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\bR\x05error\x12&\n" +
+	"\x0ffirst_unix_nano\x18\x06 \x01(\x03R\rfirstUnixNano\x12$\n" +
+	"\x0elast_unix_nano\x18\a \x01(\x03R\flastUnixNano\x12\x14\n" +
+	"\x05count\x18\b \x01(\x04R\x05count\"6\n" +
 	"\x0eReportResponse\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\fR\x03hub\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\x04R\x04kept\"\xb1\x02\n" +
@@ -885,38 +1015,40 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
-	(*ReportResponse)(nil), // 2: stile.hub.v1.ReportResponse
-	(*Process)(nil),        // 3: stile.hub.v1.Process
-	(*Route)(nil),          // 4: stile.hub.v1.Route
-	(*Waits)(nil),          // 5: stile.hub.v1.Waits
-	(*Histogram)(nil),      // 6: stile.hub.v1.Histogram
-	(*Load)(nil),           // 7: stile.hub.v1.Load
-	nil,                    // 8: stile.hub.v1.Route.CodesEntry
+	(*Event)(nil),          // 2: stile.hub.v1.Event
+	(*ReportResponse)(nil), // 3: stile.hub.v1.ReportResponse
+	(*Process)(nil),        // 4: stile.hub.v1.Process
+	(*Route)(nil),          // 5: stile.hub.v1.Route
+	(*Waits)(nil),          // 6: stile.hub.v1.Waits
+	(*Histogram)(nil),      // 7: stile.hub.v1.Histogram
+	(*Load)(nil),           // 8: stile.hub.v1.Load
+	nil,                    // 9: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
-	3,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
-	4,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
-	7,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
-	0,  // 3: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	8,  // 4: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	6,  // 5: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	6,  // 6: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	6,  // 7: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	6,  // 8: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	6,  // 9: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	6,  // 10: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	5,  // 11: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	1,  // 12: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	2,  // 13: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
+	5,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
+	8,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
+	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
+	0,  // 4: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	9,  // 5: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	7,  // 6: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	7,  // 7: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	7,  // 8: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	7,  // 9: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	7,  // 10: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	7,  // 11: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	6,  // 12: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	1,  // 13: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 14: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -930,7 +1062,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -128,6 +128,7 @@ func (a *Agent) close(now time.Time) {
 	r := a.request(a.sequence)
 	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
 	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
+	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	a.from = now
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes

@@ -88,3 +88,16 @@ func histogram(h *telemetry.Histogram) *hubpb.Histogram {
 	raw := h.Raw()
 	return &hubpb.Histogram{First: uint32(raw.First), Counts: raw.Counts, Sum: raw.Sum, Min: raw.Min, Max: raw.Max}
 }
+
+// events are what happened, as it is reported, in order.
+func events(taken []telemetry.Event, lost uint64) ([]*hubpb.Event, uint64) {
+	slices.SortFunc(taken, func(a, b telemetry.Event) int { return a.First.Compare(b.First) })
+	var all []*hubpb.Event
+	for _, e := range taken {
+		all = append(all, &hubpb.Event{
+			Kind: short(e.Kind), Subject: short(e.Subject), Detail: short(e.Detail), Trace: short(e.Trace), Error: e.Error,
+			FirstUnixNano: e.First.UnixNano(), LastUnixNano: e.Last.UnixNano(), Count: e.Count,
+		})
+	}
+	return all, lost
+}

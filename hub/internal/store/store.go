@@ -61,6 +61,9 @@ CREATE TABLE samples (start INTEGER PRIMARY KEY, seen INTEGER NOT NULL, kept INT
 CREATE TABLE blocks (start INTEGER NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (start, block));
 CREATE TABLE traces (trace BLOB NOT NULL, start INTEGER NOT NULL, block INTEGER NOT NULL, place INTEGER NOT NULL, spans INTEGER NOT NULL, PRIMARY KEY (trace, start, block)) WITHOUT ROWID;
 CREATE INDEX traces_of_window ON traces (start);
+CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL, service TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+	kind TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL, trace TEXT NOT NULL, error INTEGER NOT NULL);
+CREATE INDEX events_by_time ON events (first);
 PRAGMA user_version = 2;
 `
 

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Event is what a process has told of. Like ones of a window are one.
+type Event struct {
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Count   uint64    `json:"count"`
+	Service string    `json:"service"`
+	Host    string    `json:"host"`
+	PID     int64     `json:"pid"`
+	Kind    string    `json:"kind"`
+	Subject string    `json:"subject"`
+	Detail  string    `json:"detail"`
+	Trace   string    `json:"trace,omitempty"`
+	Error   bool      `json:"error"`
+}
+
+// maxEvents is how many are kept: of more the oldest are not.
+const maxEvents = 50_000
+
+// PutEvents keeps events, all or none.
+func (s *Store) PutEvents(ctx context.Context, all []Event) error {
+	if len(all) == 0 {
+		return nil
+	}
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // of no effect after Commit
+	put, err := tx.PrepareContext(ctx, "INSERT INTO events (first, last, count, service, host, pid, kind, subject, detail, trace, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	for _, e := range all[max(len(all)-maxEvents, 0):] {
+		if _, err := put.ExecContext(ctx, e.First.UnixNano(), e.Last.UnixNano(), int64(e.Count), e.Service, e.Host, e.PID, e.Kind, e.Subject, e.Detail, e.Trace, e.Error); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", maxEvents); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Events returns what happened in a stretch of time, the newest first, limit at most: of a service and of a kind, if they are not empty.
+func (s *Store) Events(ctx context.Context, from, to time.Time, service, kind string, limit int) (all []Event, err error) {
+	rows, err := s.view.QueryContext(ctx, `SELECT first, last, count, service, host, pid, kind, subject, detail, trace, error FROM events
+		WHERE first < ? AND last >= ? AND (? = '' OR service = ?) AND (? = '' OR kind = ?) ORDER BY first DESC, id DESC LIMIT ?`,
+		to.UnixNano(), from.UnixNano(), service, service, kind, kind, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all = []Event{}
+	for rows.Next() {
+		e, err := scanEvent(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, rows.Err()
+}
+
+func scanEvent(rows *sql.Rows) (e Event, err error) {
+	var first, last, count int64
+	err = rows.Scan(&first, &last, &count, &e.Service, &e.Host, &e.PID, &e.Kind, &e.Subject, &e.Detail, &e.Trace, &e.Error)
+	e.First, e.Last, e.Count = time.Unix(0, first).UTC(), time.Unix(0, last).UTC(), uint64(count)
+	return e, err
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestEvents: what happened is found by time, service and kind, the newest first; of too many the oldest are not kept.
+func TestEvents(t *testing.T) {
+	s, err := Open(t.Context(), t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at := func(second int) time.Time { return time.Unix(int64(1e9+second), 5).UTC() }
+	event := func(second int, service, kind string) Event {
+		return Event{First: at(second), Last: at(second + 2), Count: 3, Service: service, Host: "h", PID: 7, Kind: kind, Subject: "/s/M", Detail: "d", Trace: "t", Error: true}
+	}
+	all := []Event{event(0, "a", "x"), event(10, "b", "x"), event(20, "a", "y")}
+	if err := s.PutEvents(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to      int
+		service, kind string
+		limit         int
+		want          string
+	}{
+		{-10, 100, "", "", 10, "[20 10 0]"}, {-10, 100, "a", "", 10, "[20 0]"}, {-10, 100, "", "x", 10, "[10 0]"}, {-10, 100, "a", "y", 10, "[20]"}, {-10, 100, "", "", 2, "[20 10]"},
+		{1, 20, "", "", 10, "[10 0]"}, {3, 10, "", "", 10, "[]"}, {-10, 100, "a' OR ''='", "", 10, "[]"},
+	} {
+		got, err := s.Events(t.Context(), at(c.from), at(c.to), c.service, c.kind, c.limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seconds := []int64{}
+		for _, e := range got {
+			seconds = append(seconds, e.First.Unix()-1e9)
+			if want := event(int(e.First.Unix()-1e9), e.Service, e.Kind); e != want {
+				t.Errorf("%+v, want %+v", e, want)
+			}
+		}
+		if fmt.Sprint(seconds) != c.want {
+			t.Errorf("%+v: %v", c, seconds)
+		}
+	}
+	for range 2 {
+		many := make([]Event, maxEvents-1)
+		for i := range many {
+			many[i] = event(1000, "c", "z")
+		}
+		if err := s.PutEvents(t.Context(), many); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Events(t.Context(), at(-1), at(1e6), "", "", 1e6)
+	if err != nil || len(got) != maxEvents || got[len(got)-1].Service != "c" {
+		t.Errorf("%d events, %v", len(got), err)
+	}
+}
