@@ -256,6 +256,7 @@ func (s *clientStream) recycle() {
 func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
 	s.rec.open(rec)
+	s.rec.look(m, method)
 	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
 		s.recycle()
 		return err
@@ -312,6 +313,9 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	err = s.start(m, p, true)
 	if err == nil {
 		s.rec.sent = len(p.data)
+		if s.rec.looks {
+			s.rec.request = telemetry.PrintOf(p.data)
+		}
 		s.outPayload(req, p)
 	}
 	p.free()
@@ -321,6 +325,9 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	var msg message
 	if msg, s.whole = s.in.readReply(s.ctx, s.maxRecv); s.whole {
 		defer msg.release()
+		if s.rec.looks {
+			s.rec.response = telemetry.PrintOf(msg.data)
+		}
 		if err := s.take(&msg, reply); err != nil {
 			return err
 		}

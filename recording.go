@@ -84,6 +84,11 @@ var lastHint atomic.Uint32
 // clientRecord is what is to be counted of a call at its client. begun is 0 if nothing is.
 type clientRecord struct {
 	hint      uint32
+	calls     uint32 // that the pooled stream had before
+	route     *telemetry.Route
+	looks     bool // at the bodies, which have these prints
+	request   telemetry.Print
+	response  telemetry.Print
 	begun     time.Duration // on telemetry's clock
 	waited    time.Duration // before its first frame could be written
 	sent, got int           // bytes of messages
@@ -99,7 +104,7 @@ func (d *dialer) begin() clientRecord {
 
 // open takes over what is known of a call before it has a stream.
 func (r *clientRecord) open(known clientRecord) {
-	known.hint = r.hint
+	known.hint, known.calls = r.hint, r.calls
 	*r = known
 }
 
@@ -119,7 +124,23 @@ func (s *clientStream) record(err error) {
 	if t := s.in.status(); t != nil && !stream {
 		c.Far, c.Queued, c.Handled = t.Times.Known, t.Times.Queue, t.Times.Handler
 	}
-	s.mux.link.Route(telemetry.RouteName{Method: s.method, Stream: stream}).Record(s.rec.hint, &c)
+	if s.rec.route == nil {
+		s.rec.route = s.mux.link.Route(telemetry.RouteName{Method: s.method, Stream: stream})
+	}
+	s.rec.route.Record(s.rec.hint, &c)
+	if s.rec.response != 0 && err == nil {
+		s.rec.route.Look(s.rec.request, s.rec.response, s.rec.sent, s.rec.got)
+	}
+}
+
+// look decides whether the bodies of a unary call are looked at.
+func (r *clientRecord) look(m *clientMux, method string) {
+	if r.begun == 0 || m.link == nil {
+		return
+	}
+	r.route = m.link.Route(telemetry.RouteName{Method: method})
+	r.calls++
+	r.looks = r.route.Looks(r.calls)
 }
 
 func codeOf(err error) uint32 {

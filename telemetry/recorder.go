@@ -132,6 +132,7 @@ func stripes() int {
 type Route struct {
 	name    RouteName
 	stripes []stripe
+	prints  prints
 	spare   *Stats // guarded by the recorder's mu
 }
 
@@ -224,6 +225,7 @@ type Stats struct {
 	Request  Histogram     // bytes
 	Response Histogram
 	Waits    Waits // at a server the last two
+	Repeats  Repeats
 }
 
 func (s *Stats) record(c *Call) {
@@ -276,6 +278,7 @@ func (s *Stats) Merge(o *Stats) {
 	s.Request.Merge(&o.Request)
 	s.Response.Merge(&o.Response)
 	s.Waits.add(&o.Waits)
+	s.Repeats.add(&o.Repeats)
 }
 
 // clear empties it and keeps its room.
@@ -312,7 +315,7 @@ func (r *Recorder) Take() []Taken {
 }
 
 func (r *Route) takeLocked() *Stats {
-	all := &Stats{}
+	all := &Stats{Repeats: r.prints.take()}
 	if r.spare == nil {
 		r.spare = &Stats{}
 	}
