@@ -131,6 +131,8 @@ func statsOf(r *hubpb.Route) *routemap.Stats {
 	s.Queue, _ = histogram(r.GetQueue())
 	s.Request, _ = histogram(r.GetRequest())
 	s.Response, _ = histogram(r.GetResponse())
+	p := r.GetRepeats()
+	s.Carried = routemap.Carried{Calls: p.GetCalls(), Same: p.GetSame(), Request: p.GetRequest(), RequestRepeated: p.GetRequestRepeated(), Response: p.GetResponse(), ResponseRepeated: p.GetResponseRepeated()}
 	w := r.GetWaits()
 	s.Waits = routemap.Waits{Calls: w.GetCalls(), ClientQueue: w.GetClientQueue(), Transport: w.GetTransport(), ServerQueue: w.GetServerQueue(), Handler: w.GetHandler()}
 	return s

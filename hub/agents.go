@@ -29,6 +29,7 @@ const (
 	maxReportEvents  = 1_000
 	maxWindowEvents  = 20_000  // of all reports of a window; those that come later are counted
 	maxReportCodes   = 64      // of a route
+	maxReportBytes   = 1 << 50 // of a route in a window
 	maxReportCalls   = 1 << 40 // of a route in a window, and of each code: sums of them do not wrap
 	maxListens       = 64
 	processGoneAfter = 10 * time.Minute // without a report
@@ -167,6 +168,9 @@ func checkRoute(r *hubpb.Route) error {
 	}
 	if w := r.GetWaits(); min(w.GetClientQueue(), w.GetTransport(), w.GetServerQueue(), w.GetHandler()) < 0 {
 		return fmt.Errorf("a wait of less than nothing")
+	}
+	if p := r.GetRepeats(); p.GetCalls() > maxReportCalls || p.GetSame() > p.GetCalls() || p.GetRequest() > maxReportBytes || p.GetRequestRepeated() > p.GetRequest() || p.GetResponse() > maxReportBytes || p.GetResponseRepeated() > p.GetResponse() {
+		return fmt.Errorf("more is repeated than there was: %v", p)
 	}
 	if len(r.GetCodes()) > maxReportCodes {
 		return fmt.Errorf("%d codes; %d at most", len(r.GetCodes()), maxReportCodes)

@@ -228,6 +228,7 @@ func TestBadReports(t *testing.T) {
 		"overlong":   {Process: who(func(*hubpb.Process) {}).Process, ToUnixNano: math.MaxInt64},
 		"wraps":      {Process: who(func(*hubpb.Process) {}).Process, FromUnixNano: math.MinInt64, ToUnixNano: math.MaxInt64},
 		"too many":   {Process: who(func(*hubpb.Process) {}).Process, Routes: make([]*hubpb.Route, maxReportRoutes+1)},
+		"repeats":    with(func(r *hubpb.Route) { r.Repeats = &hubpb.Repeats{Calls: 1, Same: 2} }),
 		"calls wrap": with(func(r *hubpb.Route) { r.Codes = map[uint32]uint64{0: math.MaxUint64, 1: 2} }),
 	}
 	for name, r := range bad {

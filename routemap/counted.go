@@ -62,6 +62,22 @@ func (w *Waits) merge(o *Waits) {
 	w.Handler = plus(w.Handler, o.Handler)
 }
 
+// Carried is how much of what was looked at a route had carried before, within a minute or so.
+type Carried struct {
+	Calls            uint64 `json:"calls"` // looked at
+	Same             uint64 `json:"same"`  // of them, those that asked what was asked before, and had the same answer
+	Request          uint64 `json:"request"`
+	RequestRepeated  uint64 `json:"requestRepeated"` // bytes
+	Response         uint64 `json:"response"`
+	ResponseRepeated uint64 `json:"responseRepeated"`
+}
+
+func (c *Carried) merge(o *Carried) {
+	c.Calls, c.Same = c.Calls+o.Calls, c.Same+o.Same
+	c.Request, c.RequestRepeated = c.Request+o.Request, c.RequestRepeated+o.RequestRepeated
+	c.Response, c.ResponseRepeated = c.Response+o.Response, c.ResponseRepeated+o.ResponseRepeated
+}
+
 // Counted adds what processes have counted of a route. It is to be followed by Fold.
 func (m *Map) Counted(k Key, s *Stats) {
 	m.node(k.From)

@@ -72,3 +72,20 @@ func TestCountedAlone(t *testing.T) {
 		t.Errorf("%v, %+v", err, back.Routes)
 	}
 }
+
+// TestDuplicated: a route whose calls ask and answer the same again is found, if that is much.
+func TestDuplicated(t *testing.T) {
+	for name, c := range map[string]struct {
+		carried Carried
+		found   bool
+	}{
+		"all the same": {Carried{Calls: 10, Same: 9, Request: 100, Response: 50_000}, true}, "half": {Carried{Calls: 20, Same: 10, Response: 20 << 10}, true},
+		"few": {Carried{Calls: 9, Same: 9, Response: 50_000}, false}, "small": {Carried{Calls: 1000, Same: 999, Response: 100_000}, false}, "different": {Carried{Calls: 1000, Same: 400, Response: 10 << 20}, false},
+	} {
+		m := New()
+		m.Counted(Key{From: Node{Service, "a"}, To: Node{Service, "b"}, Operation: "o", Mode: Sync}, &Stats{Calls: 1, Carried: c.carried})
+		if got := m.Report().Findings; (len(got) == 1 && got[0].Kind == Duplicated) != c.found || len(got) > 1 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}

@@ -9,23 +9,27 @@ import (
 
 // What is found is of one of these kinds. docs/MAP.md defines them.
 const (
-	PlusOne  = "n+1"
-	Chatty   = "chatty"
-	Repeated = "repeated"
-	Blocking = "blocking"
+	PlusOne    = "n+1"
+	Chatty     = "chatty"
+	Repeated   = "repeated"
+	Blocking   = "blocking"
+	Duplicated = "duplicated"
 )
 
 const (
-	plusOneLeast   = 5
-	plusOneOverlap = 1.05 // durations' sum to their union's
-	plusOneShare   = 0.05 // of the root
-	chattyCalls    = 10
-	chattyBytes    = 1 << 10
-	chattyGap      = 0.5
-	repeatedLeast  = 0.05 // of the calls of which it is known what they ask for
-	repeatedCalls  = 2
-	blockedCallers = 1.0
-	blockedShare   = 0.5
+	plusOneLeast    = 5
+	plusOneOverlap  = 1.05 // durations' sum to their union's
+	plusOneShare    = 0.05 // of the root
+	chattyCalls     = 10
+	chattyBytes     = 1 << 10
+	chattyGap       = 0.5
+	repeatedLeast   = 0.05 // of the calls of which it is known what they ask for
+	repeatedCalls   = 2
+	duplicatedShare = 0.5 // of the calls that were looked at
+	duplicatedCalls = 10
+	duplicatedBytes = 1 << 10 // of a call
+	blockedCallers  = 1.0
+	blockedShare    = 0.5
 )
 
 // Finding is something that stands out, with what shows it.
@@ -200,6 +204,7 @@ func (m *Map) findings() []Finding {
 		}
 		all = append(all, chatty(k, s)...)
 		all = append(all, repeated(k, s)...)
+		all = append(all, duplicated(k, s)...)
 	}
 	slices.SortFunc(all, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation))
@@ -246,6 +251,24 @@ func repeated(k Key, s *Stats) []Finding {
 		Kind: Repeated, From: k.From, To: k.To, Operation: k.Operation, Cost: int64(float64(s.Repeats) * s.Duration().Mean()), Evidence: s.Evidence,
 		Values: map[string]float64{"repeats": float64(s.Repeats), "share": share},
 		Text:   fmt.Sprintf("%.0f %% of the calls ask for what their trace has asked for before: suspected, as what was answered is not known", 100*share),
+	}}
+}
+
+// duplicated tells whether a route's calls carry again what they have carried within the last minute.
+func duplicated(k Key, s *Stats) []Finding {
+	c := &s.Carried
+	if c.Calls < duplicatedCalls {
+		return nil
+	}
+	share, each := float64(c.Same)/float64(c.Calls), float64(c.Request+c.Response)/float64(c.Calls)
+	if share < duplicatedShare || each < duplicatedBytes {
+		return nil
+	}
+	again := float64(c.RequestRepeated+c.ResponseRepeated) / float64(max(c.Request+c.Response, 1))
+	return []Finding{{
+		Kind: Duplicated, From: k.From, To: k.To, Operation: k.Operation, Cost: int64(share * s.Client.Sum()), Evidence: s.Evidence,
+		Values: map[string]float64{"share": share, "bytes": each, "repeated": again},
+		Text:   fmt.Sprintf("%.0f %% of the calls ask what was asked in the minute before and get the same answer, of %.0f bytes: keep it near (x-stile.cache of a policy)", 100*share, each),
 	}}
 }
 

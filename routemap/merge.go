@@ -69,6 +69,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Gap.Merge(&other.Gap)
 	s.Queue.Merge(&other.Queue)
 	s.Waits.merge(&other.Waits)
+	s.Carried.merge(&other.Carried)
 	s.Traced += other.Traced
 	s.Switches, s.Wakes = s.Switches+other.Switches, s.Wakes+other.Wakes
 	s.Sources |= other.Sources

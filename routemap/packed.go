@@ -47,7 +47,8 @@ func readCount(r *packed.Reader, least, most int) int {
 
 // appendPacked appends all that is known of a route. A field that is new comes at the end, and is read if there is more.
 func (s *Stats) appendPacked(b []byte) []byte {
-	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, uint64(s.Sources))
+	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, s.Carried.Calls, s.Carried.Same,
+		s.Carried.Request, s.Carried.RequestRepeated, s.Carried.Response, s.Carried.ResponseRepeated, uint64(s.Sources))
 	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler)
 	b = appendCounts(b, s.Errors)
 	for _, h := range s.histograms() {
@@ -63,7 +64,8 @@ func (s *Stats) readPacked(data []byte, evidence int) error {
 	if r.Below(packedVersion+1) != packedVersion {
 		r.Fail()
 	}
-	for _, n := range []*uint64{&s.Calls, &s.Paired, &s.Retries, &s.Repeats, &s.Known, &s.Roots, &s.Traced, &s.Busy, &s.sampled, &s.Switches, &s.Wakes, &s.Waits.Calls} {
+	for _, n := range []*uint64{&s.Calls, &s.Paired, &s.Retries, &s.Repeats, &s.Known, &s.Roots, &s.Traced, &s.Busy, &s.sampled, &s.Switches, &s.Wakes, &s.Waits.Calls, &s.Carried.Calls, &s.Carried.Same,
+		&s.Carried.Request, &s.Carried.RequestRepeated, &s.Carried.Response, &s.Carried.ResponseRepeated} {
 		*n = r.Uint()
 	}
 	s.Sources = Sources(r.Below(1 << len(sourceNames)))

@@ -116,6 +116,7 @@ type Stats struct {
 	Gap      telemetry.Histogram `json:"gap"`                // ns, the difference: transport, queues, codec. Of messages: from sent to received
 	Queue    telemetry.Histogram `json:"queue"`              // ns at the server until the handler began; counted by it
 	Waits    Waits               `json:"waits,omitzero"`     // as counted
+	Carried  Carried             `json:"carried,omitzero"`   // as counted
 	Switches uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
 	Wakes    uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
 	Sources  Sources             `json:"sources"`

@@ -481,7 +481,8 @@ type Route struct {
 	Response      *Histogram             `protobuf:"bytes,13,opt,name=response,proto3" json:"response,omitempty"`                                                                      // bytes
 	Waits         *Waits                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"`
 	PeerPid       int64                  `protobuf:"varint,15,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"` // as the process sees it; 0: it is not known
-	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                     // the peer is a topic, whose messages are counted: sent by a client, handled by a server
+	Repeats       *Repeats               `protobuf:"bytes,17,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"` // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -621,6 +622,13 @@ func (x *Route) GetPeerPid() int64 {
 	return 0
 }
 
+func (x *Route) GetRepeats() *Repeats {
+	if x != nil {
+		return x.Repeats
+	}
+	return nil
+}
+
 func (x *Route) GetTopic() string {
 	if x != nil {
 		return x.Topic
@@ -705,6 +713,91 @@ func (x *Waits) GetHandler() int64 {
 	return 0
 }
 
+// Repeats is how much of what was looked at the route had carried before, in the last minute or so.
+type Repeats struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Calls            uint64                 `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`     // looked at
+	Same             uint64                 `protobuf:"varint,2,opt,name=same,proto3" json:"same,omitempty"`       // of them, those that asked what was asked before, and had the same answer
+	Request          uint64                 `protobuf:"varint,3,opt,name=request,proto3" json:"request,omitempty"` // bytes
+	RequestRepeated  uint64                 `protobuf:"varint,4,opt,name=request_repeated,json=requestRepeated,proto3" json:"request_repeated,omitempty"`
+	Response         uint64                 `protobuf:"varint,5,opt,name=response,proto3" json:"response,omitempty"`
+	ResponseRepeated uint64                 `protobuf:"varint,6,opt,name=response_repeated,json=responseRepeated,proto3" json:"response_repeated,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Repeats) Reset() {
+	*x = Repeats{}
+	mi := &file_hub_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repeats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repeats) ProtoMessage() {}
+
+func (x *Repeats) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repeats.ProtoReflect.Descriptor instead.
+func (*Repeats) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Repeats) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Repeats) GetSame() uint64 {
+	if x != nil {
+		return x.Same
+	}
+	return 0
+}
+
+func (x *Repeats) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *Repeats) GetRequestRepeated() uint64 {
+	if x != nil {
+		return x.RequestRepeated
+	}
+	return 0
+}
+
+func (x *Repeats) GetResponse() uint64 {
+	if x != nil {
+		return x.Response
+	}
+	return 0
+}
+
+func (x *Repeats) GetResponseRepeated() uint64 {
+	if x != nil {
+		return x.ResponseRepeated
+	}
+	return 0
+}
+
 // Histogram has 32 buckets for each doubling: 0 to 31 one each, then 32 of width 1, 32 of width 2, and so on.
 type Histogram struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -719,7 +812,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_hub_proto_msgTypes[6]
+	mi := &file_hub_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +824,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[6]
+	mi := &file_hub_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +837,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{6}
+	return file_hub_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Histogram) GetFirst() uint32 {
@@ -801,7 +894,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_hub_proto_msgTypes[7]
+	mi := &file_hub_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +906,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_proto_msgTypes[7]
+	mi := &file_hub_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +919,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_hub_proto_rawDescGZIP(), []int{7}
+	return file_hub_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Load) GetUserNs() int64 {
@@ -945,7 +1038,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xa3\x05\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xd4\x05\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -962,7 +1055,8 @@ const file_hub_proto_rawDesc = "" +
 	"\arequest\x18\f \x01(\v2\x17.stile.hub.v1.HistogramR\arequest\x123\n" +
 	"\bresponse\x18\r \x01(\v2\x17.stile.hub.v1.HistogramR\bresponse\x12)\n" +
 	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x12\x19\n" +
-	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x12\x14\n" +
+	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x12/\n" +
+	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
@@ -973,7 +1067,14 @@ const file_hub_proto_rawDesc = "" +
 	"\fclient_queue\x18\x02 \x01(\x03R\vclientQueue\x12\x1c\n" +
 	"\ttransport\x18\x03 \x01(\x03R\ttransport\x12!\n" +
 	"\fserver_queue\x18\x04 \x01(\x03R\vserverQueue\x12\x18\n" +
-	"\ahandler\x18\x05 \x01(\x03R\ahandler\"o\n" +
+	"\ahandler\x18\x05 \x01(\x03R\ahandler\"\xc1\x01\n" +
+	"\aRepeats\x12\x14\n" +
+	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x12\n" +
+	"\x04same\x18\x02 \x01(\x04R\x04same\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\x04R\arequest\x12)\n" +
+	"\x10request_repeated\x18\x04 \x01(\x04R\x0frequestRepeated\x12\x1a\n" +
+	"\bresponse\x18\x05 \x01(\x04R\bresponse\x12+\n" +
+	"\x11response_repeated\x18\x06 \x01(\x04R\x10responseRepeated\"o\n" +
 	"\tHistogram\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x10\n" +
@@ -1015,7 +1116,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
@@ -1024,31 +1125,33 @@ var file_hub_proto_goTypes = []any{
 	(*Process)(nil),        // 4: stile.hub.v1.Process
 	(*Route)(nil),          // 5: stile.hub.v1.Route
 	(*Waits)(nil),          // 6: stile.hub.v1.Waits
-	(*Histogram)(nil),      // 7: stile.hub.v1.Histogram
-	(*Load)(nil),           // 8: stile.hub.v1.Load
-	nil,                    // 9: stile.hub.v1.Route.CodesEntry
+	(*Repeats)(nil),        // 7: stile.hub.v1.Repeats
+	(*Histogram)(nil),      // 8: stile.hub.v1.Histogram
+	(*Load)(nil),           // 9: stile.hub.v1.Load
+	nil,                    // 10: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
 	5,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
-	8,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
+	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
 	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
 	0,  // 4: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	9,  // 5: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	7,  // 6: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	7,  // 7: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	7,  // 8: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	7,  // 9: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	7,  // 10: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	7,  // 11: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	10, // 5: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	8,  // 6: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	8,  // 7: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	8,  // 8: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	8,  // 9: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	8,  // 10: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	8,  // 11: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
 	6,  // 12: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	1,  // 13: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 14: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 13: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	1,  // 14: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 15: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -1062,7 +1165,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -66,6 +66,9 @@ func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
 		Request: histogram(&s.Request), Response: histogram(&s.Response),
 		Waits: &hubpb.Waits{Calls: s.Waits.Calls, ClientQueue: s.Waits.ClientQueue, Transport: s.Waits.Transport, ServerQueue: s.Waits.ServerQueue, Handler: s.Waits.Handler},
 	}
+	if p := &s.Repeats; p.Calls > 0 {
+		r.Repeats = &hubpb.Repeats{Calls: p.Calls, Same: p.Same, Request: p.Request, RequestRepeated: p.RequestRepeated, Response: p.Response, ResponseRepeated: p.ResponseRepeated}
+	}
 	if k.side == telemetry.Server {
 		r.Side = hubpb.Side_SIDE_SERVER
 	}
