@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -41,7 +40,7 @@ const (
 
 func newDemo() *cobra.Command {
 	cfg := demo.Config{}
-	var asJSON, chaos bool
+	var asJSON, chaos, keep bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a shop of six services over grpc-go, move it to Stile under load, and compare",
@@ -51,7 +50,8 @@ between both while it runs; and at last stops the first six. It prints requests/
 response times, CPU time and context switches of all six programs, side by side.
 Then it makes the mailer slow, and compares how long it takes to place an order
 when orders calls the mailer, and when the mailer hears of orders by a queue; and
-shows what a hub sees of the shop (neither on Windows).
+shows what a hub sees of the shop (neither on Windows). The address of the hub's dashboard is
+printed; with --keep it stays open in the end.
 
 With --chaos it runs the shop over Stile twice, first without a policy file, then
 with one, and has the same things go wrong at the same moments: pricing is slowed,
@@ -68,6 +68,7 @@ failed, or the demo did. With --chaos: 0 the policy bettered goodput under each 
 a mistake in the command line, 3 it did not, or the demo failed.`,
 		Example: `  stile demo
   stile demo --duration 2m --rate 200
+  stile demo --keep
   stile demo --json >result.json
   stile demo --chaos
   stile demo --chaos --policy my.yaml --json`,
@@ -83,7 +84,7 @@ a mistake in the command line, 3 it did not, or the demo failed.`,
 			if chaos {
 				return runChaos(cmd.Context(), cmd.OutOrStdout(), cfg, asJSON)
 			}
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), cfg, asJSON)
+			return runDemo(cmd.Context(), cmd.OutOrStdout(), cfg, asJSON, keep)
 		},
 	}
 	flags := cmd.Flags()
@@ -93,7 +94,9 @@ a mistake in the command line, 3 it did not, or the demo failed.`,
 	flags.Float64Var(&cfg.Rate, "rate", 0, "`requests`/s; if not given, a third or so of what the services can answer here without Stile, 1000 at most; with --chaos, without a policy, 200 at most")
 	flags.StringVar(&cfg.Shop, "shop", "", "`folder` with the six programs; shop beside this one if not given")
 	flags.StringVar(&cfg.Network, "network", demo.DefaultNetwork(), "how the services listen: unix or tcp")
+	flags.BoolVar(&keep, "keep", false, "leave the hub open in the end, until this is interrupted, to look at what it saw in a browser")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
+	cmd.MarkFlagsMutuallyExclusive("chaos", "keep")
 	return cmd
 }
 
@@ -109,16 +112,18 @@ func usualDuration(chaos bool) time.Duration {
 	return d
 }
 
-func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) error {
+func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON, keep bool) error {
 	if err := prepareDemo(&cfg); err != nil {
 		return err
 	}
-	var seen *routemap.Report
-	cfg.Watch = watchShop(&seen)
+	watched := watcher{progress: cfg.Progress, keep: keep}
+	defer watched.close()
+	cfg.Watch = watched.watch
 	result, err := demo.Run(ctx, cfg)
 	if err != nil {
 		return err
 	}
+	seen := watched.seen
 	if asJSON {
 		err = printJSON(w, demoJSON{result, seen})
 	} else {
@@ -130,6 +135,9 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 	if m := result.Mail; err == nil && m != nil && m.Called.Failed+m.Queued.Failed > 0 {
 		err = fmt.Errorf("while the mailer was slow, %d %w", m.Called.Failed+m.Queued.Failed, errFailedRequests)
 	}
+	if err == nil && keep {
+		watched.stay(ctx)
+	}
 	return err
 }
 
@@ -137,31 +145,6 @@ func runDemo(ctx context.Context, w io.Writer, cfg demo.Config, asJSON bool) err
 type demoJSON struct {
 	demo.Result
 	Map *routemap.Report `json:"map,omitempty"`
-}
-
-// watchShop has a hub take what the shop traces, and fills in its map in the end, if there is one.
-func watchShop(seen **routemap.Report) func(context.Context, string) (string, func(context.Context) error, error) {
-	return func(ctx context.Context, dir string) (string, func(context.Context) error, error) {
-		quiet := slog.New(slog.NewTextHandler(io.Discard, nil)) // what is wrong is returned
-		h, err := hub.Open(ctx, hub.Config{Dir: dir, OTLPGRPC: "127.0.0.1:0", OTLPHTTP: hub.Off, HTTP: hub.Off, Logger: quiet})
-		if err != nil {
-			return "", nil, err
-		}
-		return "http://" + h.Addrs()["OTLP/gRPC"], func(ctx context.Context) error {
-			if err := h.Close(ctx); err != nil { // which completes the traces
-				return err
-			}
-			h, err := hub.Open(ctx, hub.Config{Dir: dir, OTLPGRPC: hub.Off, OTLPHTTP: hub.Off, HTTP: hub.Off, Logger: quiet})
-			if err != nil {
-				return err
-			}
-			m, err := h.Map(ctx, time.Now().Add(-time.Hour), time.Now())
-			if err == nil && m.Spans > 0 { // programs of another shop may trace nothing
-				*seen = m.Report
-			}
-			return errors.Join(err, h.Close(ctx))
-		}, nil
-	}
 }
 
 // seenRows is how many routes of the shop are shown.
