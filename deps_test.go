@@ -37,7 +37,8 @@ routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock routemap
-hub                       : hub/internal/store routemap routemap/tracefile
+hub/web                   :
+hub                       : hub/internal/store hub/web routemap routemap/tracefile
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
@@ -132,7 +133,7 @@ func moduleImports(t *testing.T) []importLine {
 		}
 		if d.IsDir() {
 			switch d.Name() {
-			case "testdata", "examples", "bench", "compat", "bin", "docs", ".git", "fakeshop":
+			case "testdata", "examples", "bench", "compat", "bin", "docs", ".git", "fakeshop", "node_modules":
 				return filepath.SkipDir
 			}
 			return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/hub/web"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -56,6 +57,7 @@ func (h *Hub) api() http.Handler {
 	}
 	handle("status", h.status)
 	handle("map", h.inTurn(h.mapOf))
+	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
@@ -64,6 +66,7 @@ func (h *Hub) api() http.Handler {
 			http.Error(w, "windows cannot be kept", http.StatusServiceUnavailable)
 		}
 	})
+	mux.Handle("GET /", h.access.near(web.Handler())) // it asks for a token itself
 	return mux
 }
 

@@ -1,0 +1,187 @@
+// The map as a graph: the busiest nodes, what lies between them, and where all of it is drawn.
+
+import { graphlib, layout } from "@dagrejs/dagre";
+import { node as nameOf } from "./format";
+import type { Brief, Named, Route } from "./types";
+
+export type Place = "local" | "remote" | "";
+
+export interface Edge {
+  id: string;
+  from: string;
+  to: string;
+  async: boolean;
+  calls: number;
+  failed: number;
+  through: number;
+  place: Place;
+  transports: string[];
+  routes: Route[];
+  marks: string[]; // kinds of findings
+}
+
+export interface Vertex extends Named {
+  id: string;
+  calls: number; // in and out
+  critical: number;
+  spans: number;
+}
+
+export interface Graph {
+  vertices: Vertex[];
+  edges: Edge[];
+}
+
+export const idOf = (n: Named) => `${n.kind}:${n.name}`;
+
+export function placeOf(transport: string | undefined): Place {
+  switch (transport) {
+    case undefined:
+    case "":
+      return "";
+    case "tcp":
+    case "broker":
+      return "remote";
+  }
+  return "local";
+}
+
+export function graphOf(m: Brief): Graph {
+  const vertices = new Map<string, Vertex>();
+  const vertex = (n: Named) => {
+    let v = vertices.get(idOf(n));
+    if (!v) vertices.set(idOf(n), (v = { id: idOf(n), kind: n.kind, name: n.name, calls: 0, critical: 0, spans: 0 }));
+    return v;
+  };
+  for (const n of m.nodes) Object.assign(vertex(n), { critical: n.critical, spans: n.spans });
+  const edges = new Map<string, Edge>();
+  const byEnds = new Map<string, Edge[]>();
+  for (const r of m.routes) {
+    const async = r.mode === "async";
+    const place = placeOf(r.transport);
+    const ends = `${idOf(r.from)}\n${idOf(r.to)}`;
+    const id = `${ends}\n${async ? "async" : ""}\n${place}`;
+    let e = edges.get(id);
+    if (!e) {
+      e = { id, from: idOf(r.from), to: idOf(r.to), async, calls: 0, failed: 0, through: 0, place, transports: [], routes: [], marks: [] };
+      edges.set(id, e);
+      byEnds.set(ends, [...(byEnds.get(ends) ?? []), e]);
+    }
+    e.calls += r.calls;
+    e.failed += r.failed;
+    e.through += r.through;
+    if (r.transport && !e.transports.includes(r.transport)) e.transports.push(r.transport);
+    e.routes.push(r);
+    vertex(r.from).calls += r.calls;
+    vertex(r.to).calls += r.calls;
+  }
+  for (const f of m.findings) {
+    for (const e of byEnds.get(`${idOf(f.from)}\n${idOf(f.to)}`) ?? []) {
+      if (!e.marks.includes(f.kind) && e.routes.some((r) => r.operation === f.operation)) e.marks.push(f.kind);
+    }
+  }
+  return { vertices: [...vertices.values()].sort((a, b) => b.calls - a.calls || (a.id < b.id ? -1 : 1)), edges: [...edges.values()] };
+}
+
+// busiest are the nodes that match and their neighbours, or, if nothing is looked for, the busiest of all; and what lies between them.
+export function busiest(g: Graph, most: number, sought: string, focus: string): Graph {
+  const shown = new Set<string>();
+  const add = (id: string) => shown.size < most && shown.add(id);
+  const near = (to: Set<string>) => {
+    for (const e of [...g.edges].sort((a, b) => b.calls - a.calls)) {
+      if (to.has(e.from)) add(e.to);
+      if (to.has(e.to)) add(e.from);
+    }
+  };
+  const lower = sought.toLowerCase();
+  if (focus) shown.add(focus);
+  if (sought) {
+    for (const v of g.vertices) if (matches(v, lower)) add(v.id);
+    near(new Set(shown));
+  } else {
+    if (focus) near(new Set(shown));
+    for (const v of g.vertices) if (v.calls > 0) add(v.id);
+  }
+  return { vertices: g.vertices.filter((v) => shown.has(v.id)), edges: g.edges.filter((e) => shown.has(e.from) && shown.has(e.to)) };
+}
+
+export function matches(v: Named, lower: string): boolean {
+  return nameOf(v).toLowerCase().includes(lower);
+}
+
+export interface Spot {
+  x: number;
+  y: number;
+}
+
+export interface Drawn {
+  width: number;
+  height: number;
+  nodes: Map<string, Spot>; // their middle
+  edges: Map<string, { points: Spot[]; label: Spot }>;
+}
+
+export const boxWidth = 150;
+export const boxHeight = 38;
+
+// layOut depends on which nodes and edges there are, and on nothing else, so that a map stays where it is while its numbers change.
+export function layOut(g: Graph): Drawn {
+  const d = new graphlib.Graph({ multigraph: true });
+  d.setGraph({ rankdir: "LR", nodesep: 14, edgesep: 10, ranksep: 34, marginx: 12, marginy: 12, ranker: g.vertices.length > 100 ? "longest-path" : "network-simplex" });
+  d.setDefaultEdgeLabel(() => ({}));
+  for (const v of [...g.vertices].sort((a, b) => (a.id < b.id ? -1 : 1))) d.setNode(v.id, { width: boxWidth, height: boxHeight });
+  const labelled = g.edges.length <= 160;
+  for (const e of [...g.edges].sort((a, b) => (a.id < b.id ? -1 : 1))) {
+    d.setEdge(e.from, e.to, { width: labelled ? 74 : 10, height: labelled ? 15 : 4, labelpos: "c" }, e.id);
+  }
+  layout(d);
+  const size = d.graph() as { width?: number; height?: number };
+  const out: Drawn = { width: size.width ?? 0, height: size.height ?? 0, nodes: new Map(), edges: new Map() };
+  for (const id of d.nodes()) {
+    const n = d.node(id) as unknown as Spot;
+    out.nodes.set(id, { x: n.x, y: n.y });
+  }
+  for (const e of d.edges()) {
+    const l = d.edge(e) as unknown as { points: Spot[]; x?: number; y?: number };
+    const middle = l.points[Math.floor(l.points.length / 2)]!;
+    out.edges.set(e.name!, { points: l.points, label: { x: l.x ?? middle.x, y: l.y ?? middle.y } });
+  }
+  return out;
+}
+
+const f = (v: number) => v.toFixed(1);
+
+// curve goes through the middles of what lies between points.
+export function curve(points: Spot[], short: number): string {
+  const p = points.slice();
+  const last = p[p.length - 1]!;
+  const before = p[p.length - 2]!;
+  const d = Math.hypot(last.x - before.x, last.y - before.y) || 1;
+  p[p.length - 1] = { x: last.x - ((last.x - before.x) / d) * short, y: last.y - ((last.y - before.y) / d) * short };
+  let path = `M${f(p[0]!.x)} ${f(p[0]!.y)}`;
+  for (let i = 1; i < p.length - 1; i++) {
+    const q = p[i]!;
+    const next = p[i + 1]!;
+    const end = i === p.length - 2 ? next : { x: (q.x + next.x) / 2, y: (q.y + next.y) / 2 };
+    path += `Q${f(q.x)} ${f(q.y)} ${f(end.x)} ${f(end.y)}`;
+  }
+  if (p.length === 2) path += `L${f(p[1]!.x)} ${f(p[1]!.y)}`;
+  return path;
+}
+
+// head is an arrow's, of a length.
+export function head(points: Spot[], long: number, half: number): string {
+  const tip = points[points.length - 1]!;
+  const before = points[points.length - 2]!;
+  const d = Math.hypot(tip.x - before.x, tip.y - before.y) || 1;
+  const u = { x: (tip.x - before.x) / d, y: (tip.y - before.y) / d };
+  const back = { x: tip.x - u.x * long, y: tip.y - u.y * long };
+  return `M${f(tip.x)} ${f(tip.y)}L${f(back.x - u.y * half)} ${f(back.y + u.x * half)}L${f(back.x + u.y * half)} ${f(back.y - u.x * half)}Z`;
+}
+
+export type Health = "well" | "some" | "many";
+
+export function health(calls: number, failed: number): Health {
+  if (failed === 0) return "well";
+  return failed < 0.05 * calls ? "some" : "many";
+}
