@@ -38,7 +38,7 @@ routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock routemap
 hub/web                   :
-hub                       : hub/internal/store hub/web routemap routemap/tracefile
+hub                       : hub/internal/store hub/web routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

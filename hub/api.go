@@ -59,6 +59,7 @@ func (h *Hub) api() http.Handler {
 	handle("map", h.inTurn(h.mapOf))
 	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
+	handle("series", h.inTurn(h.series))
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -87,8 +88,11 @@ func (h *Hub) inTurn(f func(*http.Request) (any, error)) func(*http.Request) (an
 	}
 }
 
-// badQuestion is an error of who asks.
-type badQuestion struct{ error }
+// badQuestion is an error of who asks; notThere, of who asks for what is not kept.
+type (
+	badQuestion struct{ error }
+	notThere    struct{ error }
+)
 
 // asked answers with what f returns, as JSON.
 func asked(f func(*http.Request) (any, error)) http.Handler {
@@ -97,9 +101,13 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 		code := http.StatusOK
 		if err != nil {
 			code = http.StatusInternalServerError
-			if _, is := err.(badQuestion); is {
+			switch err.(type) {
+			case badQuestion:
 				code = http.StatusBadRequest
-			} else if errors.Is(err, errBusy) {
+			case notThere:
+				code = http.StatusNotFound
+			}
+			if errors.Is(err, errBusy) {
 				code = http.StatusTooManyRequests
 			}
 			v = map[string]string{"error": err.Error()}
@@ -201,11 +209,11 @@ func onlyKnown(q url.Values, names ...string) error {
 // DefaultBack is how far back a map goes if nothing else is asked for.
 const DefaultBack = 15 * time.Minute
 
-// between reads from and to: times, or durations before now.
-func (h *Hub) between(r *http.Request) (from, to time.Time, err error) {
+// between reads from and to: times, or durations before now. There may be others, as named.
+func (h *Hub) between(r *http.Request, others ...string) (from, to time.Time, err error) {
 	now := h.cfg.clock()
 	q := r.URL.Query()
-	if err := onlyKnown(q, "from", "to"); err != nil {
+	if err := onlyKnown(q, append(others, "from", "to")...); err != nil {
 		return from, to, err
 	}
 	if from, err = moment(q.Get("from"), now, now.Add(-DefaultBack)); err != nil {

@@ -1,9 +1,6 @@
 package hub
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"net/http"
 	"slices"
 
@@ -60,23 +57,13 @@ func quantityOf(h *telemetry.Histogram) Quantity {
 	return Quantity{h.Count(), h.Sum(), h.Quantile(0), h.Quantile(1), h.Quantile(0.5), h.Quantile(0.9), h.Quantile(0.99)}
 }
 
-func routeID(k routemap.Key) string {
-	text, err := json.Marshal(k)
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:8])
-}
-
 // brief answers with all routes, or with that of an ID, which may be none.
 func (h *Hub) brief(r *http.Request) (any, error) {
-	q := r.URL.Query()
-	route := q.Get("route")
-	q.Del("route")
-	r = r.Clone(r.Context())
-	r.URL.RawQuery = q.Encode()
-	from, to, err := h.between(r)
+	from, to, err := h.between(r, "route")
+	if err != nil {
+		return nil, err
+	}
+	route, err := routeID(r)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +84,7 @@ func briefOf(m Map, route string) Brief {
 	}
 	for _, one := range m.Routes {
 		b.Spent += one.Critical
-		id := routeID(one.Key)
+		id := one.ID()
 		if route != "" && route != id {
 			continue
 		}

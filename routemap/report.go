@@ -42,10 +42,9 @@ type NodeReport struct {
 // settle takes those for services that are known to be some, although only their callers told of them at first.
 func (m *Map) settle() {
 	for k, s := range m.routes {
-		if to, is := m.service(k.To); is {
+		if settled := m.Settled(k); settled != k {
 			delete(m.routes, k)
-			k.To = to
-			m.route(k).merge(m.rand, s)
+			m.route(settled).merge(m.rand, s)
 		}
 	}
 	for k, p := range m.plusOnes {
@@ -56,6 +55,17 @@ func (m *Map) settle() {
 		}
 	}
 }
+
+// Settled is a route's key, of a service where only its callers told of it at first.
+func (m *Map) Settled(k Key) Key {
+	if to, is := m.service(k.To); is {
+		k.To = to
+	}
+	return k
+}
+
+// Stats is what is known of a route; nil: nothing. It is the map's.
+func (m *Map) Stats(k Key) *Stats { return m.routes[k] }
 
 // service is a node that only callers told of, as the service that it is, if it is one.
 func (m *Map) service(n Node) (Node, bool) {

@@ -1,6 +1,9 @@
 package routemap
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -65,6 +68,16 @@ type Key struct {
 	Transport string `json:"transport,omitempty"`
 	Operation string `json:"operation"` // *: all of them, as what the host shows does not tell
 	Mode      Mode   `json:"mode"`
+}
+
+// ID names the route to programs: 16 hex digits, always the same for a key.
+func (k Key) ID() string {
+	var text []byte
+	for _, field := range []string{string(k.From.Kind), k.From.Name, string(k.To.Kind), k.To.Name, k.Transport, k.Operation, string(k.Mode)} {
+		text = append(binary.AppendUvarint(text, uint64(len(field))), field...)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
 }
 
 // String is FROM → TO OPERATION.
@@ -172,10 +185,11 @@ type Route struct {
 // MarshalJSON writes the key's fields and the stats'.
 func (r Route) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
+		ID string `json:"id"`
 		Key
 		Stats
 		Failed uint64 `json:"failed"`
-	}{r.Key, *r.Stats, r.Failed()})
+	}{r.ID(), r.Key, *r.Stats, r.Failed()})
 }
 
 // operation is what a span says was called, without what differs from call to call.

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// ErrNoRoute: the windows that were asked for have no such route.
+var ErrNoRoute = errors.New("there is no such route in these windows")
+
+// Series is a route over time.
+type Series struct {
+	Key     routemap.Key
+	Points  []Point
+	Damaged int // windows that could not be read, and are left out
+}
+
+// Point is what is known of a route in a stretch of time; nil: it had no calls.
+type Point struct {
+	From, To time.Time
+	Stats    *routemap.Stats
+}
+
+// Series reads a route by its ID, over as many stretches of equal length as points has it, or fewer. They begin and end with windows, and together have what
+// Read has of the route. [ErrNoRoute] is returned if that is nothing.
+func (s *Store) Series(ctx context.Context, from, to time.Time, id string, points int) (*Series, error) {
+	tx, err := s.view.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	all, err := windows(ctx, tx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	oldest, err := oldestOf(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	level := levelFor(all, oldest, from, stretch(from, to, points, Finest))
+	all = slices.DeleteFunc(all, func(w Window) bool { return w.Long > level })
+	out := &Series{Points: cut(from, to, points, level)}
+	chosen := cover(all, from, to)
+	routes, err := s.routesOf(ctx, tx, id, chosen)
+	if err != nil {
+		return nil, err
+	}
+	if len(routes) == 0 {
+		return nil, ErrNoRoute
+	}
+	out.Key = routes[0].key
+	known := false
+	for i := range out.Points {
+		p := &out.Points[i]
+		n := 0
+		for n < len(chosen) && chosen[n].Start.Before(p.To) {
+			n++
+		}
+		var bad int
+		if p.Stats, bad, err = statsOf(ctx, tx, routes, chosen[:n]); err != nil {
+			return nil, err
+		}
+		chosen, out.Damaged, known = chosen[n:], out.Damaged+bad, known || p.Stats != nil
+	}
+	if !known {
+		return nil, ErrNoRoute
+	}
+	return out, nil
+}
+
+// stretch is how long each of so many parts is, in whole units.
+func stretch(from, to time.Time, points int, unit time.Duration) time.Duration {
+	d := to.Sub(from) / time.Duration(points)
+	return max((d + unit - 1).Truncate(unit), unit)
+}
+
+// cut makes the stretches of a series, in whole windows of a level. If there are several they are the same whenever one asks.
+func cut(from, to time.Time, points int, level time.Duration) (all []Point) {
+	long := stretch(from, to, points, level)
+	first := from.Truncate(long)
+	for ; points > 1 && first.Add(time.Duration(points)*long).Before(to); first = from.Truncate(long) {
+		long += level
+	}
+	if points == 1 {
+		first = from.Truncate(level)
+		long = stretch(first, to, 1, level)
+	}
+	for at := first.UTC(); at.Before(to); at = at.Add(long) {
+		all = append(all, Point{From: at, To: at.Add(long)})
+	}
+	return all
+}
+
+// oldestOf is when the first window of each level begins.
+func oldestOf(ctx context.Context, q querier) (map[time.Duration]time.Time, error) {
+	oldest := map[time.Duration]time.Time{}
+	for _, l := range Levels() {
+		var start sql.NullInt64
+		if err := q.QueryRowContext(ctx, "SELECT min(start) FROM windows WHERE level = ?", seconds(l.Window)).Scan(&start); err != nil {
+			return nil, err
+		}
+		if start.Valid {
+			oldest[l.Window] = time.Unix(start.Int64, 0)
+		}
+	}
+	return oldest, nil
+}
+
+// levelFor is the longest level that is no longer than a stretch; or a longer one, if of some windows of such a level the shorter ones are not there any more. The
+// oldest of a level go first.
+func levelFor(all []Window, oldest map[time.Duration]time.Time, from time.Time, long time.Duration) time.Duration {
+	level := Finest
+	for _, l := range Levels() {
+		if l.Window <= long {
+			level = l.Window
+		}
+	}
+	for _, w := range all {
+		if first, some := oldest[level]; w.Long > level && (!some || w.Start.Before(first) && from.Before(first)) {
+			level = w.Long
+		}
+	}
+	return level
+}
+
+// stored is a route under the number that the file has for it.
+type stored struct {
+	number int64
+	key    routemap.Key // as the map names it
+}
+
+// routesOf are what is stored of a route: under its own name, and of a service also under that which it has where only its callers tell of it.
+func (s *Store) routesOf(ctx context.Context, q querier, id string, chosen []Window) (all []stored, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT id, key FROM routes")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var own, told []stored
+	for rows.Next() {
+		var r stored
+		var text []byte
+		if err := rows.Scan(&r.number, &text); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(text, &r.key); err != nil {
+			continue // as its windows are damaged
+		}
+		service := r.key
+		service.To.Kind = routemap.Service
+		switch {
+		case r.key.ID() == id:
+			own = append(own, r)
+		case r.key.To.Kind == routemap.External && service.ID() == id:
+			r.key = service
+			told = append(told, r)
+		}
+	}
+	if err := rows.Err(); err != nil || len(told) == 0 {
+		return own, err
+	}
+	known, err := namesService(ctx, q, told[0].key.To, chosen)
+	if known {
+		own = append(own, told...)
+	}
+	return own, err
+}
+
+// namesService tells whether a map of windows knows a service.
+func namesService(ctx context.Context, q querier, n routemap.Node, chosen []Window) (bool, error) {
+	for _, w := range slices.Backward(chosen) {
+		m := routemap.New()
+		if err := load(ctx, q, w, m); err != nil && !errors.Is(err, errDamaged) {
+			return false, err
+		}
+		if k := (routemap.Key{To: routemap.Node{Kind: routemap.External, Name: n.Name}}); m.Settled(k).To == n {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// statsOf merges what windows have of routes that are the same to the map.
+func statsOf(ctx context.Context, q querier, routes []stored, chosen []Window) (_ *routemap.Stats, damaged int, err error) {
+	m := routemap.New()
+	for _, w := range chosen {
+		for _, r := range routes {
+			var data []byte
+			err := q.QueryRowContext(ctx, "SELECT data FROM stats WHERE level = ? AND start = ? AND route = ?", seconds(w.Long), w.Start.Unix(), r.number).Scan(&data)
+			switch {
+			case errors.Is(err, sql.ErrNoRows):
+				continue
+			case err != nil:
+				return nil, 0, fmt.Errorf("%s: %w", w, err)
+			}
+			if err := m.LoadRoute(r.key, data); err != nil {
+				damaged++
+			}
+		}
+	}
+	return m.Stats(routes[0].key), damaged, nil
+}
