@@ -218,6 +218,7 @@ func repeated(k Key, s *Stats) []Finding {
 
 // BlockingPoint is a route whose callers wait for it.
 type BlockingPoint struct {
+	ID string `json:"id"`
 	Key
 	Callers float64 `json:"callers"` // that wait for it and nothing else, on average
 	Share   float64 `json:"share"`   // of the time of those who call it
@@ -232,7 +233,7 @@ func (m *Map) blocking() []BlockingPoint {
 		if s.Alone == 0 || s.Callers == 0 {
 			continue
 		}
-		b := BlockingPoint{Key: k, Callers: float64(s.Alone) / window, Share: float64(s.Alone) / float64(s.Callers)}
+		b := BlockingPoint{ID: k.ID(), Key: k, Callers: float64(s.Alone) / window, Share: float64(s.Alone) / float64(s.Callers)}
 		b.Flagged = b.Callers >= blockedCallers || b.Share >= blockedShare
 		all = append(all, b)
 	}

@@ -1,7 +1,7 @@
 // The map as a graph: the busiest nodes, what lies between them, and where all of it is drawn.
 
 import { graphlib, layout } from "@dagrejs/dagre";
-import { node as nameOf } from "./format";
+import { node as nameOf, rate, share } from "./format";
 import type { Brief, Named, Route } from "./types";
 
 export type Place = "local" | "remote" | "";
@@ -124,15 +124,18 @@ export interface Drawn {
 export const boxWidth = 150;
 export const boxHeight = 38;
 
+// mostLabels is how many edges have labels at most.
+export const mostLabels = 160;
+
 // layOut depends on which nodes and edges there are, and on nothing else, so that a map stays where it is while its numbers change.
-export function layOut(g: Graph): Drawn {
+export function layOut(g: Graph, labelLong: (e: Edge) => number): Drawn {
   const d = new graphlib.Graph({ multigraph: true });
   d.setGraph({ rankdir: "LR", nodesep: 14, edgesep: 10, ranksep: 34, marginx: 12, marginy: 12, ranker: g.vertices.length > 100 ? "longest-path" : "network-simplex" });
   d.setDefaultEdgeLabel(() => ({}));
   for (const v of [...g.vertices].sort((a, b) => (a.id < b.id ? -1 : 1))) d.setNode(v.id, { width: boxWidth, height: boxHeight });
-  const labelled = g.edges.length <= 160;
+  const labelled = g.edges.length <= mostLabels;
   for (const e of [...g.edges].sort((a, b) => (a.id < b.id ? -1 : 1))) {
-    d.setEdge(e.from, e.to, { width: labelled ? 74 : 10, height: labelled ? 15 : 4, labelpos: "c" }, e.id);
+    d.setEdge(e.from, e.to, { width: labelled ? labelLong(e) + 14 : 10, height: labelled ? (e.marks.length ? 28 : 15) : 4, labelpos: "c" }, e.id);
   }
   layout(d);
   const size = d.graph() as { width?: number; height?: number };
@@ -184,4 +187,10 @@ export type Health = "well" | "some" | "many";
 export function health(calls: number, failed: number): Health {
   if (failed === 0) return "well";
   return failed < 0.05 * calls ? "some" : "many";
+}
+
+// label is what is written at an edge.
+export function label(e: Edge, long: number): string {
+  const failing = e.failed ? ` · ${share(e.failed / e.calls)}` : "";
+  return rate(e.calls, long) + failing + (health(e.calls, e.failed) === "many" ? " ▲" : "");
 }

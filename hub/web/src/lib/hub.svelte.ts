@@ -82,6 +82,7 @@ export class Asked<T> {
 
 export interface Options {
   once?: boolean; // it does not change with time
+  least?: number; // ms from an answer to the next question
 }
 
 // ask keeps asking while the component is there. An empty URL asks nothing.
@@ -110,7 +111,7 @@ export function ask<T>(url: () => string, options: Options = {}): Asked<T> {
       answered = tick;
       wait = 1000;
       const took = performance.now() - began;
-      earliest = performance.now() + Math.max(least, 4 * took);
+      earliest = performance.now() + Math.max(options.least ?? least, 4 * took);
     } catch (e) {
       if (mine.signal.aborted) return;
       answered = -1;

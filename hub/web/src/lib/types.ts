@@ -81,6 +81,7 @@ export interface HotPath {
 }
 
 export interface Blocking extends Key {
+  id: string;
   callers: number;
   share: number;
   flagged: boolean;
@@ -154,6 +155,7 @@ export interface KeptTrace {
   duration: number;
   spans: number;
   failed: boolean | number;
+  call?: { at?: string; duration: number; failed: boolean }; // the route's own, if one was asked for
 }
 
 export interface Traces {
@@ -192,7 +194,7 @@ export interface BurnTime {
 }
 
 export interface Burn extends Key {
-  id?: string;
+  id: string;
   alert: string;
   times: BurnTime[];
 }
