@@ -23,6 +23,7 @@ transport/local           : transport transport/wire transport/sock transport/sh
 internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
+internal/packed           :
 telemetry                 :
 policy/control            :
 policy/internal/near      :
@@ -36,7 +37,7 @@ routemap                  : telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
-hub/internal/store        : internal/filelock routemap
+hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
 hub                       : hub/internal/store hub/web routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :

@@ -60,6 +60,8 @@ func (h *Hub) api() http.Handler {
 	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
 	handle("series", h.inTurn(h.series))
+	handle("traces", h.inTurn(h.traces))
+	handle("trace", h.trace)
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -50,13 +50,18 @@ func (t *trouble) now() error {
 }
 
 type window struct {
-	start time.Time
-	m     *routemap.Map
+	start  time.Time
+	m      *routemap.Map
+	sample *sample
+}
+
+func (k *keeper) open() window {
+	return window{k.clock().Truncate(store.Finest), routemap.New(), newSample()}
 }
 
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
-	Put(ctx context.Context, start time.Time, m *routemap.Map) error
+	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
@@ -86,7 +91,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // draw puts traces on the map of the window that is open.
 func (k *keeper) draw() {
 	defer close(k.windows)
-	open := window{k.clock().Truncate(store.Finest), routemap.New()}
+	open := k.open()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	drawn := false
@@ -101,6 +106,7 @@ func (k *keeper) draw() {
 				return
 			}
 			open.m.Add(t)
+			open.sample.add(t)
 			drawn = true
 			continue
 		case <-next.C:
@@ -108,7 +114,7 @@ func (k *keeper) draw() {
 		if drawn { // of a window in which nothing came there is nothing to keep
 			k.windows <- open // waits for the disk, and exporters wait in turn
 		}
-		open, drawn = window{k.clock().Truncate(store.Finest), routemap.New()}, false
+		open, drawn = k.open(), false
 	}
 }
 
@@ -127,11 +133,12 @@ func (k *keeper) keep() {
 				unkept = &w
 			case ok:
 				unkept.m.Merge(w.m)
+				unkept.sample.merge(w.sample)
 			}
 		case <-again.C:
 		}
 		if unkept != nil {
-			err := k.store.Put(context.Background(), unkept.start, unkept.m)
+			err := k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
 			if err != nil {
 				continue

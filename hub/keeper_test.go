@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -20,11 +21,15 @@ type fakeStore struct {
 	tidied int
 }
 
-func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map) error {
+func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kept *store.Traces) error {
 	if s.full.Load() {
 		return errors.New("disk full")
 	}
-	s.puts = append(s.puts, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), m.Report().Traces))
+	traces := m.Report().Traces
+	if kept.Seen != traces || len(kept.Kept) != int(traces) {
+		return fmt.Errorf("%d traces of %d are kept, %d are on the map", len(kept.Kept), kept.Seen, traces)
+	}
+	s.puts = append(s.puts, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), traces))
 	return nil
 }
 

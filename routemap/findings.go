@@ -52,15 +52,41 @@ type Chain struct {
 	sum      uint64
 }
 
+// deepest is the span of a root's critical path that the most calls lead to.
+func (v *view) deepest(root int, critical []Section) int {
+	deepest := root
+	for _, s := range critical {
+		if v.depth[s.Span] > v.depth[deepest] {
+			deepest = s.Span
+		}
+	}
+	return deepest
+}
+
+func (v *view) rootName(root int) string {
+	return v.nodes[root].Service + " " + operation(v.nodes[root].Span)
+}
+
 func (m *Map) addChain(v *view, root, deepest int) {
 	depth := v.depth[deepest]
-	c := m.chain(v.nodes[root].Service + " " + operation(v.nodes[root].Span))
+	c := m.chain(v.rootName(root))
 	c.Traces++
 	c.sum += uint64(depth)
-	if depth <= c.Depth {
-		return
+	if depth > c.Depth {
+		c.show(v, deepest)
 	}
-	c.Depth, c.Evidence, c.Steps = depth, Evidence{v.ID, SpanHex(v.nodes[deepest].ID)}, nil
+}
+
+// preferChain has a chain shown by a trace that is as deep as any.
+func (m *Map) preferChain(v *view, root int) {
+	deepest := v.deepest(root, v.CriticalPath(root))
+	if c := m.chains[v.rootName(root)]; c != nil && c.Depth > 0 && v.depth[deepest] == c.Depth {
+		c.show(v, deepest)
+	}
+}
+
+func (c *Chain) show(v *view, deepest int) {
+	c.Depth, c.Evidence, c.Steps = v.depth[deepest], Evidence{v.ID, SpanHex(v.nodes[deepest].ID)}, nil
 	for i := deepest; i >= 0; i = v.nodes[i].parent {
 		if k := v.into[i]; k >= 0 && v.calls[k].key.Mode == Sync {
 			c.Steps = append(c.Steps, v.calls[k].key.To.String()+" "+v.calls[k].key.Operation)
@@ -97,8 +123,12 @@ type plusOne struct {
 	evidence []Evidence
 }
 
-// addPlusOnes looks for groups of calls of one span that do not overlap.
 func (m *Map) addPlusOnes(v *view) {
+	v.plusOnes(func(k plusOneKey, p *plusOne) { m.plusOne(k).merge(p) })
+}
+
+// plusOnes looks for groups of calls of one span that do not overlap.
+func (v *view) plusOnes(found func(plusOneKey, *plusOne)) {
 	for i := range v.nodes {
 		n := &v.nodes[i]
 		if len(n.children) < plusOneLeast {
@@ -122,7 +152,7 @@ func (m *Map) addPlusOnes(v *view) {
 				continue
 			}
 			k := plusOneKey{key.From, key.To, key.Operation, operation(n.Span)}
-			m.plusOne(k).merge(&plusOne{1, uint64(len(group)), len(group), union, []Evidence{{v.ID, SpanHex(n.ID)}}})
+			found(k, &plusOne{1, uint64(len(group)), len(group), union, []Evidence{{v.ID, SpanHex(n.ID)}}})
 		}
 	}
 }

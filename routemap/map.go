@@ -102,7 +102,8 @@ func (m *Map) Add(t *Trace) {
 		m.node(t.self(i)).Spans++
 		m.extend(n.start, n.end)
 	}
-	v := m.view(t)
+	v := viewOf(t)
+	m.nameless += uint64(v.nameless)
 	m.addCalls(v)
 	m.addCritical(v)
 	m.addPlusOnes(v)
@@ -111,7 +112,8 @@ func (m *Map) Add(t *Trace) {
 // view is a trace with what the parts of a map want to know of it.
 type view struct {
 	*Trace
-	calls []call
+	calls    []call
+	nameless int
 	// By span:
 	into  []int // the call that it is the waiting span of, or else the server's; -1: none
 	root  []int
@@ -119,10 +121,9 @@ type view struct {
 	order []int // parents before children
 }
 
-func (m *Map) view(t *Trace) *view {
+func viewOf(t *Trace) *view {
 	calls, nameless := t.calls()
-	m.nameless += uint64(nameless)
-	v := &view{Trace: t, calls: calls, into: make([]int, t.Len()), root: make([]int, t.Len()), depth: make([]int, t.Len())}
+	v := &view{Trace: t, calls: calls, nameless: nameless, into: make([]int, t.Len()), root: make([]int, t.Len()), depth: make([]int, t.Len())}
 	for i := range v.into {
 		v.into[i] = -1
 	}
@@ -316,14 +317,11 @@ func (m *Map) addCritical(v *view) {
 	behind := make([]int64, v.Len()) // ns on critical paths, of each span and what is below it
 	for _, r := range v.roots {
 		byPath := map[int32]int64{}
-		deepest := r
-		for _, s := range v.CriticalPath(r) {
+		critical := v.CriticalPath(r)
+		for _, s := range critical {
 			took := s.End - s.Start
 			behind[s.Span] += took
 			byPath[path[s.Span]] += took
-			if v.depth[s.Span] > v.depth[deepest] {
-				deepest = s.Span
-			}
 			if c := v.into[s.Span]; c >= 0 && v.calls[c].client == s.Span {
 				of := m.route(v.calls[c].key)
 				of.Critical = plus(of.Critical, took)
@@ -333,7 +331,7 @@ func (m *Map) addCritical(v *view) {
 			}
 		}
 		m.paths.keep(m.rand, path[r], v.nodes[r].end-v.nodes[r].start, byPath)
-		m.addChain(v, r, deepest)
+		m.addChain(v, r, v.deepest(r, critical))
 	}
 	for _, i := range slices.Backward(v.order) {
 		if c := v.into[i]; c >= 0 {

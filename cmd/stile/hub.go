@@ -289,6 +289,7 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 		}
 	}
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
+	fmt.Fprintf(b, "whole traces: %d of %d\n", s.Store.Traces, s.Store.Seen)
 	if s.Failing != "" {
 		fmt.Fprintf(b, "what comes is held in memory, for it cannot be kept: %s\n", s.Failing)
 	}

@@ -48,7 +48,7 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 	all = slices.DeleteFunc(all, func(w Window) bool { return w.Long > level })
 	out := &Series{Points: cut(from, to, points, level)}
 	chosen := cover(all, from, to)
-	routes, err := s.routesOf(ctx, tx, id, chosen)
+	routes, err := routesOf(ctx, tx, id, chosen)
 	if err != nil {
 		return nil, err
 	}
@@ -137,18 +137,34 @@ type stored struct {
 }
 
 // routesOf are what is stored of a route: under its own name, and of a service also under that which it has where only its callers tell of it.
-func (s *Store) routesOf(ctx context.Context, q querier, id string, chosen []Window) (all []stored, err error) {
+func routesOf(ctx context.Context, q querier, id string, chosen []Window) ([]stored, error) {
+	own, told, err := named(ctx, q, id)
+	if err != nil || len(told) == 0 {
+		return own, err
+	}
+	service := routemap.Node{Kind: routemap.Service, Name: told[0].key.To.Name}
+	known, err := namesService(ctx, q, service, chosen)
+	if known {
+		for _, r := range told {
+			r.key.To = service
+			own = append(own, r)
+		}
+	}
+	return own, err
+}
+
+// named are the routes that have an ID, and those that have it if who is called is a service.
+func named(ctx context.Context, q querier, id string) (own, told []stored, err error) {
 	rows, err := q.QueryContext(ctx, "SELECT id, key FROM routes")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer rows.Close()
-	var own, told []stored
 	for rows.Next() {
 		var r stored
 		var text []byte
 		if err := rows.Scan(&r.number, &text); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := json.Unmarshal(text, &r.key); err != nil {
 			continue // as its windows are damaged
@@ -159,18 +175,20 @@ func (s *Store) routesOf(ctx context.Context, q querier, id string, chosen []Win
 		case r.key.ID() == id:
 			own = append(own, r)
 		case r.key.To.Kind == routemap.External && service.ID() == id:
-			r.key = service
 			told = append(told, r)
 		}
 	}
-	if err := rows.Err(); err != nil || len(told) == 0 {
-		return own, err
+	return own, told, rows.Err()
+}
+
+// aliases are the IDs that a route may have in one window or another.
+func aliases(ctx context.Context, q querier, id string) ([]string, error) {
+	_, told, err := named(ctx, q, id)
+	all := []string{id}
+	for _, r := range told {
+		all = append(all, r.key.ID())
 	}
-	known, err := namesService(ctx, q, told[0].key.To, chosen)
-	if known {
-		own = append(own, told...)
-	}
-	return own, err
+	return all, err
 }
 
 // namesService tells whether a map of windows knows a service.

@@ -51,6 +51,10 @@ CREATE TABLE routes (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE TABLE windows (level INTEGER NOT NULL, start INTEGER NOT NULL, rest BLOB NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (level, start)) WITHOUT ROWID;
 CREATE TABLE stats (level INTEGER NOT NULL, start INTEGER NOT NULL, route INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (level, start, route)) WITHOUT ROWID;
 CREATE INDEX stats_of_route ON stats (route, level, start);
+CREATE TABLE samples (start INTEGER PRIMARY KEY, seen INTEGER NOT NULL, kept INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE blocks (start INTEGER NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (start, block));
+CREATE TABLE traces (trace BLOB NOT NULL, start INTEGER NOT NULL, block INTEGER NOT NULL, place INTEGER NOT NULL, spans INTEGER NOT NULL, PRIMARY KEY (trace, start, block)) WITHOUT ROWID;
+CREATE INDEX traces_of_window ON traces (start);
 PRAGMA user_version = 1;
 `
 
@@ -137,9 +141,13 @@ func (w Window) String() string {
 // End is when it ends.
 func (w Window) End() time.Time { return w.Start.Add(w.Long) }
 
-// Put keeps a map of a window of the length [Finest], on disk when it returns. One that is there is merged with it, and so are longer ones that were made of it.
-func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map) error {
+// Put keeps a map of a window of the length [Finest], and traces of it (nil: none), on disk when it returns. One that is there is merged with it, and so are
+// longer ones that were made of it.
+func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Traces) error {
 	return s.transact(ctx, func(tx *sql.Tx) error {
+		if err := putTraces(ctx, tx, start.Truncate(Finest), t); err != nil {
+			return err
+		}
 		for _, l := range Levels() {
 			w := Window{Start: start.Truncate(l.Window), Long: l.Window}
 			all, has := m, routemap.New() // m stays as it is: it may be put again
@@ -341,11 +349,13 @@ type Usage struct {
 	Windows int64 `json:"windows"`
 	Bytes   int64 `json:"bytes"`
 	Most    int64 `json:"most"`
+	Traces  int64 `json:"traces"`     // that are kept whole
+	Seen    int64 `json:"tracesSeen"` // of how many
 }
 
 // Usage tells what the store has.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	u := Usage{Most: s.most}
-	err := s.view.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(bytes), 0) FROM windows").Scan(&u.Windows, &u.Bytes)
+	err := s.view.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(bytes), 0), (SELECT coalesce(sum(kept), 0) FROM samples), (SELECT coalesce(sum(seen), 0) FROM samples) FROM windows").Scan(&u.Windows, &u.Bytes, &u.Traces, &u.Seen)
 	return u, err
 }

@@ -70,7 +70,7 @@ func read(t *testing.T, s *Store, from, to time.Time) (counts map[string]uint64,
 
 func putAt(t *testing.T, s *Store, at time.Duration, m *routemap.Map) {
 	t.Helper()
-	if err := s.Put(t.Context(), begin.Add(at), m); err != nil {
+	if err := s.Put(t.Context(), begin.Add(at), m, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -158,7 +158,7 @@ func TestPutAgain(t *testing.T) {
 	}
 	m := calls(1, "catalog")
 	for range 3 {
-		if err := s.Put(t.Context(), begin, m); err == nil {
+		if err := s.Put(t.Context(), begin, m, nil); err == nil {
 			t.Fatal("it was put")
 		}
 	}
@@ -280,7 +280,8 @@ func putUntilKilled(dir string) {
 	}
 	_, have, _, err := s.Read(ctx, begin, begin.Add(24*time.Hour))
 	for n := len(have); err == nil; n++ {
-		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), calls(1, "catalog")); err == nil {
+		m, kept := keptTraces(70, "catalog", begin)
+		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), m, kept); err == nil {
 			fmt.Println(n)
 		}
 	}
@@ -288,7 +289,7 @@ func putUntilKilled(dir string) {
 	os.Exit(1)
 }
 
-// TestKilled: a window that was put is there after kill -9, whole, and none is there twice.
+// TestKilled: a window that was put is there after kill -9, whole and with its traces, and none is there twice.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	put := 0
@@ -317,8 +318,11 @@ func TestKilled(t *testing.T) {
 	}
 	s := open(t, dir, 1<<30)
 	counts, chosen := read(t, s, begin, begin.Add(24*time.Hour))
-	if len(chosen) < put || counts["catalog"] != uint64(len(chosen)) {
+	if len(chosen) < put || counts["catalog"] != uint64(70*len(chosen)) {
 		t.Errorf("%d windows with %d calls, of %d that were put", len(chosen), counts["catalog"], put)
+	}
+	if l := list(t, s, 0, 24*time.Hour, Filter{Limit: 1 << 20}); len(l.Traces) != 70*len(chosen) || l.Kept != int64(len(l.Traces)) || l.Damaged != 0 {
+		t.Errorf("%d windows with %d traces, %d are said to be kept", len(chosen), len(l.Traces), l.Kept)
 	}
 	var sound string
 	if err := s.db.QueryRow("PRAGMA integrity_check").Scan(&sound); err != nil || sound != "ok" {
@@ -344,7 +348,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 	began := time.Now()
 	for i := range 6 {
-		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m); err != nil {
+		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

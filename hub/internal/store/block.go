@@ -1,0 +1,203 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+
+	"github.com/stile-ipc/stile/internal/packed"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// Why tells why a trace was kept.
+type Why uint8
+
+// Why traces are kept: as part of a sample in which each trace is as likely as any other, or because few are as slow, or have failed.
+const (
+	Sampled Why = 1 << iota
+	Slow
+	Failed
+)
+
+// Kept is a trace that is kept.
+type Kept struct {
+	*routemap.Timeline
+	Why Why
+}
+
+// blockTraces is how many traces one block has. They share texts.
+const blockTraces = 64
+
+// blockVersion is the first byte of a block of traces: a checksum ends it.
+const blockVersion = 1
+
+// texts gives texts numbers, in the order in which they come.
+type texts struct {
+	numbers map[string]uint64
+	all     []string
+}
+
+func (t *texts) number(s string) uint64 {
+	n, known := t.numbers[s]
+	if !known {
+		n = uint64(len(t.all))
+		t.numbers[s] = n
+		t.all = append(t.all, s)
+	}
+	return n
+}
+
+// encodeBlock writes traces: version, texts, routes, then each trace with its spans, of which times are after the trace's start.
+func encodeBlock(traces []Kept) []byte {
+	names, routes := texts{numbers: map[string]uint64{}}, texts{numbers: map[string]uint64{}}
+	names.number("")  // as no error has, and
+	routes.number("") // no route
+	var body []byte
+	for _, t := range traces {
+		body = packed.AppendID(body, t.ID)
+		body = binary.AppendUvarint(body, uint64(t.Why))
+		body = binary.AppendVarint(body, t.Start)
+		body = binary.AppendUvarint(body, uint64(len(t.Spans)))
+		for i := range t.Spans {
+			body = appendSpan(body, i, &t.Spans[i], &names, &routes)
+		}
+	}
+	out := binary.AppendUvarint([]byte{blockVersion}, uint64(len(names.all)))
+	for _, s := range names.all {
+		out = packed.AppendString(out, s)
+	}
+	out = binary.AppendUvarint(out, uint64(len(routes.all)))
+	for _, id := range routes.all {
+		out = packed.AppendID(out, id)
+	}
+	out = binary.AppendUvarint(out, uint64(len(traces)))
+	return packed.Seal(append(out, body...))
+}
+
+func appendSpan(b []byte, i int, s *routemap.TimelineSpan, names, routes *texts) []byte {
+	b = binary.LittleEndian.AppendUint64(b, s.ID)
+	up := 0 // how many spans before this one; none: it has no parent
+	if s.Parent >= 0 {
+		up = i - s.Parent
+	}
+	kind := uint64(s.Kind) << 1
+	if s.Half {
+		kind |= 1
+	}
+	for _, n := range []uint64{uint64(up), names.number(s.Service), names.number(s.Name), names.number(s.Error), routes.number(s.Route), kind, uint64(s.Start), uint64(s.Duration), uint64(len(s.Critical))} {
+		b = binary.AppendUvarint(b, n)
+	}
+	from := s.Start
+	for _, c := range s.Critical {
+		b = binary.AppendVarint(b, c[0]-from)
+		b = binary.AppendUvarint(b, uint64(c[1]-c[0]))
+		from = c[1]
+	}
+	return b
+}
+
+// leastSpan and leastTrace are how many bytes each has, at least.
+const (
+	leastSpan  = 17
+	leastTrace = 4
+)
+
+// blockReader reads a block's traces, one after the other.
+type blockReader struct {
+	packed.Reader
+	names, routes []string
+	left          int
+}
+
+func openBlock(data []byte) (*blockReader, error) {
+	body, err := packed.Open(data)
+	if err != nil || len(body) == 0 || body[0] != blockVersion {
+		return nil, errDamaged
+	}
+	r := &blockReader{Reader: packed.NewReader(body[1:])}
+	for range r.Count(1) {
+		r.names = append(r.names, r.String())
+	}
+	for range r.Count(1) {
+		r.routes = append(r.routes, r.ID())
+	}
+	r.left = r.Count(leastTrace)
+	return r, r.damaged()
+}
+
+func (r *blockReader) damaged() error {
+	if r.Err() != nil {
+		return errDamaged
+	}
+	return nil
+}
+
+// next reads a trace; nil: there are no more.
+func (r *blockReader) next() (*Kept, error) {
+	if r.left == 0 {
+		return nil, r.damaged()
+	}
+	r.left--
+	t := &Kept{Timeline: &routemap.Timeline{ID: r.ID(), Failed: false}, Why: Why(r.Below(1 << 3))}
+	t.Start = r.Int()
+	t.Spans = make([]routemap.TimelineSpan, r.Count(leastSpan))
+	for i := range t.Spans {
+		s := &t.Spans[i]
+		r.span(i, s)
+		t.Failed = t.Failed || s.Error != ""
+		t.Duration = max(t.Duration, s.Start+s.Duration)
+	}
+	return t, r.damaged()
+}
+
+// longest is more than any trace lasts, ns, and few enough to be added.
+const longest = 1 << 60
+
+func (r *blockReader) time() int64 { return int64(r.Below(longest)) }
+
+func (r *blockReader) text(all []string) string {
+	if i := r.Below(len(all)); i < len(all) {
+		return all[i]
+	}
+	return ""
+}
+
+func (r *blockReader) span(i int, s *routemap.TimelineSpan) {
+	s.ID, s.Parent = r.Uint64(), -1
+	if up := r.Below(i + 1); up > 0 {
+		s.Parent = i - up
+	}
+	s.Service, s.Name, s.Error, s.Route = r.text(r.names), r.text(r.names), r.text(r.names), r.text(r.routes)
+	kind := r.Below(1 << 4)
+	s.Kind, s.Half = routemap.Kind(kind>>1), kind&1 == 1
+	s.Start, s.Duration = r.time(), r.time()
+	from := s.Start
+	for range r.Count(2) {
+		begin := from + min(max(r.Int(), -longest), longest)
+		end := begin + r.time()
+		if begin < 0 || end > longest {
+			r.Fail()
+			return
+		}
+		s.Critical = append(s.Critical, [2]int64{begin, end})
+		from = end
+	}
+}
+
+// has tells whether any of the routes is in the block.
+func (r *blockReader) has(routes []string) bool {
+	for _, id := range r.routes {
+		if id != "" && slices.Contains(routes, id) {
+			return true
+		}
+	}
+	return false
+}
+
+// traceKey is a trace's ID, as the file has it.
+func traceKey(id string) []byte {
+	if raw, err := hex.DecodeString(id); err == nil {
+		return raw
+	}
+	return []byte(id)
+}
