@@ -21,5 +21,6 @@ function licences(...names: string[]): Plugin {
 export default defineConfig({
   plugins: [svelte({ compilerOptions: { runes: true } }), licences("svelte", "uplot", "@dagrejs/dagre", "@dagrejs/graphlib")],
   build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },
+  worker: { format: "es" },
   server: { proxy: { "/api": process.env.STILE_HUB ?? "http://127.0.0.1:4319" } },
 });

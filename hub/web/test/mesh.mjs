@@ -47,8 +47,22 @@ export class Batch {
     this.calls.set(key, now);
   }
 
-  body() {
-    const resourceSpans = [...this.spans].map(([service, spans]) => ({
+  // parts are bodies of so many spans each, or somewhat more.
+  *parts(most) {
+    let some = [];
+    let n = 0;
+    for (const one of this.spans) {
+      some.push(one);
+      if ((n += one[1].length) >= most) {
+        yield this.body(some);
+        [some, n] = [[], 0];
+      }
+    }
+    if (n > 0) yield this.body(some);
+  }
+
+  body(spans = this.spans) {
+    const resourceSpans = [...spans].map(([service, spans]) => ({
       resource: { attributes: attributes({ "service.name": service }) },
       scopeSpans: [{ spans }],
     }));
@@ -184,13 +198,20 @@ function account(g) {
   g.call("orders", "shop.v1.Orders/List", { way: loopback, sizes: [30, 9000] }, (o) => o.ask("postgresql orders", "SELECT orders", 3, { "db.system": "postgresql", "db.name": "orders", "db.operation": "SELECT" }));
 }
 
-// many adds one trace for each of so many routes between so many services.
+// many adds one trace for each of so many routes between so many services, which call three others, and those that all call.
 export function many(batch, services, routes, now) {
+  const name = (n) => `team-${String(n % 37).padStart(2, "0")}.service-${String(n).padStart(4, "0")}`;
   for (let i = 0; i < routes; i++) {
-    const from = Math.floor(batch.rand() ** 2 * services);
-    const to = (from + 1 + Math.floor(batch.rand() * 40)) % services;
-    const start = (now - 2000) * ms;
-    const name = (n) => `team-${String(n % 37).padStart(2, "0")}.service-${String(n).padStart(4, "0")}`;
-    request(batch, name(from), "GET /", start, (c) => c.call(name(to), `api.v${i % 3}.Service${i % 11}/Method${i}`, { fails: 0.02 }, (t) => t.work(1)));
+    const from = i % services;
+    const to = i % 7 === 0 ? services - 1 - (i % 5) : (3 * from + 1 + Math.floor(i / services) % 3) % services;
+    request(batch, name(from), "GET /", (now - 2000) * ms, (c) => c.call(name(to), `api.v${i % 3}.Service${i % 11}/Method${i}`, { fails: 0.02 }, (t) => t.work(1)));
+  }
+}
+
+// dense adds a trace for each pair of services, of which each calls all that come after it.
+export function dense(batch, services, now) {
+  const name = (n) => `all-${String(n).padStart(3, "0")}`;
+  for (let from = 0; from < services; from++) {
+    for (let to = from + 1; to < services; to++) request(batch, name(from), "GET /", (now - 2000) * ms, (c) => c.call(name(to), "all.All/Get"));
   }
 }

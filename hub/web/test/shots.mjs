@@ -29,7 +29,7 @@ for (const theme of ["light", "dark"]) {
       await page.goto(url + path);
       await settled(page);
       await page.waitForTimeout(150);
-      await page.screenshot({ path: `shots/${name}-${width}-${theme}.png`, fullPage: true });
+      await page.screenshot({ path: `shots/${name}-${width}-${theme}.png`, fullPage: !name.startsWith("trace") });
     }
     for (const c of page.complaints) console.log(theme, width, c);
     await page.context().close();

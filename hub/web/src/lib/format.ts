@@ -120,3 +120,16 @@ export function readDuration(text: string): number {
   for (const [, n, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)) total += Number(n) * units[unit!]!;
   return total;
 }
+
+// length is a duration that is a round one.
+export function length(ns: number): string {
+  for (const [unit, of] of [["d", 86400e9], ["h", 3600e9], ["min", 60e9], ["s", 1e9]] as const) {
+    if (ns >= of && ns % of === 0) return `${ns / of}${space}${unit}`;
+  }
+  return duration(ns);
+}
+
+// tick is a duration without zeros at its end.
+export function tick(ns: number): string {
+  return duration(ns).replace(/(\.\d*?)0+(?=\D)/, "$1").replace(/\.(?=\D)/, "");
+}

@@ -1,6 +1,6 @@
 // The map as a graph: the busiest nodes, what lies between them, and where all of it is drawn.
 
-import { graphlib, layout } from "@dagrejs/dagre";
+import type { Outline, Spot } from "./layout";
 import { node as nameOf, rate, share } from "./format";
 import type { Brief, Named, Route } from "./types";
 
@@ -105,77 +105,56 @@ export function busiest(g: Graph, most: number, sought: string, focus: string): 
   return { vertices: g.vertices.filter((v) => shown.has(v.id)), edges: g.edges.filter((e) => shown.has(e.from) && shown.has(e.to)) };
 }
 
+// thinned leaves the busiest edges, and of each node its busiest; what fails before what does not. Without, a mesh in which all call all is a black square.
+export function thinned(g: Graph, most: number): Graph {
+  if (g.edges.length <= most) return g;
+  const kept = new Set<Edge>();
+  const reached = new Set<string>();
+  const byCalls = [...g.edges].sort((a, b) => b.calls - a.calls || b.failed - a.failed || (a.id < b.id ? -1 : 1));
+  for (const e of byCalls) {
+    if (reached.has(e.from) && reached.has(e.to)) continue;
+    reached.add(e.from).add(e.to);
+    kept.add(e);
+  }
+  for (const e of byCalls) if (kept.size < most) kept.add(e);
+  return { vertices: g.vertices, edges: g.edges.filter((e) => kept.has(e)) };
+}
+
 export function matches(v: Named, lower: string): boolean {
   return nameOf(v).toLowerCase().includes(lower);
 }
 
-export interface Spot {
-  x: number;
-  y: number;
-}
-
-export interface Drawn {
-  width: number;
-  height: number;
-  nodes: Map<string, Spot>; // their middle
-  edges: Map<string, { points: Spot[]; label: Spot }>;
-}
-
-export const boxWidth = 150;
-export const boxHeight = 38;
-
 // mostLabels is how many edges have labels at most.
 export const mostLabels = 160;
 
-// layOut depends on which nodes and edges there are, and on nothing else, so that a map stays where it is while its numbers change.
-export function layOut(g: Graph, labelLong: (e: Edge) => number): Drawn {
-  const d = new graphlib.Graph({ multigraph: true });
-  d.setGraph({ rankdir: "LR", nodesep: 14, edgesep: 10, ranksep: 34, marginx: 12, marginy: 12, ranker: g.vertices.length > 100 ? "longest-path" : "network-simplex" });
-  d.setDefaultEdgeLabel(() => ({}));
-  for (const v of [...g.vertices].sort((a, b) => (a.id < b.id ? -1 : 1))) d.setNode(v.id, { width: boxWidth, height: boxHeight });
-  const labelled = g.edges.length <= mostLabels;
-  for (const e of [...g.edges].sort((a, b) => (a.id < b.id ? -1 : 1))) {
-    d.setEdge(e.from, e.to, { width: labelled ? labelLong(e) + 14 : 10, height: labelled ? (e.marks.length ? 28 : 15) : 4, labelpos: "c" }, e.id);
-  }
-  layout(d);
-  const size = d.graph() as { width?: number; height?: number };
-  const out: Drawn = { width: size.width ?? 0, height: size.height ?? 0, nodes: new Map(), edges: new Map() };
-  for (const id of d.nodes()) {
-    const n = d.node(id) as unknown as Spot;
-    out.nodes.set(id, { x: n.x, y: n.y });
-  }
-  for (const e of d.edges()) {
-    const l = d.edge(e) as unknown as { points: Spot[]; x?: number; y?: number };
-    const middle = l.points[Math.floor(l.points.length / 2)]!;
-    out.edges.set(e.name!, { points: l.points, label: { x: l.x ?? middle.x, y: l.y ?? middle.y } });
-  }
-  return out;
-}
-
 const f = (v: number) => v.toFixed(1);
 
-// curve goes through the middles of what lies between points.
+// curve goes through points, level where it leaves and reaches them.
 export function curve(points: Spot[], short: number): string {
   const p = points.slice();
   const last = p[p.length - 1]!;
   const before = p[p.length - 2]!;
-  const d = Math.hypot(last.x - before.x, last.y - before.y) || 1;
-  p[p.length - 1] = { x: last.x - ((last.x - before.x) / d) * short, y: last.y - ((last.y - before.y) / d) * short };
+  const level = forward(points);
+  const d = level ? 1 : Math.hypot(last.x - before.x, last.y - before.y) || 1;
+  p[p.length - 1] = level ? { x: last.x - short, y: last.y } : { x: last.x - ((last.x - before.x) / d) * short, y: last.y - ((last.y - before.y) / d) * short };
   let path = `M${f(p[0]!.x)} ${f(p[0]!.y)}`;
-  for (let i = 1; i < p.length - 1; i++) {
-    const q = p[i]!;
-    const next = p[i + 1]!;
-    const end = i === p.length - 2 ? next : { x: (q.x + next.x) / 2, y: (q.y + next.y) / 2 };
-    path += `Q${f(q.x)} ${f(q.y)} ${f(end.x)} ${f(end.y)}`;
+  for (let i = 1; i < p.length; i++) {
+    const [q, r] = [p[i - 1]!, p[i]!];
+    const middle = (q.x + r.x) / 2;
+    path += level ? `C${f(middle)} ${f(q.y)} ${f(middle)} ${f(r.y)} ${f(r.x)} ${f(r.y)}` : `L${f(r.x)} ${f(r.y)}`;
   }
-  if (p.length === 2) path += `L${f(p[1]!.x)} ${f(p[1]!.y)}`;
   return path;
+}
+
+// forward tells whether points go from left to right.
+function forward(points: Spot[]): boolean {
+  return points.every((p, i) => i === 0 || p.x > points[i - 1]!.x);
 }
 
 // head is an arrow's, of a length.
 export function head(points: Spot[], long: number, half: number): string {
   const tip = points[points.length - 1]!;
-  const before = points[points.length - 2]!;
+  const before = forward(points) ? { x: tip.x - 1, y: tip.y } : points[points.length - 2]!;
   const d = Math.hypot(tip.x - before.x, tip.y - before.y) || 1;
   const u = { x: (tip.x - before.x) / d, y: (tip.y - before.y) / d };
   const back = { x: tip.x - u.x * long, y: tip.y - u.y * long };
@@ -193,4 +172,18 @@ export function health(calls: number, failed: number): Health {
 export function label(e: Edge, long: number): string {
   const failing = e.failed ? ` · ${share(e.failed / e.calls)}` : "";
   return rate(e.calls, long) + failing + (health(e.calls, e.failed) === "many" ? " ▲" : "");
+}
+
+// outline is what a layout depends on.
+export function outline(g: Graph, long: number): Outline {
+  const labelled = g.edges.length <= mostLabels;
+  return {
+    nodes: g.vertices.map((v) => v.id).sort(),
+    edges: g.edges.map((e) => ({ id: e.id, from: e.from, to: e.to, label: labelled ? labelLong(e, long) : 0, lines: e.marks.length ? 2 : 1 })).sort((a, b) => (a.id < b.id ? -1 : 1)),
+  };
+}
+
+// labelLong is how long a label is, in pixels.
+export function labelLong(e: Edge, long: number): number {
+  return 6.1 * label(e, long).length + 4;
 }

@@ -155,7 +155,8 @@ export interface KeptTrace {
   duration: number;
   spans: number;
   failed: boolean | number;
-  call?: { at?: string; duration: number; failed: boolean }; // the route's own, if one was asked for
+  why?: string[];
+  call?: number; // the longest of the route's, if one was asked for
 }
 
 export interface Traces {
@@ -208,7 +209,7 @@ export interface Status {
   began: string;
   addrs: Record<string, string>;
   intake: { requests: number; refused: Record<string, number> | null; spans: number; leftOut: Record<string, number> | null; held: number };
-  store: { windows: number; bytes: number; most: number } & Record<string, unknown>;
+  store: { windows: number; bytes: number; most: number; traces?: number; tracesSeen?: number };
   failing?: string;
   untidy?: string;
 }
