@@ -24,7 +24,7 @@ internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
 internal/packed           :
-telemetry                 :
+telemetry                 : internal/packed
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
@@ -33,7 +33,7 @@ policy                    : internal/lazyctx internal/xdg policy/control policy/
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo
-routemap                  : telemetry
+routemap                  : internal/packed telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap

@@ -32,6 +32,8 @@ type Map struct {
 	faults               map[string]uint64
 	first, last          int64 // ns since 1970; of spans, or as it was set
 	fixed                bool
+
+	spare Stats // what is loaded is read into it
 }
 
 // NodeStats is what is known of an end of routes.

@@ -8,6 +8,21 @@ import (
 
 // Merge adds what another map knows, which is as if its traces had been added; of what is sampled, a sample of both. It shares nothing with it then.
 func (m *Map) Merge(o *Map) {
+	for k, s := range o.routes {
+		m.route(k).merge(m.rand, s)
+	}
+	m.mergeRest(o)
+}
+
+// Absorb merges a map that nobody uses any more, which costs less.
+func (m *Map) Absorb(o *Map) {
+	for k, s := range o.routes {
+		m.takeRoute(k, s)
+	}
+	m.mergeRest(o)
+}
+
+func (m *Map) mergeRest(o *Map) {
 	m.traces, m.whole, m.spans, m.nameless = m.traces+o.traces, m.whole+o.whole, m.spans+o.spans, m.nameless+o.nameless
 	for name, n := range o.faults {
 		m.faults[name] += n
@@ -16,9 +31,6 @@ func (m *Map) Merge(o *Map) {
 	for n, s := range o.nodes {
 		to := m.node(n)
 		to.Spans, to.Critical = to.Spans+s.Spans, plus(to.Critical, s.Critical)
-	}
-	for k, s := range o.routes {
-		m.route(k).merge(m.rand, s)
 	}
 	m.paths.merge(m.rand, &o.paths)
 	for _, c := range o.chains {
@@ -63,7 +75,7 @@ func evidence(a, b []Evidence) []Evidence {
 	return append(a, b[:min(len(b), maxEvidence-len(a))]...)
 }
 
-// mixed makes of two samples, which stand for na and nb things, one in which each of all is as likely as any other, of most at most.
+// mixed makes of two samples, which stand for na and nb things, one in which each of all is as likely as any other, of most at most. It uses a's room.
 func mixed[T any](r *rand.Rand, a []T, na uint64, b []T, nb uint64, most int) []T {
 	switch {
 	case nb == 0 || len(b) == 0:
@@ -75,7 +87,7 @@ func mixed[T any](r *rand.Rand, a []T, na uint64, b []T, nb uint64, most int) []
 	n := min(float64(most), float64(len(a))/share, float64(len(b))/(1-share))
 	fromA := min(int(n*share+r.Float64()), len(a), most)
 	fromB := min(max(int(n+r.Float64())-fromA, 0), len(b), most-fromA)
-	return append(some(r, a, fromA), some(r, b, fromB)...)
+	return append(thinned(r, a, fromA), some(r, b, fromB)...)
 }
 
 // some draws n of a sample, or takes all if there are no more.
@@ -89,6 +101,14 @@ func some[T any](r *rand.Rand, all []T, n int) []T {
 		out[i], out[j] = out[j], out[i]
 	}
 	return slices.Clip(out[:n])
+}
+
+// thinned leaves n of a sample, or all if there are no more.
+func thinned[T any](r *rand.Rand, all []T, n int) []T {
+	for last := len(all) - 1; last >= max(n, 0); last-- {
+		all[r.IntN(last+1)] = all[last]
+	}
+	return all[:min(len(all), max(n, 0))]
 }
 
 func (p *paths) merge(r *rand.Rand, o *paths) {

@@ -153,22 +153,6 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// TestLoadRefused: what was not stored so is an error, and nothing of it is taken in.
-func TestLoadRefused(t *testing.T) {
-	for _, text := range []string{
-		"", "{", `{"paths":[{"p":0,"n":0}],"names":["a"]}`, `{"paths":[{"p":-1,"n":1}],"names":["a"]}`, `{"paths":[{"p":-2,"n":0}],"names":["a"]}`,
-		`{"records":[{"r":0}]}`, `{"paths":[{"p":-1,"n":0}],"names":["a"],"records":[{"r":0,"p":[[1,5]]}]}`,
-	} {
-		m := New()
-		if err := m.Load([]byte(text)); err == nil || m.Report().Spans != 0 {
-			t.Errorf("%s: %v", text, err)
-		}
-	}
-	if err := New().LoadRoute(Key{}, []byte(`{"client":{"count":5}}`)); err == nil {
-		t.Error("a histogram that contradicts itself is taken")
-	}
-}
-
 // TestExtremes: neither do sums of long durations become negative, nor do deep traces make long chains.
 func TestExtremes(t *testing.T) {
 	const day = int64(24 * time.Hour)

@@ -129,6 +129,11 @@ type Stats struct {
 	sampled  uint64
 }
 
+// histograms are all that it has, in the order in which they are stored.
+func (s *Stats) histograms() []*telemetry.Histogram {
+	return []*telemetry.Histogram{&s.Client, &s.Server, &s.Failures, &s.Gap, &s.Request, &s.Response}
+}
+
 func (s *Stats) fail(class string) { s.failN(class, 1) }
 
 func (s *Stats) failN(class string, n uint64) {

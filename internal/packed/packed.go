@@ -126,6 +126,9 @@ func (r *Reader) ID() string {
 	return string(b)
 }
 
+// SkipID reads past what AppendID has written.
+func (r *Reader) SkipID() { r.Bytes(int(min(r.Uint()>>1, math.MaxInt32))) }
+
 // Uint64 reads eight bytes, the lowest first.
 func (r *Reader) Uint64() uint64 {
 	if b := r.Bytes(8); b != nil {

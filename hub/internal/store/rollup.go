@@ -2,13 +2,11 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
-
-	"github.com/stile-ipc/stile/routemap"
 )
 
 // Tidy makes longer windows of those that have come to their end by now, and takes away what is too old, or too much. One that is damaged is left out of longer
@@ -38,20 +36,16 @@ func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.
 	}
 	for _, at := range starts {
 		w := Window{Start: time.Unix(at, 0), Long: long}
-		err := s.transact(ctx, func(tx *sql.Tx) error {
-			all, err := windows(ctx, tx, w.Start, w.End())
-			if err != nil {
-				return err
-			}
-			m := routemap.New()
-			bad, err := loadAll(ctx, tx, slices.DeleteFunc(all, func(part Window) bool { return part.Long != short }), m)
-			if err != nil {
-				return err
-			}
-			damaged += len(bad)
-			return put(ctx, tx, w, m)
-		})
+		all, err := windows(ctx, s.view, w.Start, w.End())
 		if err != nil {
+			return damaged, err
+		}
+		m, bad, err := s.loadAll(ctx, s.view, slices.DeleteFunc(all, func(part Window) bool { return part.Long != short }))
+		if err != nil {
+			return damaged, err
+		}
+		damaged += len(bad)
+		if err := s.transact(ctx, func(tx *writing) error { return s.put(ctx, tx, w, m) }); err != nil {
 			return damaged, err
 		}
 	}
@@ -76,9 +70,13 @@ func (s *Store) ints(ctx context.Context, query string, args ...any) (all []int6
 
 // forget takes away the windows of a level that ended before a time.
 func (s *Store) forget(ctx context.Context, level time.Duration, before time.Time) error {
-	return s.transact(ctx, func(tx *sql.Tx) error {
-		for _, table := range []string{"stats", "windows"} {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE level = ? AND start + level <= ?", seconds(level), before.Unix()); err != nil {
+	starts, err := s.ints(ctx, "SELECT start FROM windows WHERE level = ? AND start + level <= ?", seconds(level), before.Unix())
+	if err != nil || len(starts) == 0 {
+		return err
+	}
+	return s.transact(ctx, func(tx *writing) error {
+		for _, start := range starts {
+			if err := drop(ctx, tx.Tx, seconds(level), start); err != nil {
 				return err
 			}
 		}
@@ -86,37 +84,48 @@ func (s *Store) forget(ctx context.Context, level time.Duration, before time.Tim
 	})
 }
 
-// fit takes away windows until what is left is not too much: the oldest of the finest of those that a longer one tells of, too, and when there are none, the oldest
+// fit takes away windows until the file is not too large: the oldest of the finest of those that a longer one tells of, too, and when there are none, the oldest
 // of all. Then routes that no window has, and gives room back.
 func (s *Store) fit(ctx context.Context) error {
-	for {
-		u, err := s.Usage(ctx)
-		if err != nil {
-			return err
-		}
-		if u.Bytes <= s.most || u.Windows <= 1 {
-			break
-		}
-		err = s.transact(ctx, func(tx *sql.Tx) error {
+	err := s.transact(ctx, func(tx *writing) error {
+		for {
+			var used, windows int64
+			if err := tx.QueryRowContext(ctx, `SELECT (page_count - freelist_count) * page_size, (SELECT count(*) FROM windows)
+				FROM pragma_page_count, pragma_freelist_count, pragma_page_size`).Scan(&used, &windows); err != nil {
+				return err
+			}
+			if used <= s.most || windows <= 1 {
+				return nil
+			}
 			var level, start int64
 			if err := tx.QueryRowContext(ctx, `SELECT level, start FROM (SELECT level, start, EXISTS (SELECT 1 FROM windows WHERE level > w.level AND start <= w.start AND start + level > w.start) AS told FROM windows AS w)
 				ORDER BY told DESC, CASE WHEN told THEN level END, start LIMIT 1`).Scan(&level, &start); err != nil {
 				return err
 			}
-			for _, table := range []string{"stats", "windows"} {
-				if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE level = ? AND start = ?", level, start); err != nil {
-					return err
-				}
+			if err := drop(ctx, tx.Tx, level, start); err != nil {
+				return err
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
-	}
-	if _, err := s.db.ExecContext(ctx, "DELETE FROM routes WHERE id NOT IN (SELECT route FROM stats)"); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	_, err := s.db.ExecContext(ctx, "PRAGMA incremental_vacuum")
+	if err := s.forgetRoutes(ctx); err != nil {
+		return err
+	}
+	_, err = s.db.ExecContext(ctx, "PRAGMA incremental_vacuum")
 	return err
+}
+
+// forgetRoutes takes away those that no window can have.
+func (s *Store) forgetRoutes(ctx context.Context) error {
+	done, err := s.db.ExecContext(ctx, "DELETE FROM routes WHERE seen + ? < coalesce((SELECT min(start) FROM windows), ?)", seenEvery, int64(math.MaxInt64))
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n > 0 {
+		s.known.forget()
+		return err
+	}
+	return nil
 }

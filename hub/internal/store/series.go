@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stile-ipc/stile/internal/packed"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -40,11 +41,11 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 	if err != nil {
 		return nil, err
 	}
-	oldest, err := oldestOf(ctx, tx)
+	gone, err := goneOf(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	level := levelFor(all, oldest, from, stretch(from, to, points, Finest))
+	level := levelFor(all, gone, from, stretch(from, to, points, Finest))
 	all = slices.DeleteFunc(all, func(w Window) bool { return w.Long > level })
 	out := &Series{Points: cut(from, to, points, level)}
 	chosen := cover(all, from, to)
@@ -98,24 +99,26 @@ func cut(from, to time.Time, points int, level time.Duration) (all []Point) {
 	return all
 }
 
-// oldestOf is when the first window of each level begins.
-func oldestOf(ctx context.Context, q querier) (map[time.Duration]time.Time, error) {
-	oldest := map[time.Duration]time.Time{}
-	for _, l := range Levels() {
-		var start sql.NullInt64
-		if err := q.QueryRowContext(ctx, "SELECT min(start) FROM windows WHERE level = ?", seconds(l.Window)).Scan(&start); err != nil {
+// goneOf is until when windows of each level were taken away.
+func goneOf(ctx context.Context, q querier) (map[time.Duration]time.Time, error) {
+	rows, err := q.QueryContext(ctx, "SELECT level, until FROM gone")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	gone := map[time.Duration]time.Time{}
+	for rows.Next() {
+		var level, until int64
+		if err := rows.Scan(&level, &until); err != nil {
 			return nil, err
 		}
-		if start.Valid {
-			oldest[l.Window] = time.Unix(start.Int64, 0)
-		}
+		gone[time.Duration(level)*time.Second] = time.Unix(until, 0)
 	}
-	return oldest, nil
+	return gone, rows.Err()
 }
 
-// levelFor is the longest level that is no longer than a stretch; or a longer one, if of some windows of such a level the shorter ones are not there any more. The
-// oldest of a level go first.
-func levelFor(all []Window, oldest map[time.Duration]time.Time, from time.Time, long time.Duration) time.Duration {
+// levelFor is the longest level that is no longer than a stretch; or a longer one, if some of the shorter windows of one of such a level are not there any more.
+func levelFor(all []Window, gone map[time.Duration]time.Time, from time.Time, long time.Duration) time.Duration {
 	level := Finest
 	for _, l := range Levels() {
 		if l.Window <= long {
@@ -123,7 +126,7 @@ func levelFor(all []Window, oldest map[time.Duration]time.Time, from time.Time, 
 		}
 	}
 	for _, w := range all {
-		if first, some := oldest[level]; w.Long > level && (!some || w.Start.Before(first) && from.Before(first)) {
+		if until := gone[level]; w.Long > level && w.Start.Before(until) && from.Before(until) {
 			level = w.Long
 		}
 	}
@@ -155,7 +158,7 @@ func routesOf(ctx context.Context, q querier, id string, chosen []Window) ([]sto
 
 // named are the routes that have an ID, and those that have it if who is called is a service.
 func named(ctx context.Context, q querier, id string) (own, told []stored, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT id, key FROM routes")
+	rows, err := q.QueryContext(ctx, "SELECT id, key, name = ?1 FROM routes WHERE name = ?1 OR service = ?1", signed(id))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,18 +166,15 @@ func named(ctx context.Context, q querier, id string) (own, told []stored, err e
 	for rows.Next() {
 		var r stored
 		var text []byte
-		if err := rows.Scan(&r.number, &text); err != nil {
+		var same bool
+		if err := rows.Scan(&r.number, &text, &same); err != nil {
 			return nil, nil, err
 		}
-		if err := json.Unmarshal(text, &r.key); err != nil {
-			continue // as its windows are damaged
-		}
-		service := r.key
-		service.To.Kind = routemap.Service
 		switch {
-		case r.key.ID() == id:
+		case json.Unmarshal(text, &r.key) != nil: // as its windows are damaged
+		case same:
 			own = append(own, r)
-		case r.key.To.Kind == routemap.External && service.ID() == id:
+		default:
 			told = append(told, r)
 		}
 	}
@@ -192,13 +192,18 @@ func aliases(ctx context.Context, q querier, id string) ([]string, error) {
 }
 
 // namesService tells whether a map of windows knows a service.
-func namesService(ctx context.Context, q querier, n routemap.Node, chosen []Window) (bool, error) {
+func namesService(ctx context.Context, q querier, n routemap.Node, chosen []Window) (known bool, err error) {
 	for _, w := range slices.Backward(chosen) {
-		m := routemap.New()
-		if err := load(ctx, q, w, m); err != nil && !errors.Is(err, errDamaged) {
+		var data []byte
+		err := q.QueryRowContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?", seconds(w.Long), w.Start.Unix(), restChunk).Scan(&data)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return false, err
 		}
-		if k := (routemap.Key{To: routemap.Node{Kind: routemap.External, Name: n.Name}}); m.Settled(k).To == n {
+		rest, err := packed.Open(data)
+		if err != nil {
+			continue // it is left out of the map
+		}
+		if err := routemap.StoredNodes(rest, func(of routemap.Node) { known = known || of == n }); known && err == nil {
 			return true, nil
 		}
 	}
@@ -210,15 +215,25 @@ func statsOf(ctx context.Context, q querier, routes []stored, chosen []Window) (
 	m := routemap.New()
 	for _, w := range chosen {
 		for _, r := range routes {
+			chunk, place := place(r.number)
 			var data []byte
-			err := q.QueryRowContext(ctx, "SELECT data FROM stats WHERE level = ? AND start = ? AND route = ?", seconds(w.Long), w.Start.Unix(), r.number).Scan(&data)
+			err := q.QueryRowContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?", seconds(w.Long), w.Start.Unix(), chunk).Scan(&data)
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
 				continue
 			case err != nil:
 				return nil, 0, fmt.Errorf("%s: %w", w, err)
 			}
-			if err := m.LoadRoute(r.key, data); err != nil {
+			body, err := packed.Open(data)
+			if err == nil {
+				err = readChunk(body, func(at int, data []byte) error {
+					if at != place {
+						return nil
+					}
+					return m.LoadRoute(r.key, data)
+				})
+			}
+			if err != nil {
 				damaged++
 			}
 		}

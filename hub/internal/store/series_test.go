@@ -24,7 +24,7 @@ func TestSeries(t *testing.T) {
 		if _, err := s.Tidy(t.Context(), begin.Add(tidied)); err != nil {
 			t.Fatal(err)
 		}
-		for range 100 {
+		for range 25 {
 			from := begin.Add(time.Duration(r.Int64N(int64(3*time.Hour))) - 5*time.Minute)
 			to := from.Add(time.Second + time.Duration(r.Int64N(int64(3*time.Hour))))
 			sameAsMap(t, s, from, to, 1+r.IntN(240))

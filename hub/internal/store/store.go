@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -43,24 +42,31 @@ type Store struct {
 	view *sql.DB // whose transactions read, while others write
 	lock *os.File
 	most int64 // bytes
+
+	known known
+
+	// Moved is where a file of an earlier version was moved, which this program does not read; empty: there was none.
+	Moved string
 }
 
-// schema is of version 1, as PRAGMA user_version has it. Times are seconds since 1970.
+// schema is of version 2, as PRAGMA user_version has it. Times are seconds since 1970; name and service are IDs of routes.
 const schema = `
-CREATE TABLE routes (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
-CREATE TABLE windows (level INTEGER NOT NULL, start INTEGER NOT NULL, rest BLOB NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (level, start)) WITHOUT ROWID;
-CREATE TABLE stats (level INTEGER NOT NULL, start INTEGER NOT NULL, route INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (level, start, route)) WITHOUT ROWID;
-CREATE INDEX stats_of_route ON stats (route, level, start);
+CREATE TABLE routes (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, name INTEGER NOT NULL, service INTEGER NOT NULL, seen INTEGER NOT NULL);
+CREATE INDEX routes_by_name ON routes (name);
+CREATE INDEX routes_by_service ON routes (service);
+CREATE TABLE windows (level INTEGER NOT NULL, start INTEGER NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (level, start)) WITHOUT ROWID;
+CREATE TABLE chunks (level INTEGER NOT NULL, start INTEGER NOT NULL, chunk INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (level, start, chunk));
+CREATE TABLE gone (level INTEGER PRIMARY KEY, until INTEGER NOT NULL);
 CREATE TABLE samples (start INTEGER PRIMARY KEY, seen INTEGER NOT NULL, kept INTEGER NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE blocks (start INTEGER NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (start, block));
 CREATE TABLE traces (trace BLOB NOT NULL, start INTEGER NOT NULL, block INTEGER NOT NULL, place INTEGER NOT NULL, spans INTEGER NOT NULL, PRIMARY KEY (trace, start, block)) WITHOUT ROWID;
 CREATE INDEX traces_of_window ON traces (start);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 `
 
-const version = 1
+const version = 2
 
-// Open opens the store of a folder, which is made if it is not there; it keeps up to most bytes of windows. [ErrInUse] is returned while another process has it.
+// Open opens the store of a folder, which is made if it is not there; its file has up to most bytes, or little more while it is written. [ErrInUse] is returned while another process has it.
 func Open(ctx context.Context, dir string, most int64) (*Store, error) {
 	dir, err := filepath.Abs(dir) // a URL has no other
 	if err != nil {
@@ -76,34 +82,28 @@ func Open(ctx context.Context, dir string, most int64) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	path := filepath.Join(dir, "hub.db")
 	s := &Store{lock: lock, most: most}
+	path := filepath.Join(dir, fileName)
 	if err := s.open(ctx, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), s.Close())
 	}
 	return s, nil
 }
 
+const fileName = "hub.db"
+
 func (s *Store) open(ctx context.Context, path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it for all to read
+	has, err := s.connect(ctx, path)
 	if err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	const settings = "_pragma=busy_timeout(10000)&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
-	at := url.URL{Scheme: "file", Path: path, RawQuery: settings + "&_txlock=immediate"}
-	if s.db, err = sql.Open("sqlite", at.String()); err != nil {
-		return err
-	}
-	at.RawQuery = settings
-	if s.view, err = sql.Open("sqlite", at.String()); err != nil {
-		return err
-	}
-	var has int
-	if err := s.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&has); err != nil {
-		return fmt.Errorf("%w: if it is damaged, move it away, and the hub begins anew", err)
+	if has == 1 {
+		if err := s.moveAway(ctx, path, has); err != nil {
+			return err
+		}
+		if has, err = s.connect(ctx, path); err != nil {
+			return err
+		}
 	}
 	switch has {
 	case version:
@@ -113,6 +113,47 @@ func (s *Store) open(ctx context.Context, path string) error {
 		return err
 	}
 	return fmt.Errorf("it is of version %d, and this program reads %d: use the program that has written it, or another folder", has, version)
+}
+
+// connect opens the file, which is made if it is not there, and tells its version.
+func (s *Store) connect(ctx context.Context, path string) (has int, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it for all to read
+	if err != nil {
+		return 0, err
+	}
+	if err := f.Close(); err != nil {
+		return 0, err
+	}
+	const settings = "_pragma=busy_timeout(10000)&_pragma=page_size(16384)&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(4194304)&_pragma=synchronous(FULL)"
+	at := url.URL{Scheme: "file", Path: path, RawQuery: settings + "&_txlock=immediate"}
+	if s.db, err = sql.Open("sqlite", at.String()); err != nil {
+		return 0, err
+	}
+	at.RawQuery = settings
+	if s.view, err = sql.Open("sqlite", at.String()); err != nil {
+		return 0, err
+	}
+	if err := s.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&has); err != nil {
+		return 0, fmt.Errorf("%w: if it is damaged, move it away, and the hub begins anew", err)
+	}
+	return has, nil
+}
+
+// moveAway renames a file of an earlier version, which nobody has released a program for.
+func (s *Store) moveAway(ctx context.Context, path string, has int) error {
+	to := fmt.Sprintf("%s.v%d", path, has)
+	if _, err := os.Lstat(to); err == nil {
+		return fmt.Errorf("it is of version %d, which this program does not read, and cannot be moved to %s: there is one already", has, to)
+	}
+	var busy, frames, done int
+	if err := s.db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done); err != nil || busy != 0 {
+		return errors.Join(fmt.Errorf("it is of version %d, and somebody reads it", has), err)
+	}
+	if err := errors.Join(s.view.Close(), s.db.Close()); err != nil {
+		return err
+	}
+	s.Moved = to
+	return os.Rename(path, to)
 }
 
 // Close closes the file, and lets others have the folder.
@@ -144,14 +185,14 @@ func (w Window) End() time.Time { return w.Start.Add(w.Long) }
 // Put keeps a map of a window of the length [Finest], and traces of it (nil: none), on disk when it returns. One that is there is merged with it, and so are
 // longer ones that were made of it.
 func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Traces) error {
-	return s.transact(ctx, func(tx *sql.Tx) error {
-		if err := putTraces(ctx, tx, start.Truncate(Finest), t); err != nil {
+	return s.transact(ctx, func(tx *writing) error {
+		if err := putTraces(ctx, tx.Tx, start.Truncate(Finest), t); err != nil {
 			return err
 		}
 		for _, l := range Levels() {
 			w := Window{Start: start.Truncate(l.Window), Long: l.Window}
 			all, has := m, routemap.New() // m stays as it is: it may be put again
-			switch err := load(ctx, tx, w, has); {
+			switch err := s.load(ctx, tx, w, has); {
 			case err == nil:
 				has.Merge(m)
 				all = has
@@ -160,7 +201,7 @@ func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Tr
 			case !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, errDamaged):
 				return err
 			}
-			if err := put(ctx, tx, w, all); err != nil {
+			if err := s.put(ctx, tx, w, all); err != nil {
 				return err
 			}
 		}
@@ -168,47 +209,20 @@ func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Tr
 	})
 }
 
-func (s *Store) transact(ctx context.Context, f func(*sql.Tx) error) error {
+func (s *Store) transact(ctx context.Context, f func(*writing) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := f(tx); err != nil {
+	w := &writing{tx, map[routemap.Key]numbered{}}
+	if err := f(w); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
-}
-
-func put(ctx context.Context, tx *sql.Tx, w Window, m *routemap.Map) error {
-	id, err := tx.PrepareContext(ctx, "INSERT INTO routes (key) VALUES (?) ON CONFLICT (key) DO UPDATE SET key = key RETURNING id")
-	if err != nil {
+	if err := tx.Commit(); err != nil {
 		return err
 	}
-	defer id.Close()
-	row, err := tx.PrepareContext(ctx, "REPLACE INTO stats (level, start, route, data) VALUES (?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
-	defer row.Close()
-	level, start, size := seconds(w.Long), w.Start.Unix(), 0
-	rest, err := m.Store(func(k routemap.Key, data []byte) error {
-		key, err := json.Marshal(k)
-		if err != nil {
-			return err
-		}
-		var route int64
-		if err := id.QueryRowContext(ctx, string(key)).Scan(&route); err != nil {
-			return err
-		}
-		size += len(data)
-		_, err = row.ExecContext(ctx, level, start, route, data)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, "REPLACE INTO windows (level, start, rest, bytes) VALUES (?, ?, ?, ?)", level, start, rest, size+len(rest))
-	return err
+	s.known.note(w.numbers)
+	return nil
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
@@ -222,56 +236,6 @@ type querier interface {
 // errDamaged: a window cannot be read, and others can.
 var errDamaged = errors.New("it is damaged")
 
-// load merges a window into a map; sql.ErrNoRows: it is not there. Of one that is damaged some may be in the map.
-func load(ctx context.Context, q querier, w Window, m *routemap.Map) error {
-	level, start := seconds(w.Long), w.Start.Unix()
-	var rest []byte
-	if err := q.QueryRowContext(ctx, "SELECT rest FROM windows WHERE level = ? AND start = ?", level, start).Scan(&rest); err != nil {
-		return err
-	}
-	rows, err := q.QueryContext(ctx, "SELECT key, data FROM stats JOIN routes ON id = route WHERE level = ? AND start = ?", level, start)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key, data []byte
-		if err := rows.Scan(&key, &data); err != nil {
-			return err
-		}
-		var k routemap.Key
-		if err := json.Unmarshal(key, &k); err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
-		if err := m.LoadRoute(k, data); err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	if err := m.Load(rest); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return nil
-}
-
-// loadAll merges windows into a map, but for those that are damaged, which it returns.
-func loadAll(ctx context.Context, q querier, all []Window, m *routemap.Map) (damaged []Window, err error) {
-	for _, w := range all {
-		one := routemap.New()
-		switch err := load(ctx, q, w, one); {
-		case errors.Is(err, errDamaged):
-			damaged = append(damaged, w)
-		case err != nil:
-			return damaged, fmt.Errorf("%s: %w", w, err)
-		default:
-			m.Merge(one)
-		}
-	}
-	return damaged, nil
-}
-
 // Read merges the windows of a stretch of time: the longest that lie within it, and for what they leave out those that reach beyond it. It returns them in
 // order, and how many more are damaged and left out.
 func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, chosen []Window, damaged int, err error) {
@@ -284,9 +248,8 @@ func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, 
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	m = routemap.New()
 	chosen = cover(all, from, to)
-	bad, err := loadAll(ctx, tx, chosen, m)
+	m, bad, err := s.loadAll(ctx, tx, chosen)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -347,7 +310,7 @@ func (s *Store) Windows(ctx context.Context, from, to time.Time) ([]Window, erro
 // Usage is what the store has.
 type Usage struct {
 	Windows int64 `json:"windows"`
-	Bytes   int64 `json:"bytes"`
+	Bytes   int64 `json:"bytes"` // of the file
 	Most    int64 `json:"most"`
 	Traces  int64 `json:"traces"`     // that are kept whole
 	Seen    int64 `json:"tracesSeen"` // of how many
@@ -356,6 +319,7 @@ type Usage struct {
 // Usage tells what the store has.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	u := Usage{Most: s.most}
-	err := s.view.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(bytes), 0), (SELECT coalesce(sum(kept), 0) FROM samples), (SELECT coalesce(sum(seen), 0) FROM samples) FROM windows").Scan(&u.Windows, &u.Bytes, &u.Traces, &u.Seen)
+	err := s.view.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM windows), (SELECT coalesce(sum(kept), 0) FROM samples), (SELECT coalesce(sum(seen), 0) FROM samples),
+		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`).Scan(&u.Windows, &u.Traces, &u.Seen, &u.Bytes)
 	return u, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/stile-ipc/stile/internal/packed"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -108,7 +109,7 @@ func TestRollUp(t *testing.T) {
 	if _, err := s.Tidy(t.Context(), begin.Add(100*24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := s.Usage(t.Context()); err != nil || u.Windows != 0 || u.Bytes != 0 {
+	if u, err := s.Usage(t.Context()); err != nil || u.Windows != 0 {
 		t.Errorf("after a hundred days: %+v, %v", u, err)
 	}
 	var routes int
@@ -117,36 +118,57 @@ func TestRollUp(t *testing.T) {
 	}
 }
 
-// TestFit: of too many bytes the oldest of the finest go first, and the file does not grow.
+// TestFit: of too many bytes the oldest of the finest go first, and the file is no larger than it may be.
 func TestFit(t *testing.T) {
+	const most = 1 << 20
 	dir := t.TempDir()
-	s := open(t, dir, 20_000)
-	size := func() int64 {
-		info, err := os.Stat(filepath.Join(dir, "hub.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Size()
-	}
-	var early int64
+	s := open(t, dir, most)
+	m := manyRoutes(200, 2)
+	goneBy := 0
 	for i := range 150 {
-		putAt(t, s, time.Duration(i)*Finest, calls(3, "catalog"))
+		putAt(t, s, time.Duration(i)*Finest, m)
+		if i%6 != 5 {
+			continue
+		}
 		if _, err := s.Tidy(t.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
 			t.Fatal(err)
 		}
-		if u, err := s.Usage(t.Context()); err != nil || u.Bytes > 20_000 {
+		u, err := s.Usage(t.Context())
+		if err != nil || u.Bytes > most {
 			t.Fatalf("after %d windows: %+v, %v", i+1, u, err)
 		}
-		if i == 100 {
-			early = size()
+		if u.Windows < int64(i) && goneBy == 0 {
+			goneBy = i
 		}
 	}
-	if late := size(); late > 2*early {
-		t.Errorf("the file has grown from %d to %d bytes", early, late)
+	if goneBy < 6 || goneBy > 140 {
+		t.Errorf("the first went after %d windows", goneBy)
 	}
-	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); counts["catalog"] == 0 || chosen[len(chosen)-1].End() != begin.Add(1500*time.Second) {
+	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); len(counts) == 0 || chosen[len(chosen)-1].End() != begin.Add(1500*time.Second) {
 		t.Errorf("the latest is not there: %v, %v", counts, chosen)
 	}
+	if _, err := s.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, fileName))
+	if u, _ := s.Usage(t.Context()); err != nil || info.Size() != u.Bytes || u.Bytes < most/2 {
+		t.Errorf("the file has %d bytes, %+v, %v", info.Size(), u, err)
+	}
+}
+
+// manyRoutes is a map of so many routes of a tenth as many services, each with so many calls.
+func manyRoutes(routes, calls int) *routemap.Map {
+	m := routemap.New()
+	services := max(routes/10, 1)
+	for i := range routes * calls {
+		route := i % routes
+		trace, took := fmt.Sprintf("%032x", i), int64(1e6+i*37%5e6)
+		m.Add(routemap.NewTrace([]routemap.Span{
+			{Trace: trace, ID: 1, Kind: routemap.Client, Service: fmt.Sprint("service ", route%services), Name: fmt.Sprint("Method", route/services), Start: 1, End: 1 + took, Request: -1, Response: -1},
+			{Trace: trace, ID: 2, Parent: 1, Kind: routemap.Server, Service: fmt.Sprint("service ", (route+1)%services), Name: fmt.Sprint("Method", route/services), Start: 1000, End: took - 1000, Request: -1, Response: -1},
+		}))
+	}
+	return m
 }
 
 // TestPutAgain: what could not be put, and is put again, counts once; also in longer windows that were made meanwhile.
@@ -208,7 +230,7 @@ func TestDamaged(t *testing.T) {
 	for i := range 7 {
 		putAt(t, s, time.Duration(i)*Finest, calls(1, "catalog"))
 	}
-	for i, what := range []string{"UPDATE windows SET rest = 'x' WHERE start = ?", "UPDATE stats SET data = '{' WHERE start = ?"} {
+	for i, what := range []string{"UPDATE chunks SET data = 'x' WHERE chunk = -1 AND start = ?", "UPDATE chunks SET data = substr(data, 2) WHERE chunk = 0 AND start = ?"} {
 		if _, err := s.db.Exec(what, begin.Add(time.Duration(i)*Finest).Unix()); err != nil {
 			t.Fatal(err)
 		}
@@ -226,6 +248,23 @@ func TestDamaged(t *testing.T) {
 	putAt(t, s, 0, calls(1, "catalog")) // what is there cannot be merged with
 	if counts, _ := read(t, s, begin, begin.Add(Finest)); counts["catalog"] != 1 {
 		t.Errorf("put in its place: %v", counts)
+	}
+}
+
+// TestSpoilt: what has a checksum and cannot be read all the same leaves nothing of its window in the map.
+func TestSpoilt(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	for i := range 5 {
+		putAt(t, s, time.Duration(i)*Finest, manyRoutes(200, 1))
+	}
+	for i, data := range [][]byte{packed.Seal([]byte{chunkVersion, 1, 5, 1, 99}), packed.Seal([]byte{99}), packed.Seal(nil)} {
+		if _, err := s.db.Exec("UPDATE chunks SET data = ? WHERE chunk = 2 AND start = ?", data, begin.Add(time.Duration(i)*Finest).Unix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, chosen, damaged, err := s.Read(t.Context(), begin, begin.Add(time.Minute))
+	if r := m.Report(); err != nil || damaged != 3 || len(chosen) != 2 || r.Traces != 400 || len(r.Routes) != 200 || r.Routes[0].Calls != 2 {
+		t.Errorf("%d traces of %v, %d damaged, %v", m.Report().Traces, chosen, damaged, err)
 	}
 }
 
@@ -330,46 +369,57 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// BenchmarkRead puts, makes longer and reads windows of 1,000 services and 10,000 routes, of 50 calls each: an operation is a minute that is read.
+// BenchmarkRead reads maps of a quarter of an hour, up to now and not yet tidied for a minute, in which each route is called in each 10 s: 50 times, or 5.
 func BenchmarkRead(b *testing.B) {
-	s, err := Open(b.Context(), b.TempDir(), 1<<40)
+	for _, c := range []struct{ routes, calls int }{{1000, 50}, {10_000, 50}, {10_000, 5}} {
+		b.Run(fmt.Sprintf("%d routes, %d calls", c.routes, c.calls), func(b *testing.B) { benchmarkRead(b, manyRoutes(c.routes, c.calls), c.routes) })
+	}
+}
+
+func benchmarkRead(b *testing.B, m *routemap.Map, routes int) {
+	dir := b.TempDir()
+	s, err := Open(b.Context(), dir, 1<<40)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	m := routemap.New()
-	for i := range 500_000 {
-		route := i % 10_000
-		trace, took := fmt.Sprint("t", i), int64(1e6+i*37%5e6)
-		m.Add(routemap.NewTrace([]routemap.Span{
-			{Trace: trace, ID: 1, Kind: routemap.Client, Service: fmt.Sprint("service ", route%1000), Name: fmt.Sprint("Method", route/1000), Start: 1, End: 1 + took, Request: -1, Response: -1},
-			{Trace: trace, ID: 2, Parent: 1, Kind: routemap.Server, Service: fmt.Sprint("service ", (route+1)%1000), Name: fmt.Sprint("Method", route/1000), Start: 1000, End: took - 1000, Request: -1, Response: -1},
-		}))
-	}
-	began := time.Now()
-	for i := range 6 {
+	const windows = 16 * 6
+	var put, tidied time.Duration
+	for i := range windows {
+		began := time.Now()
 		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m, nil); err != nil {
 			b.Fatal(err)
 		}
+		put += time.Since(began)
+		if i%6 == 5 && i < windows-6 {
+			began = time.Now()
+			if _, err := s.Tidy(b.Context(), begin.Add(time.Duration(i+1)*Finest)); err != nil {
+				b.Fatal(err)
+			}
+			tidied += time.Since(began)
+		}
 	}
-	put := time.Since(began) / 6
-	if _, err := s.Tidy(b.Context(), begin.Add(time.Minute)); err != nil {
-		b.Fatal(err)
+	from := begin.Add(30 * time.Second)
+	var shown time.Duration
+	b.ResetTimer()
+	for range b.N {
+		m, chosen, _, err := s.Read(b.Context(), from, from.Add(15*time.Minute))
+		if err != nil || len(chosen) != 3+14+3 {
+			b.Fatal(len(chosen), err)
+		}
+		began := time.Now()
+		if r := m.Report(); len(r.Routes) != routes {
+			b.Fatal(len(r.Routes))
+		}
+		shown += time.Since(began)
 	}
-	u, err := s.Usage(b.Context())
+	b.StopTimer()
+	info, err := os.Stat(filepath.Join(dir, fileName))
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.ResetTimer()
-	for range b.N {
-		m, chosen, _, err := s.Read(b.Context(), begin, begin.Add(time.Minute))
-		if err != nil || len(chosen) != 1 {
-			b.Fatal(len(chosen), err)
-		}
-		if r := m.Report(); len(r.Routes) != 10_000 {
-			b.Fatal(len(r.Routes))
-		}
-	}
-	b.ReportMetric(put.Seconds(), "s/put")
-	b.ReportMetric(float64(u.Bytes)/7/(1<<20), "MiB/window")
+	b.ReportMetric(put.Seconds()/windows, "s/put")
+	b.ReportMetric(tidied.Seconds()/15, "s/minute-tidied")
+	b.ReportMetric(shown.Seconds()/float64(b.N), "s/report")
+	b.ReportMetric(float64(info.Size())/(windows+15)/(1<<20), "MiB/window")
 }

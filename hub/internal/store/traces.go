@@ -74,7 +74,7 @@ func forgetTraces(ctx context.Context, tx *sql.Tx, before int64) error {
 
 // fitTraces takes away the traces that are too old, and the oldest of those that are too much.
 func (s *Store) fitTraces(ctx context.Context, now time.Time) error {
-	return s.transact(ctx, func(tx *sql.Tx) error {
+	return s.transact(ctx, func(tx *writing) error {
 		before := now.Add(-tracesKept).Unix()
 		var last int64
 		err := tx.QueryRowContext(ctx, "SELECT start FROM (SELECT start, sum(bytes) OVER (ORDER BY start DESC) AS total FROM samples) WHERE total > ? ORDER BY start DESC LIMIT 1", s.most/traceShare).Scan(&last)
@@ -84,7 +84,7 @@ func (s *Store) fitTraces(ctx context.Context, now time.Time) error {
 		case !errors.Is(err, sql.ErrNoRows):
 			return err
 		}
-		return forgetTraces(ctx, tx, before)
+		return forgetTraces(ctx, tx.Tx, before)
 	})
 }
 
