@@ -138,10 +138,22 @@ export function curve(points: Spot[], short: number): string {
   const d = level ? 1 : Math.hypot(last.x - before.x, last.y - before.y) || 1;
   p[p.length - 1] = level ? { x: last.x - short, y: last.y } : { x: last.x - ((last.x - before.x) / d) * short, y: last.y - ((last.y - before.y) / d) * short };
   let path = `M${f(p[0]!.x)} ${f(p[0]!.y)}`;
+  if (!level) return path + rounded(p);
   for (let i = 1; i < p.length; i++) {
     const [q, r] = [p[i - 1]!, p[i]!];
     const middle = (q.x + r.x) / 2;
-    path += level ? `C${f(middle)} ${f(q.y)} ${f(middle)} ${f(r.y)} ${f(r.x)} ${f(r.y)}` : `L${f(r.x)} ${f(r.y)}`;
+    path += `C${f(middle)} ${f(q.y)} ${f(middle)} ${f(r.y)} ${f(r.x)} ${f(r.y)}`;
+  }
+  return path;
+}
+
+// rounded goes on from the first point to the last, past those between.
+function rounded(p: Spot[]): string {
+  let path = p.length === 2 ? `L${f(p[1]!.x)} ${f(p[1]!.y)}` : "";
+  for (let i = 1; i < p.length - 1; i++) {
+    const [q, next] = [p[i]!, p[i + 1]!];
+    const end = i === p.length - 2 ? next : { x: (q.x + next.x) / 2, y: (q.y + next.y) / 2 };
+    path += `Q${f(q.x)} ${f(q.y)} ${f(end.x)} ${f(end.y)}`;
   }
   return path;
 }

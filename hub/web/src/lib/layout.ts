@@ -30,6 +30,7 @@ export function layOut(g: Outline): Drawn {
   d.setDefaultEdgeLabel(() => ({}));
   for (const id of g.nodes) d.setNode(id, { width: boxWidth, height: boxHeight });
   for (const e of g.edges) {
+    if (e.from === e.to) continue;
     d.setEdge(e.from, e.to, e.label ? { width: e.label + 22, height: e.lines > 1 ? 28 : 15, labelpos: "c" } : {}, e.id);
   }
   layout(d);
@@ -44,14 +45,22 @@ export function layOut(g: Outline): Drawn {
     const middle = l.points[Math.floor(l.points.length / 2)]!;
     out.edges.set(e.name!, { points: l.points, label: { x: l.x ?? middle.x, y: l.y ?? middle.y } });
   }
+  for (const e of g.edges) if (e.from === e.to) out.edges.set(e.id, loop(out.nodes.get(e.from)!));
   ports(g, out);
   return out;
+}
+
+// loop is the way of an edge from a node to itself.
+function loop(n: Spot): { points: Spot[]; label: Spot } {
+  const [x, y] = [n.x + boxWidth / 2 - 48, n.y - boxHeight / 2];
+  return { points: [{ x, y }, { x, y: y - 22 }, { x: x + 30, y: y - 22 }, { x: x + 30, y }], label: { x: x - 22, y: y - 8 } };
 }
 
 // ports has edges that go to the right leave their boxes at the right and reach them at the left, in the order of where they come from or go to.
 function ports(g: Outline, d: Drawn) {
   const sides = new Map<string, { points: Spot[]; at: number; towards: number }[]>();
   for (const e of g.edges) {
+    if (e.from === e.to) continue;
     const points = d.edges.get(e.id)?.points;
     const [from, to] = [d.nodes.get(e.from), d.nodes.get(e.to)];
     if (!points || !from || !to || points.length < 2 || from.x + boxWidth > to.x) continue;
