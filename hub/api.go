@@ -114,7 +114,12 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 			}
 			v = map[string]string{"error": err.Error()}
 		}
-		body, err := json.Marshal(v)
+		var body []byte
+		if e, is := v.(encoded); is {
+			body, err = e.encode()
+		} else {
+			body, err = json.Marshal(v)
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -143,7 +148,8 @@ func (h *Hub) mapOf(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.Map(r.Context(), from, to)
+	m, err := h.Map(r.Context(), from, to)
+	return encoded{m}, err
 }
 
 // Map returns the map of a stretch of time, as far as it is kept.

@@ -63,10 +63,14 @@ func (r *Reader) Fail() { r.fail() }
 // Uint reads what binary.AppendUvarint has written.
 func (r *Reader) Uint() uint64 {
 	if len(r.rest) > 0 && r.rest[0] < 0x80 {
-		v := uint64(r.rest[0])
+		v := r.rest[0]
 		r.rest = r.rest[1:]
-		return v
+		return uint64(v)
 	}
+	return r.long()
+}
+
+func (r *Reader) long() uint64 {
 	v, n := binary.Uvarint(r.rest)
 	if n <= 0 {
 		r.fail()
