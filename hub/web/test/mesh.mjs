@@ -208,6 +208,20 @@ export function many(batch, services, routes, now) {
   }
 }
 
+// odd adds what no exporter should send, and some do: a name for each way to be strange, spans with the same ID, a trace in two parts.
+export function odd(batch, now) {
+  for (const name of ["", " ", "a\nb", "\u202egnp.exe", "x".repeat(300), "__proto__", "constructor", "a:b,c", "👩‍👩‍👧", '"><img src=x onerror=alert(1)>', "{{7*7}}${7*7}"]) {
+    request(batch, `odd ${name}`, "GET /", (now - 2000) * ms, (c) => c.call(name, "odd.Odd/Get"));
+  }
+  for (let i = 0; i < 2; i++) {
+    const [traceId, spanId] = ["00000000000000000000000000000ddd", "00000000000000dd"];
+    const span = { traceId, spanId, kind: kinds.server, name: "twice", ...times((now - 2000) * ms, ms * (i + 1)) };
+    batch.span("twin", span);
+    batch.span("twin", { ...span, parentSpanId: spanId, spanId: "00000000000000de", name: "below" });
+    batch.span("twin", { ...span, parentSpanId: spanId, spanId: "00000000000000de", name: "below, too" });
+  }
+}
+
 // dense adds a trace for each pair of services, of which each calls all that come after it.
 export function dense(batch, services, now) {
   const name = (n) => `all-${String(n).padStart(3, "0")}`;

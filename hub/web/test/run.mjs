@@ -1,12 +1,12 @@
 // Drives a browser through the dashboard of real hubs. What it leaves are pictures in shots/.
 
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
 import { Hub } from "./hub.mjs";
-import { Batch, hostile, many, random, shop } from "./mesh.mjs";
+import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
 
 const root = resolve(import.meta.dirname, "../../..");
 const program = resolve(root, process.env.STILE ?? "bin/stile");
@@ -66,6 +66,16 @@ async function sound(page, what) {
   assert.ok(over <= 0, `${what}: it is ${over} pixels wider than the screen`);
 }
 
+const axe = readFileSync(resolve(import.meta.dirname, "../node_modules/axe-core/axe.min.js"), "utf8");
+
+// accessible asks axe, which knows WCAG's rules as far as a program can.
+async function accessible(page, what) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], resultTypes: ["violations"] }));
+  const all = found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any[0]?.message ?? ""}`).join("; ")}`);
+  assert.deepEqual(all, [], what);
+}
+
 const en = (n) => n.toLocaleString("en");
 
 const clicks = (page, ...keys) => keys.reduce((p, k) => p.then(() => page.keyboard.press(k)), Promise.resolve());
@@ -115,11 +125,12 @@ test("a shop", async (t) => {
         const page = await newPage(browser, { width, height, theme });
         for (const [name, [path, title]] of Object.entries(pages)) {
           await page.goto(hub.url + path);
-          await page.locator("h1").first().waitFor();
+          await page.locator("h1", { hasText: /\S/ }).first().waitFor();
           await settled(page);
           assert.match(await text(page, "h1"), new RegExp(title.replaceAll(/[^\w ]/g, ".")), name);
           await page.screenshot({ path: join(shots, `${name}-${width}-${theme}.png`), fullPage: name !== "trace" });
           await sound(page, name);
+          await accessible(page, name);
           if (theme === "light") {
             const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
             t.diagnostic(`${name} at ${width} px: first contentful paint after ${Math.round(paint)} ms`);
@@ -369,6 +380,37 @@ test("a shop", async (t) => {
   });
 });
 
+test("what no exporter should send is shown as it is", async () => {
+  const hub = await newHub("odd");
+  const batch = new Batch(random(5));
+  odd(batch, Date.now());
+  await fed(hub, batch);
+  const again = new Batch(random(6));
+  odd(again, Date.now());
+  await fed(hub, again);
+  const page = await newPage(browser);
+  const brief = await hub.ask("brief?from=1h");
+  for (const path of ["/map", "/routes", "/traces", "/findings", "/budget", "/status", "/trace/00000000000000000000000000000ddd", ...brief.routes.map((r) => `/route/${r.id}`)]) {
+    await page.goto(`${hub.url}${path}?from=1h`);
+    await page.locator("h1").first().waitFor();
+    await settled(page);
+    await sound(page, path);
+  }
+  await page.goto(`${hub.url}/trace/00000000000000000000000000000ddd`);
+  const rows = page.locator("[role=treegrid] [role=row]");
+  const want = await hub.ask("trace?id=00000000000000000000000000000ddd");
+  await rows.first().waitFor();
+  assert.equal(await rows.count(), want.spans.length);
+  await rows.first().focus();
+  for (let i = 1; i < want.spans.length; i++) await page.keyboard.press("ArrowDown");
+  assert.equal(await page.locator("[role=row][aria-selected=true]").getAttribute("aria-rowindex"), String(want.spans.length));
+  await page.goto(`${hub.url}/map?from=1h`);
+  await page.locator("a.node").first().waitFor();
+  for (const n of brief.nodes) assert.equal(await page.locator("a.node").evaluateAll((all, name) => all.filter((a) => a.getAttribute("aria-label").startsWith(`${name}, `)).length, n.kind === "service" ? n.name : `${n.kind} ${n.name}`), 1, n.name);
+  assert.equal(await page.locator("main img").count(), 0);
+  await page.context().close();
+});
+
 test("a hub with tokens, and nothing yet", async () => {
   const tokens = join(dir, "tokens");
   const secret = "0123456789abcdef0123456789abcdef";
@@ -436,6 +478,14 @@ test("1,000 services and 10,000 routes", async (t) => {
   await page.locator("a.node.sought").waitFor();
   await page.waitForFunction(() => document.querySelectorAll("a.node").length < 60);
   await page.screenshot({ path: join(shots, "many-sought-1280-light.png") });
+  const all = new Batch(random(4));
+  dense(all, 40, Date.now());
+  await fed(hub, all);
+  await page.goto(`${hub.url}/map?from=1h&q=all-&n=30`);
+  await page.locator("a.node").first().waitFor();
+  assert.match(await text(page, "[role=status]"), /40 matches, with their neighbours: 30 of 1,040 nodes, the 60 busiest of 435 edges/);
+  assert.equal(await page.locator("a.edge").count(), 60);
+  await page.screenshot({ path: join(shots, "dense-1280-light.png") });
   await sound(page, "many");
   await page.context().close();
 });

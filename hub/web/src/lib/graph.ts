@@ -59,8 +59,8 @@ export function graphOf(m: Brief): Graph {
   for (const r of m.routes) {
     const async = r.mode === "async";
     const place = placeOf(r.transport);
-    const ends = `${idOf(r.from)}\n${idOf(r.to)}`;
-    const id = `${ends}\n${async ? "async" : ""}\n${place}`;
+    const ends = JSON.stringify([idOf(r.from), idOf(r.to)]);
+    const id = JSON.stringify([idOf(r.from), idOf(r.to), async, place]);
     let e = edges.get(id);
     if (!e) {
       e = { id, from: idOf(r.from), to: idOf(r.to), async, calls: 0, failed: 0, through: 0, place, transports: [], routes: [], marks: [] };
@@ -76,7 +76,7 @@ export function graphOf(m: Brief): Graph {
     vertex(r.to).calls += r.calls;
   }
   for (const f of m.findings) {
-    for (const e of byEnds.get(`${idOf(f.from)}\n${idOf(f.to)}`) ?? []) {
+    for (const e of byEnds.get(JSON.stringify([idOf(f.from), idOf(f.to)])) ?? []) {
       if (!e.marks.includes(f.kind) && e.routes.some((r) => r.operation === f.operation)) e.marks.push(f.kind);
     }
   }
@@ -100,7 +100,7 @@ export function busiest(g: Graph, most: number, sought: string, focus: string): 
     near(new Set(shown));
   } else {
     if (focus) near(new Set(shown));
-    for (const v of g.vertices) if (v.calls > 0) add(v.id);
+    for (const v of g.vertices) add(v.id);
   }
   return { vertices: g.vertices.filter((v) => shown.has(v.id)), edges: g.edges.filter((e) => shown.has(e.from) && shown.has(e.to)) };
 }

@@ -42,11 +42,11 @@ export function tree(t: Trace): Row[] {
 const latest = (a: Span, b: Span) => b.start - a.start || (a.id < b.id ? 1 : -1);
 
 // open are the rows that nothing above hides.
-export function open(rows: Row[], closed: ReadonlySet<string>): number[] {
+export function open(rows: Row[], closed: ReadonlySet<number>): number[] {
   const out: number[] = [];
   for (let i = 0; i < rows.length; i++) {
     out.push(i);
-    if (closed.has(rows[i]!.span.id)) i += rows[i]!.children;
+    if (closed.has(i)) i += rows[i]!.children;
   }
   return out;
 }
