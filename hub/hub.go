@@ -27,7 +27,7 @@ const (
 // Off is the address of what a hub does not listen for.
 const Off = "off"
 
-// DefaultMaxBytes is how many bytes of windows are kept.
+// DefaultMaxBytes is how large the file of what is kept may be.
 const DefaultMaxBytes = 2 << 30
 
 // Config says how a hub is. The zero value, with a Dir, is that of a hub for its own host.
@@ -39,7 +39,7 @@ type Config struct {
 	TLS      *tls.Config
 	Tokens   []Token      // who may do what; none: anybody who can connect, which is why all addresses have to be loopback then
 	Spans    int          // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
-	MaxBytes int64        // of windows that are kept; 0: [DefaultMaxBytes]
+	MaxBytes int64        // of the file of what is kept; 0: [DefaultMaxBytes]
 	Logger   *slog.Logger // nil: slog.Default
 	clock    func() time.Time
 
@@ -106,6 +106,9 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	}
 	if h.store, err = store.Open(ctx, cfg.Dir, cfg.MaxBytes); err != nil {
 		return nil, err
+	}
+	if at := h.store.Moved; at != "" {
+		h.log.Warn("hub: windows of an earlier version are not read; the file was moved, and the hub begins anew", "file", at)
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
 	h.keeper = newKeeper(h.intake, h.store, cfg.clock, h.log)

@@ -47,10 +47,11 @@ type Durations struct {
 	Buckets [][3]int64 `json:"buckets"` // from, up to, and how many; 8 at most for each doubling
 }
 
-// Bounds of how many points a series has.
+// Bounds of how many points a series has, and of how long it is: longer than anything is kept.
 const (
 	DefaultPoints = 60
 	MaxPoints     = 240
+	maxSeries     = 100 * 24 * time.Hour
 )
 
 // series reads from, to, route and points.
@@ -58,6 +59,9 @@ func (h *Hub) series(r *http.Request) (any, error) {
 	from, to, err := h.between(r, "route", "points")
 	if err != nil {
 		return nil, err
+	}
+	if to.Sub(from) > maxSeries {
+		return nil, badQuestion{errors.New("from is more than 100 days before to: nothing is kept for so long")}
 	}
 	id, err := routeID(r)
 	if err != nil {

@@ -50,6 +50,7 @@ func TestSeriesAPI(t *testing.T) {
 	for query, code := range map[string]int{
 		"": 400, "route=x": 400, "route=0x0000000000000a": 400, "route=" + strings.ToUpper(id): 400, "route=" + id + "0": 400, "route=0123456789abcdef": 404, "route=" + id + "&from=2h&to=1h": 404,
 		"route=" + id + "&points=0": 400, "route=" + id + "&points=241": 400, "route=" + id + "&points=many": 400, "route=" + id + "&limit=3": 400, "route=" + id + "&from=1m&to=2m": 400, "route=" + id + "&points=240": 200,
+		"route=" + id + "&from=0001-01-01T00:00:00Z": 400, "route=" + id + "&from=2000-01-01T00:00:00Z&to=9999-01-01T00:00:00Z": 400, "route=" + id + "&from=2399h": 200,
 	} {
 		if r := get(t, h, "/api/v1/series?"+query); r.code != code || code != 200 && !strings.Contains(string(r.body), `"error"`) {
 			t.Errorf("%s: %d %s, want %d", query, r.code, r.body, code)

@@ -38,7 +38,7 @@ func TestTracesAPI(t *testing.T) {
 	if len(slow.Traces) != 1 || slow.Traces[0].ID != fmt.Sprintf("01%030x", 7) || !slow.Traces[0].Failed || slow.Traces[0].Duration != 30e6 || slow.Traces[0].Spans != 2 || slow.Traces[0].Service != "front" || len(slow.Traces[0].Why) != 3 {
 		t.Errorf("%+v", slow)
 	}
-	for query, n := range map[string]int{"max=11ms": 19, "min=10ms&max=10ms&route=" + route: 19, "limit=4": 4, "route=0123456789abcdef": 0, "from=2h&to=1h": 0} {
+	for query, n := range map[string]int{"max=11ms": 19, "min=10ms&max=10ms&route=" + route: 19, "limit=4": 4, "from=0001-01-01T00:00:00Z&to=9999-01-01T00:00:00Z": 20, "route=0123456789abcdef": 0, "from=2h&to=1h": 0} {
 		if l := decode[TraceList](t, get(t, h, "/api/v1/traces?"+query)); len(l.Traces) != n || l.Traces == nil {
 			t.Errorf("%s: %d traces, want %d", query, len(l.Traces), n)
 		}

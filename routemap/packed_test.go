@@ -1,9 +1,14 @@
 package routemap
 
 import (
+	"encoding/json"
+	"flag"
 	"fmt"
+	"os"
 	"reflect"
+	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stile-ipc/stile/telemetry"
@@ -144,6 +149,57 @@ func deref(v reflect.Value) any {
 		all[fmt.Sprint(k)] = fmt.Sprintf("%+v", v.MapIndex(k).Elem())
 	}
 	return all
+}
+
+var update = flag.Bool("update", false, "write files of testdata anew")
+
+// TestPackedStays: what an earlier program has stored is read, and says the same.
+func TestPackedStays(t *testing.T) {
+	m, back := New(), New()
+	for _, one := range someTraces(3, 40) {
+		m.Add(one)
+	}
+	for _, of := range []*Map{m, back} {
+		of.Between(time.Unix(1e9, 0), time.Unix(1e9+10, 0))
+	}
+	routes := map[string][]byte{}
+	rest, err := m.Store(func(k Key, data []byte) error { routes[k.ID()] = slices.Clone(data); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "testdata/stored.json"
+	type file struct {
+		Routes map[string][]byte
+		Rest   []byte
+	}
+	if *update {
+		text, err := json.Marshal(file{routes, rest})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var has file
+	if err := json.Unmarshal(text, &has); err != nil {
+		t.Fatal(err)
+	}
+	for k := range m.routes {
+		if err := back.LoadRoute(k, has.Routes[k.ID()]); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := back.Load(has.Rest); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := comparable(t, back, true), comparable(t, m, true); got != want {
+		t.Errorf("stored once, %s\nnow, %s", got, want)
+	}
 }
 
 // FuzzStats: whatever is stored, it is read within what it has, and what can be read is merged and shown.

@@ -48,35 +48,33 @@ func Open(b []byte) ([]byte, error) {
 
 // Reader reads values in the order in which they were appended. After the first that is not there it reads zeros.
 type Reader struct {
-	rest []byte
-	bad  bool
+	all []byte
+	at  int
+	bad bool
 }
 
 // NewReader returns one of bytes, which may not change while it is used.
-func NewReader(b []byte) Reader { return Reader{rest: b} }
-
-func (r *Reader) fail() { r.rest, r.bad = nil, true }
+func NewReader(b []byte) Reader { return Reader{all: b} }
 
 // Fail says that what was read makes no sense.
-func (r *Reader) Fail() { r.fail() }
+func (r *Reader) Fail() { r.at, r.bad = len(r.all), true }
 
 // Uint reads what binary.AppendUvarint has written.
 func (r *Reader) Uint() uint64 {
-	if len(r.rest) > 0 && r.rest[0] < 0x80 {
-		v := r.rest[0]
-		r.rest = r.rest[1:]
-		return uint64(v)
+	if r.at < len(r.all) && r.all[r.at] < 0x80 {
+		r.at++
+		return uint64(r.all[r.at-1])
 	}
 	return r.long()
 }
 
 func (r *Reader) long() uint64 {
-	v, n := binary.Uvarint(r.rest)
+	v, n := binary.Uvarint(r.all[r.at:])
 	if n <= 0 {
-		r.fail()
+		r.Fail()
 		return 0
 	}
-	r.rest = r.rest[n:]
+	r.at += n
 	return v
 }
 
@@ -90,7 +88,7 @@ func (r *Reader) Int() int64 {
 func (r *Reader) Below(n int) int {
 	u := r.Uint()
 	if u >= uint64(max(n, 0)) {
-		r.fail()
+		r.Fail()
 		return 0
 	}
 	return int(u)
@@ -99,8 +97,8 @@ func (r *Reader) Below(n int) int {
 // Count reads how many follow, of so many bytes each at least: there are no more than bytes for them.
 func (r *Reader) Count(least int) int {
 	u := r.Uint()
-	if u > uint64(len(r.rest)/least) {
-		r.fail()
+	if u > uint64(r.Len()/least) {
+		r.Fail()
 		return 0
 	}
 	return int(u)
@@ -108,13 +106,12 @@ func (r *Reader) Count(least int) int {
 
 // Bytes reads n bytes, which are those that the Reader was given.
 func (r *Reader) Bytes(n int) []byte {
-	if n < 0 || n > len(r.rest) {
-		r.fail()
+	if n < 0 || n > r.Len() {
+		r.Fail()
 		return nil
 	}
-	b := r.rest[:n:n]
-	r.rest = r.rest[n:]
-	return b
+	r.at += n
+	return r.all[r.at-n : r.at : r.at]
 }
 
 // String reads what AppendString has written.
@@ -145,7 +142,7 @@ func (r *Reader) Uint64() uint64 {
 func (r *Reader) Float() float64 { return math.Float64frombits(r.Uint64()) }
 
 // Len is how many bytes are left.
-func (r *Reader) Len() int { return len(r.rest) }
+func (r *Reader) Len() int { return len(r.all) - r.at }
 
 // Err is [ErrDamaged] if something was not there, or made no sense.
 func (r *Reader) Err() error {
@@ -157,7 +154,7 @@ func (r *Reader) Err() error {
 
 // End is Err, or [ErrDamaged] if something is left.
 func (r *Reader) End() error {
-	if len(r.rest) > 0 {
+	if r.Len() > 0 {
 		return ErrDamaged
 	}
 	return r.Err()

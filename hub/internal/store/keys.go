@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"sync"
 
@@ -79,8 +80,11 @@ func (s *Store) number(ctx context.Context, tx *writing, k routemap.Key, until i
 	if err != nil {
 		return 0, err
 	}
-	err = tx.QueryRowContext(ctx, "INSERT INTO routes (key, name, service, seen) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET seen = max(seen, excluded.seen) RETURNING id, seen",
-		string(text), signed(k.ID()), signed(asService(k).ID()), until).Scan(&n.number, &n.seen)
+	err = tx.QueryRowContext(ctx, "UPDATE routes SET seen = max(seen, ?) WHERE key = ? RETURNING id, seen", until, string(text)).Scan(&n.number, &n.seen)
+	if errors.Is(err, sql.ErrNoRows) { // INSERT with ON CONFLICT would use up a number each time
+		err = tx.QueryRowContext(ctx, "INSERT INTO routes (key, name, service, seen) VALUES (?, ?, ?, ?) RETURNING id, seen",
+			string(text), signed(k.ID()), signed(asService(k).ID()), until).Scan(&n.number, &n.seen)
+	}
 	tx.numbers[k] = n
 	return n.number, err
 }

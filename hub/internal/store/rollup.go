@@ -36,7 +36,7 @@ func (s *Store) rollUp(ctx context.Context, short, long time.Duration, now time.
 	}
 	for _, at := range starts {
 		w := Window{Start: time.Unix(at, 0), Long: long}
-		all, err := windows(ctx, s.view, w.Start, w.End())
+		all, _, err := windows(ctx, s.view, w.Start, w.End())
 		if err != nil {
 			return damaged, err
 		}

@@ -37,18 +37,14 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 		return nil, err
 	}
 	defer tx.Rollback()
-	all, err := windows(ctx, tx, from, to)
-	if err != nil {
-		return nil, err
-	}
-	gone, err := goneOf(ctx, tx)
+	all, gone, err := windows(ctx, tx, from, to)
 	if err != nil {
 		return nil, err
 	}
 	level := levelFor(all, gone, from, stretch(from, to, points, Finest))
 	all = slices.DeleteFunc(all, func(w Window) bool { return w.Long > level })
 	out := &Series{Points: cut(from, to, points, level)}
-	chosen := cover(all, from, to)
+	chosen := cover(all, gone, from, to)
 	routes, err := routesOf(ctx, tx, id, chosen)
 	if err != nil {
 		return nil, err
@@ -56,6 +52,11 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 	if len(routes) == 0 {
 		return nil, ErrNoRoute
 	}
+	row, err := tx.PrepareContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?")
+	if err != nil {
+		return nil, err
+	}
+	defer row.Close()
 	out.Key = routes[0].key
 	known := false
 	for i := range out.Points {
@@ -65,7 +66,7 @@ func (s *Store) Series(ctx context.Context, from, to time.Time, id string, point
 			n++
 		}
 		var bad int
-		if p.Stats, bad, err = statsOf(ctx, tx, routes, chosen[:n]); err != nil {
+		if p.Stats, bad, err = statsOf(ctx, row, routes, chosen[:n]); err != nil {
 			return nil, err
 		}
 		chosen, out.Damaged, known = chosen[n:], out.Damaged+bad, known || p.Stats != nil
@@ -99,35 +100,12 @@ func cut(from, to time.Time, points int, level time.Duration) (all []Point) {
 	return all
 }
 
-// goneOf is until when windows of each level were taken away.
-func goneOf(ctx context.Context, q querier) (map[time.Duration]time.Time, error) {
-	rows, err := q.QueryContext(ctx, "SELECT level, until FROM gone")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	gone := map[time.Duration]time.Time{}
-	for rows.Next() {
-		var level, until int64
-		if err := rows.Scan(&level, &until); err != nil {
-			return nil, err
-		}
-		gone[time.Duration(level)*time.Second] = time.Unix(until, 0)
-	}
-	return gone, rows.Err()
-}
-
-// levelFor is the longest level that is no longer than a stretch; or a longer one, if some of the shorter windows of one of such a level are not there any more.
-func levelFor(all []Window, gone map[time.Duration]time.Time, from time.Time, long time.Duration) time.Duration {
-	level := Finest
-	for _, l := range Levels() {
-		if l.Window <= long {
+// levelFor is the longest level that is no longer than a stretch; or the next one that is complete, if some of its windows are not there any more.
+func levelFor(all []Window, gone gone, from time.Time, long time.Duration) (level time.Duration) {
+	for i, l := range Levels() {
+		missing := func(w Window) bool { return w.Long > level && !gone.told(w, from, level) }
+		if i == 0 || l.Window <= long || slices.ContainsFunc(all, missing) {
 			level = l.Window
-		}
-	}
-	for _, w := range all {
-		if until := gone[level]; w.Long > level && w.Start.Before(until) && from.Before(until) {
-			level = w.Long
 		}
 	}
 	return level
@@ -210,14 +188,14 @@ func namesService(ctx context.Context, q querier, n routemap.Node, chosen []Wind
 	return false, nil
 }
 
-// statsOf merges what windows have of routes that are the same to the map.
-func statsOf(ctx context.Context, q querier, routes []stored, chosen []Window) (_ *routemap.Stats, damaged int, err error) {
+// statsOf merges what windows have of routes that are the same to the map, of which row reads the chunks.
+func statsOf(ctx context.Context, row *sql.Stmt, routes []stored, chosen []Window) (_ *routemap.Stats, damaged int, err error) {
 	m := routemap.New()
 	for _, w := range chosen {
 		for _, r := range routes {
 			chunk, place := place(r.number)
 			var data []byte
-			err := q.QueryRowContext(ctx, "SELECT data FROM chunks WHERE level = ? AND start = ? AND chunk = ?", seconds(w.Long), w.Start.Unix(), chunk).Scan(&data)
+			err := row.QueryRowContext(ctx, seconds(w.Long), w.Start.Unix(), chunk).Scan(&data)
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
 				continue

@@ -244,11 +244,11 @@ func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, 
 		return nil, nil, 0, err
 	}
 	defer tx.Rollback()
-	all, err := windows(ctx, tx, from, to)
+	all, gone, err := windows(ctx, tx, from, to)
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	chosen = cover(all, from, to)
+	chosen = cover(all, gone, from, to)
 	m, bad, err := s.loadAll(ctx, tx, chosen)
 	if err != nil {
 		return nil, nil, 0, err
@@ -260,33 +260,67 @@ func (s *Store) Read(ctx context.Context, from, to time.Time) (m *routemap.Map, 
 	return m, chosen, len(bad), nil
 }
 
-// windows are those of which any lies in a stretch of time, by when they begin and the longest first.
-func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, err error) {
+// windows are those of which any lies in a stretch of time, by when they begin and the longest first, and until when others went.
+func windows(ctx context.Context, q querier, from, to time.Time) (all []Window, gone gone, err error) {
 	rows, err := q.QueryContext(ctx, "SELECT level, start, bytes FROM windows WHERE start + level > ? AND start < ? ORDER BY start, level DESC", from.Unix(), to.Add(time.Second-1).Unix())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var level, start, size int64
 		if err := rows.Scan(&level, &start, &size); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = append(all, Window{time.Unix(start, 0).UTC(), time.Duration(level) * time.Second, size})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, nil, err
+	}
+	gone, err = goneOf(ctx, q)
+	return all, gone, err
+}
+
+// gone is until when windows of each level were taken away, the oldest first.
+type gone map[time.Duration]time.Time
+
+func goneOf(ctx context.Context, q querier) (gone, error) {
+	rows, err := q.QueryContext(ctx, "SELECT level, until FROM gone")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := gone{}
+	for rows.Next() {
+		var level, until int64
+		if err := rows.Scan(&level, &until); err != nil {
+			return nil, err
+		}
+		all[time.Duration(level)*time.Second] = time.Unix(until, 0)
 	}
 	return all, rows.Err()
 }
 
+// told tells whether shorter windows than one, of a level or of any, tell all that it does from a time on.
+func (g gone) told(w Window, from time.Time, level time.Duration) bool {
+	if from.Before(w.Start) {
+		from = w.Start
+	}
+	return level < w.Long && !from.Before(g[level])
+}
+
 // cover chooses windows that do not overlap: the longest that lie within a stretch of time, whose ends are those of finest windows, and then those of others that
-// overlap none of them, the shortest first.
-func cover(all []Window, from, to time.Time) (chosen []Window) {
+// overlap none of them, the shortest first: where shorter ones went, not where nothing came.
+func cover(all []Window, gone gone, from, to time.Time) (chosen []Window) {
 	from, to = from.Truncate(Finest), to.Add(Finest-1).Truncate(Finest)
 	var end time.Time
 	var beyond []Window
 	for _, w := range all {
 		switch {
 		case w.Start.Before(from) || w.End().After(to):
-			beyond = append(beyond, w)
+			if !slices.ContainsFunc(Levels(), func(l Level) bool { return gone.told(w, from, l.Window) }) {
+				beyond = append(beyond, w)
+			}
 		case !w.Start.Before(end):
 			chosen, end = append(chosen, w), w.End()
 		}
@@ -303,8 +337,8 @@ func cover(all []Window, from, to time.Time) (chosen []Window) {
 
 // Windows are those of a stretch of time, as Read would merge them.
 func (s *Store) Windows(ctx context.Context, from, to time.Time) ([]Window, error) {
-	all, err := windows(ctx, s.view, from, to)
-	return cover(all, from, to), err
+	all, gone, err := windows(ctx, s.view, from, to)
+	return cover(all, gone, from, to), err
 }
 
 // Usage is what the store has.

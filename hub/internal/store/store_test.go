@@ -147,6 +147,8 @@ func TestFit(t *testing.T) {
 	if counts, chosen := read(t, s, begin, begin.Add(3*time.Hour)); len(counts) == 0 || chosen[len(chosen)-1].End() != begin.Add(1500*time.Second) {
 		t.Errorf("the latest is not there: %v, %v", counts, chosen)
 	}
+	sameAsMap(t, s, begin, begin.Add(25*time.Minute), 150)
+	sameAsMap(t, s, begin.Add(700*time.Second), begin.Add(1310*time.Second), 20)
 	if _, err := s.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		t.Fatal(err)
 	}

@@ -2,15 +2,17 @@ package store
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
 
 	"github.com/stile-ipc/stile/routemap"
 )
+
+var update = flag.Bool("update", false, "write files of testdata anew")
 
 // keptTraces are n traces in which front calls to, each a millisecond later and longer than the one before; the last has failed.
 func keptTraces(n int, to string, at time.Time) (*routemap.Map, *Traces) {
@@ -197,14 +199,11 @@ func FuzzBlock(f *testing.F) {
 	})
 }
 
-// TestBlockSeeds: blocks that were written come back, by this and by later versions of the program.
-func TestBlockSeeds(t *testing.T) {
+// TestBlockStays: a block that an earlier program has written is read.
+func TestBlockStays(t *testing.T) {
 	const path = "testdata/block.bin"
 	_, kept := keptTraces(3, "catalog", begin)
-	if os.Getenv("STORE_TEST_UPDATE") != "" {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
+	if *update {
 		if err := os.WriteFile(path, encodeBlock(kept.Kept), 0o600); err != nil {
 			t.Fatal(err)
 		}
