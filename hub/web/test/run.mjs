@@ -141,6 +141,26 @@ test("a shop", async (t) => {
     }
   }
 
+  await t.test("nothing jumps, in whichever order answers come", async () => {
+    for (const width of [1280, 390]) {
+      for (const slow of ["brief", "status", "series", "traces?", "windows"]) {
+        const page = await newPage(browser, { width });
+        await page.route("**/api/v1/**", async (r) => {
+          if (r.request().url().includes(slow)) await new Promise((done) => setTimeout(done, 400));
+          await r.continue().catch(() => {}); // the page may be gone
+        });
+        for (const name of { brief: ["map", "routes", "route", "findings"], series: ["route"], "traces?": ["route", "traces"] }[slow] ?? ["status"]) {
+          await page.goto(hub.url + pages[name][0]);
+          await page.locator("h1", { hasText: /\S/ }).first().waitFor();
+          await page.waitForLoadState("networkidle");
+          await settled(page);
+          await sound(page, `${name}, where ${slow} comes last, ${width} px`);
+        }
+        await page.context().close();
+      }
+    }
+  });
+
   const page = await newPage(browser);
   const visit = async (path) => {
     await page.goto(hub.url + path);
