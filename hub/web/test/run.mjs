@@ -1,17 +1,17 @@
 // Drives a browser through the dashboard of real hubs. What it leaves are pictures in shots/.
 
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
+import { accessible, clicks, en, near, sound, text } from "./check.mjs";
 import { Hub } from "./hub.mjs";
 import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
 
 const root = resolve(import.meta.dirname, "../../..");
 const program = resolve(root, process.env.STILE ?? "bin/stile");
 const shots = resolve(import.meta.dirname, "../shots");
-const leastShift = 0.05;
 
 let browser;
 let dir;
@@ -44,41 +44,6 @@ async function fed(h, batch) {
   await h.stop();
   await h.start();
 }
-
-const text = (page, selector) => page.locator(selector).first().innerText();
-
-// ns reads a duration that is shown.
-function ns(shown) {
-  const [, n, unit] = /^([\d.]+)\s(ns|µs|ms|s|min|h)$/.exec(shown.replaceAll("\u00a0", " ").trim()) ?? assert.fail(`${shown} is no duration`);
-  return Number(n) * { ns: 1, "µs": 1e3, ms: 1e6, s: 1e9, min: 60e9, h: 3600e9 }[unit];
-}
-
-function near(shown, want, what) {
-  if (want === 0) return assert.equal(shown.trim(), "0", what);
-  assert.ok(Math.abs(ns(shown) - want) <= 0.0051 * want, `${what}: ${shown}, want ${want} ns`);
-}
-
-async function sound(page, what) {
-  assert.deepEqual(page.complaints, [], `${what}: the console`);
-  const { shift, policy, over } = await page.evaluate(() => ({ shift: window.shift, policy: window.policy, over: document.documentElement.scrollWidth - document.documentElement.clientWidth }));
-  assert.deepEqual(policy, [], `${what}: what the policy forbids`);
-  assert.ok(shift <= leastShift, `${what}: things jump by ${shift}`);
-  assert.ok(over <= 0, `${what}: it is ${over} pixels wider than the screen`);
-}
-
-const axe = readFileSync(resolve(import.meta.dirname, "../node_modules/axe-core/axe.min.js"), "utf8");
-
-// accessible asks axe, which knows WCAG's rules as far as a program can.
-async function accessible(page, what) {
-  await page.evaluate(axe);
-  const found = await page.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], resultTypes: ["violations"] }));
-  const all = found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any[0]?.message ?? ""}`).join("; ")}`);
-  assert.deepEqual(all, [], what);
-}
-
-const en = (n) => n.toLocaleString("en");
-
-const clicks = (page, ...keys) => keys.reduce((p, k) => p.then(() => page.keyboard.press(k)), Promise.resolve());
 
 test("a shop", async (t) => {
   const hub = await newHub("shop");
