@@ -15,18 +15,34 @@ say = @printf '\n== %s\n'
 each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench bench-policy bench-queue soak-queue fuzz soak
+.PHONY: help build web demo test test-web check bench bench-policy bench-queue soak-queue fuzz soak
 .PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build bin/stile and the shop's six programs, bin/shop
+build: ## build bin/stile and the shop's six programs, bin/shop; with the dashboard, if Node is there
+	@if ! scripts/has-node.sh; then echo "There is no Node 20.19 with npm here: bin/stile is built without the hub's dashboard."; \
+	else $(MAKE) --no-print-directory web || echo "The hub's dashboard could not be built: bin/stile has the one of before, or none."; fi
 	$(say) "building bin/stile and the shop (the first time, Go downloads what they need)"
 	go build -o bin/stile ./cmd/stile
 	@mkdir -p bin/shop
 	cd examples && go build -o ../bin/shop/ $(PROGRAMS:%=./shop/%)
+
+# What the dashboard is made of; it is made again only if one of them is newer.
+WEB := $(shell find hub/web/src hub/web/public -type f) $(addprefix hub/web/,package.json package-lock.json vite.config.ts tsconfig.json index.html)
+
+web: hub/web/dist/index.html ## build the hub's dashboard, which go build embeds; needs Node 20.19 and npm
+
+hub/web/dist/index.html: hub/web/node_modules/.package-lock.json $(WEB)
+	$(say) "building the dashboard"
+	cd hub/web && npm run --silent build
+
+hub/web/node_modules/.package-lock.json: hub/web/package-lock.json
+	$(say) "downloading what the dashboard is built with"
+	cd hub/web && npm ci --no-audit --no-fund
+	@touch $@
 
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
@@ -85,6 +101,11 @@ test-demo: build ## a short run of the demo
 	$(say) "demo"
 	bin/stile demo --duration 6s >bin/demo.txt; code=$$?; cat bin/demo.txt; exit $$code
 	@grep -q '^n+1  gateway → pricing' bin/demo.txt || { echo "the hub has not found what is wrong with the shop"; exit 1; }
+
+test-web: web ## drive a browser (Chromium) through the dashboard; pictures are in hub/web/shots
+	$(say) "test the dashboard"
+	go build -o bin/stile ./cmd/stile
+	cd hub/web && node --test-reporter spec --test-reporter-destination stdout test/run.mjs
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
 

@@ -40,7 +40,8 @@ routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
-hub                       : . hub/internal/store hub/hubpb routemap routemap/tracefile telemetry
+hub/web                   :
+hub                       : . hub/internal/store hub/hubpb hub/web routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
@@ -136,7 +137,7 @@ func moduleImports(t *testing.T) []importLine {
 		}
 		if d.IsDir() {
 			switch d.Name() {
-			case "testdata", "examples", "bench", "compat", "bin", "docs", ".git", "fakeshop":
+			case "testdata", "examples", "bench", "compat", "bin", "docs", ".git", "fakeshop", "node_modules":
 				return filepath.SkipDir
 			}
 			return nil

@@ -84,21 +84,31 @@ func (a access) allows(role Role, authorization string) error {
 	return nil
 }
 
-// guard lets requests with a role through. Where there are no tokens, a web page that has its name resolve to this host is kept out by
-// the name that its requests ask for, and one of another origin by its origin.
+// guard lets requests with a role through that may come from where they come.
 func (a access) guard(role Role, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.near(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'")
 		h.Set("Cache-Control", "no-store")
-		if len(a.tokens) == 0 && !(Local(r.Host) && (r.Header.Get("Origin") == "" || Local(originHost(r.Header.Get("Origin"))))) {
-			http.Error(w, "without tokens, requests are answered that ask for localhost or an address of loopback", http.StatusForbidden)
-			return
-		}
 		if err := a.allows(role, r.Header.Get("Authorization")); err != nil {
 			h.Set("WWW-Authenticate", "Bearer")
 			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// near lets requests through that may come from where they come. Where there are no tokens, a web page that has its name resolve to this host is kept out by
+// the name that its requests ask for, and one of another origin by its origin.
+func (a access) near(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(a.tokens) == 0 && !(Local(r.Host) && (r.Header.Get("Origin") == "" || Local(originHost(r.Header.Get("Origin"))))) {
+			h := w.Header()
+			h.Set("Content-Security-Policy", "default-src 'none'")
+			h.Set("Cache-Control", "no-store")
+			http.Error(w, "without tokens, requests are answered that ask for localhost or an address of loopback", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/hub/web"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -57,6 +58,7 @@ func (h *Hub) api() http.Handler {
 	}
 	handle("status", h.status)
 	handle("map", h.inTurn(h.mapOf))
+	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
 	handle("events", h.events)
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
@@ -71,6 +73,7 @@ func (h *Hub) api() http.Handler {
 			http.Error(w, "windows cannot be kept", http.StatusServiceUnavailable)
 		}
 	})
+	mux.Handle("GET /", h.access.near(web.Handler())) // it asks for a token itself
 	return mux
 }
 

@@ -474,6 +474,9 @@ func TestAccess(t *testing.T) {
 		if r := get(t, h, "/api/v1/status", "Host", host); r.code != want {
 			t.Errorf("asked for %s: %d, want %d", host, r.code, want)
 		}
+		if r := get(t, h, "/map", "Host", host); r.code != want || r.header.Get("Content-Security-Policy") == "" {
+			t.Errorf("the dashboard, asked for %s: %d, want %d: %v", host, r.code, want, r.header)
+		}
 	}
 	for origin, want := range map[string]int{"http://localhost:4319": 200, "https://evil.example": 403, "null": 403} {
 		if r := get(t, h, "/api/v1/status", "Origin", origin); r.code != want {
@@ -501,8 +504,10 @@ func TestAccess(t *testing.T) {
 			t.Errorf("%q sends, gRPC: %v", authorization, err)
 		}
 	}
-	if r := get(t, h, "/healthz"); r.code != http.StatusOK {
-		t.Errorf("healthz needs none: %d", r.code)
+	for path, want := range map[string]int{"/healthz": 200, "/": 200, "/routes": 200, "/api/v1/none": 404, "/api/v1/brief": 401} {
+		if r := get(t, h, path); r.code != want {
+			t.Errorf("%s without a token: %d, want %d", path, r.code, want)
+		}
 	}
 	for _, cfg := range []Config{{HTTP: "0.0.0.0:0"}, {OTLPGRPC: "[::]:0"}, {OTLPHTTP: "0.0.0.0:0", Tokens: []Token{{Write, writes}}}, {Tokens: []Token{{Write, "short"}}}, {Tokens: []Token{{"admin", writes}}}, {HTTP: "nowhere"}} {
 		cfg.Dir = t.TempDir()

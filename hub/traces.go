@@ -28,8 +28,9 @@ type ListedTrace struct {
 	Start    time.Time `json:"start"`
 	Duration int64     `json:"duration"` // ns
 	Spans    int       `json:"spans"`
-	Failed   bool      `json:"failed"` // any span has
-	Why      []string  `json:"why"`    // it is kept: as part of a sample, or because it is slow, or has failed
+	Failed   bool      `json:"failed"`         // any span has
+	Why      []string  `json:"why"`            // it is kept: as part of a sample, or because it is slow, or has failed
+	Call     int64     `json:"call,omitempty"` // ns: the longest of its calls that were asked for, if a route was
 }
 
 // Trace is what GET /api/v1/trace answers.
@@ -93,7 +94,7 @@ func (h *Hub) traces(r *http.Request) (any, error) {
 	}
 	out := TraceList{Window: routemap.Window{From: from, To: to}, Traces: []ListedTrace{}, Kept: list.Kept, Seen: list.Seen, Damaged: list.Damaged}
 	for _, t := range list.Traces {
-		out.Traces = append(out.Traces, ListedTrace{t.ID, t.Service, t.Name, time.Unix(0, t.Start).UTC(), t.Duration, t.Spans, t.Failed, reasons(t.Why)})
+		out.Traces = append(out.Traces, ListedTrace{t.ID, t.Service, t.Name, time.Unix(0, t.Start).UTC(), t.Duration, t.Spans, t.Failed, reasons(t.Why), t.Call})
 	}
 	return out, nil
 }

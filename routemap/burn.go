@@ -56,6 +56,7 @@ func BurnTimes() []time.Duration {
 
 // Burn is how fast a route burns its budget: at 1, it is gone when the time that the objective is for is over; at 10, after a tenth of it.
 type Burn struct {
+	ID string `json:"id"`
 	Key
 	Alert string     `json:"alert"` // empty: there is none
 	Times []BurnTime `json:"times"` // as BurnTimes has them
@@ -82,7 +83,7 @@ func Burns(o Objective, reports map[time.Duration]*Report) []Burn {
 	}
 	all := []Burn{}
 	for k, stats := range byKey {
-		b := Burn{Key: k}
+		b := Burn{ID: k.ID(), Key: k}
 		at := map[time.Duration]BurnTime{}
 		for _, back := range BurnTimes() {
 			one := o.burn(back, stats[back])

@@ -274,6 +274,7 @@ func duplicated(k Key, s *Stats) []Finding {
 
 // BlockingPoint is a route whose callers wait for it.
 type BlockingPoint struct {
+	ID string `json:"id"`
 	Key
 	Callers float64 `json:"callers"` // that wait for it and nothing else, on average
 	Share   float64 `json:"share"`   // of the time of those who call it
@@ -286,7 +287,7 @@ func (m *Map) blocking() []BlockingPoint {
 	all := []BlockingPoint{}
 	window := float64(max(m.last-m.first, 1))
 	for k, s := range m.routes {
-		b := BlockingPoint{Key: k}
+		b := BlockingPoint{ID: k.ID(), Key: k}
 		switch {
 		case s.Alone > 0 && s.Callers > 0:
 			b.Callers, b.Share = float64(s.Alone)/window, float64(s.Alone)/float64(s.Callers)

@@ -20,7 +20,6 @@ import (
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/cmd/stile/internal/demo"
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
-	"github.com/stile-ipc/stile/hub"
 	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/queue"
 	"github.com/stile-ipc/stile/routemap"

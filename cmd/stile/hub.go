@@ -164,7 +164,7 @@ func sayAddresses(out io.Writer, h *hub.Hub, tls, asJSON bool) error {
 	if endpoint == "" || urls["API"] == "" {
 		return nil
 	}
-	_, err := fmt.Fprintf(out, "\nServices send what they trace with OTEL_EXPORTER_OTLP_ENDPOINT=%s; a map is there after 20 seconds:\n  stile map %s\n", endpoint, urls["API"])
+	_, err := fmt.Fprintf(out, "\nServices send what they trace with OTEL_EXPORTER_OTLP_ENDPOINT=%[1]s; a map is there after 20 seconds:\n  stile map %[2]s\nA browser shows it, too: %[2]s/\n", endpoint, urls["API"])
 	return err
 }
 

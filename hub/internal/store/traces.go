@@ -102,6 +102,7 @@ type Listed struct {
 	Spans             int
 	Failed            bool
 	Why               Why
+	Call              int64 // ns: the longest of its calls that are asked for, if a route is
 }
 
 // List is what there is of traces in a stretch of time.
@@ -166,22 +167,24 @@ func (f *Filter) read(data []byte, routes []string, out *List) error {
 		if t == nil || err != nil {
 			return err
 		}
-		if f.matches(t, routes) && len(t.Spans) > 0 {
-			out.Traces = append(out.Traces, Listed{t.ID, t.Spans[0].Service, t.Spans[0].Name, t.Start, t.Duration, len(t.Spans), t.Failed, t.Why})
+		if call, is := f.matches(t, routes); is && len(t.Spans) > 0 {
+			out.Traces = append(out.Traces, Listed{t.ID, t.Spans[0].Service, t.Spans[0].Name, t.Start, t.Duration, len(t.Spans), t.Failed, t.Why, call})
 		}
 	}
 }
 
-func (f *Filter) matches(t *Kept, routes []string) bool {
+// matches tells whether a trace is asked for, and how long the longest of its calls took that are.
+func (f *Filter) matches(t *Kept, routes []string) (call int64, found bool) {
 	between := func(ns int64) bool { return ns >= int64(f.Min) && (f.Max == 0 || ns <= int64(f.Max)) }
 	if f.Route == "" {
-		return between(t.Duration)
+		return 0, between(t.Duration)
 	}
-	found := false
 	t.Calls(func(route string, took int64) {
-		found = found || between(took) && slices.Contains(routes, route)
+		if between(took) && slices.Contains(routes, route) {
+			call, found = max(call, took), true
+		}
 	})
-	return found
+	return call, found
 }
 
 // Trace returns a trace that is kept, and its window. Of one that came in parts it is the one of most spans. [ErrNoTrace] is returned if it is not kept.

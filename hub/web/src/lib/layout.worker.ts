@@ -1,0 +1,3 @@
+import { layOut, type Outline } from "./layout";
+
+addEventListener("message", (e: MessageEvent<Outline>) => postMessage(layOut(e.data)));
