@@ -16,7 +16,7 @@ import (
 const lateAfter = 30 * time.Second
 
 var processColumns = []column{
-	{"CPU", 7, true, 0}, {"CALLS/S", 7, true, 0}, {"SWITCH/S", 8, true, 0}, {"RUN WAIT", 9, true, 0}, {"WAKES/S", 7, true, 90}, {"SEEN", 6, true, narrow},
+	{"CPU", 7, true, 0}, {"CALL/S", 7, true, 0}, {"SWITCH/S", 8, true, 0}, {"RUN WAIT", 8, true, 0}, {"WAKES/S", 7, true, 90}, {"SEEN", 6, true, narrow},
 }
 
 func (m *model) processLines() (string, []string) {
@@ -42,7 +42,7 @@ func (m *model) processLines() (string, []string) {
 		}
 		lines = append(lines, name, numbers)
 	}
-	return head, lines
+	return m.paint().faint(head), lines
 }
 
 func (m *model) processCells(p hub.ProcessReport) []string {
@@ -70,7 +70,7 @@ func (m *model) findingLines() (string, []string) {
 	for _, f := range all {
 		name := shown(f.From.String()) + " → " + shown(f.To.String()) + " " + shown(f.Operation)
 		lines = append(lines, m.paint().bad(shown(f.Kind))+"  "+name)
-		lines = append(lines, folded(shown(f.Text), m.width, "    ")...)
+		lines = append(lines, folded(shown(f.Text), m.width, "  ")...)
 		lines = append(lines, evidence(f.Evidence, 2)...)
 	}
 	return "", lines
@@ -78,7 +78,7 @@ func (m *model) findingLines() (string, []string) {
 
 func evidence(all []routemap.Evidence, most int) (lines []string) {
 	for _, e := range all[:min(len(all), most)] {
-		lines = append(lines, "    trace "+shown(e.Trace))
+		lines = append(lines, "  trace "+shown(e.Trace))
 	}
 	return lines
 }
@@ -93,7 +93,6 @@ func (m *model) detailLines() (string, []string) {
 	say := func(format string, args ...any) {
 		lines = append(lines, folded(fmt.Sprintf(format, args...), m.width, "")...)
 	}
-	lines = append(lines, folded(m.paint().strong(shown(r.From.String())+" → "+shown(r.To.String())), m.width, "")...)
 	say("%s", shown(r.Operation))
 	say("%s, by %s", shown(string(r.Mode)), shown(cmp.Or(r.Transport, "a way that is not known")))
 	if !slices.ContainsFunc(m.answer.Map.Routes, func(o routemap.Route) bool { return o.Key == r.Key }) {
@@ -108,7 +107,7 @@ func (m *model) detailLines() (string, []string) {
 		lines = append(lines, "", m.paint().strong("Traces that have it"))
 		lines = append(lines, evidence(r.Evidence, len(r.Evidence))...)
 	}
-	return "", lines
+	return m.paint().strong(cut(shown(r.From.String())+" → "+shown(r.To.String()), m.width)), lines
 }
 
 func (m *model) quantileLines(r routemap.Route) []string {
@@ -149,7 +148,7 @@ func (m *model) waitLines(r routemap.Route) []string {
 	}
 	for i, name := range []string{"client queue", "transport", "server queue", "handler"} {
 		bar := strings.Repeat(waitLetters[i:i+1], int(10*float64(parts[i])/max(total, 1)+0.5))
-		lines = append(lines, fmt.Sprintf("%-12s %8s %7s  %s", name, short(parts[i]/int64(r.Waits.Calls)), share(float64(parts[i]), total), m.paint().wrap(waitColours[i], bar)))
+		lines = append(lines, fmt.Sprintf("%-12s %6s %6s  %s", name, short(parts[i]/int64(r.Waits.Calls)), share(float64(parts[i]), total), m.paint().wrap(waitColours[i], bar)))
 	}
 	each := func(n uint64) string { return many(float64(n) / float64(max(r.Calls, 1))) }
 	return append(lines, "", fmt.Sprintf("a call: %s switches, %s wake-ups", each(r.Switches), each(r.Wakes)))

@@ -1,6 +1,7 @@
 package top
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -30,10 +31,10 @@ func Print(out io.Writer, a Answer, window time.Duration) error {
 		return err
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CALLS/S\tFAILED\tP50\tP99\tWAITS\tWAY\tROUTE")
+	fmt.Fprintln(w, "CALL/S\tFAILED\tP50\tP99\tWAITS\tWAY\tROUTE")
 	for _, r := range routes {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", rate(r.Calls, span(a.Map)), failedShare(r), quantile(r.Duration(), 0.5), quantile(r.Duration(), 0.99),
-			waitBar(r.Waits, barWidth, false), way(r), shown(r.Key.String()))
+			waitBar(r.Waits, barWidth, false), shown(cmp.Or(r.Transport, "-")), shown(r.Key.String()))
 	}
 	_ = w.Flush() // to memory
 	_, err := io.WriteString(out, b.String())

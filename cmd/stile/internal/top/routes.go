@@ -99,8 +99,22 @@ func quantile(h quantiles, q float64) string {
 	return short(h.Quantile(q))
 }
 
-// way is what a route goes by.
-func way(r routemap.Route) string { return shown(cmp.Or(r.Transport, "-")) }
+// way is what a route goes by, where there is little room.
+func way(r routemap.Route) string {
+	switch r.Transport {
+	case "":
+		return "-"
+	case routemap.TCPLoopback:
+		return "tcp-lo"
+	case routemap.UnixStream:
+		return "unix"
+	case routemap.UnixDgram:
+		return "unix-d"
+	case routemap.UnixSeqpacket:
+		return "unix-s"
+	}
+	return cut(shown(r.Transport), wayWidth)
+}
 
 // waitLetters stand for the parts of a wait: the client's queue, transport, the server's queue, the handler.
 const waitLetters = "ctsh"
@@ -158,22 +172,13 @@ func routeName(r routemap.Route, width int) string {
 
 const (
 	narrow   = 60 // below, a route has two lines
-	maxWay   = 12
+	wayWidth = 6
 	barWidth = 8
 )
 
-// wayWidth is how much room the ways of routes take.
-func wayWidth(routes []routemap.Route) int {
-	width := 3
-	for _, r := range routes {
-		width = max(width, min(ansi.StringWidth(way(r)), maxWay))
-	}
-	return width
-}
-
-func routeColumns(by order, wayWidth int) []column {
+func routeColumns(by order) []column {
 	columns := []column{
-		{"CALLS/S", 8, true, 0}, {"FAILED", 7, true, 0}, {"P50", 7, true, 0}, {"P99", 7, true, 0}, {"WAITS", barWidth, false, narrow + 10}, {"WAY", wayWidth + 1, false, 0},
+		{"CALL/S", 7, true, 0}, {"FAILED", 7, true, 0}, {"P50", 6, true, 0}, {"P99", 6, true, 0}, {"WAITS", barWidth, false, narrow + 10}, {"WAY", wayWidth, false, 0},
 	}
 	if at, is := map[order]int{byCalls: 0, byFailed: 1, byP50: 2, byP99: 3, byWay: 5}[by]; is {
 		columns[at].title = sortMark + columns[at].title
@@ -184,12 +189,12 @@ func routeColumns(by order, wayWidth int) []column {
 // sortMark is before the title of the column that routes are sorted by.
 const sortMark = "▾"
 
-// routeLines are the routes as a table, of which each has per lines.
-func (m *model) routeLines(routes []routemap.Route) (head string, lines []string, per int) {
-	columns := routeColumns(m.order, wayWidth(routes))
-	head, per = "  "+row(columns, m.width, titles(columns)...), 2
-	if m.width >= narrow {
-		per = 1
+// routeLines are the routes as a table, of which each has one line, or two.
+func (m *model) routeLines(routes []routemap.Route) (head string, lines []string) {
+	per := m.linesPerRoute()
+	columns := routeColumns(m.order)
+	head = "  " + row(columns, m.width, titles(columns)...)
+	if per == 1 {
 		if m.order == byName {
 			head += sortMark
 		}
@@ -211,7 +216,7 @@ func (m *model) routeLines(routes []routemap.Route) (head string, lines []string
 			lines = append(lines, mark+name, "  "+numbers)
 		}
 	}
-	return head, lines, per
+	return m.paint().faint(head), lines
 }
 
 func (m *model) failedCell(r routemap.Route) string {

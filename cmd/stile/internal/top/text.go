@@ -11,22 +11,23 @@ import (
 
 // shown is a name that a stranger gave, with nothing in it that a terminal would obey, and no heap of marks on one letter.
 func shown(s string) string {
-	marks := 0
+	marks, obeyed := 0, false
 	for _, r := range s {
-		if unicode.In(r, unicode.Mn, unicode.Me) {
-			marks++
-		} else {
+		if !unicode.In(r, unicode.Mn, unicode.Me) {
 			marks = 0
-		}
-		if !strconv.IsPrint(r) {
-			return strconv.Quote(s)
-		}
-		if marks > 2 {
+		} else if marks++; marks > maxMarks {
 			return strconv.QuoteToASCII(s)
 		}
+		obeyed = obeyed || !strconv.IsPrint(r)
+	}
+	if obeyed {
+		return strconv.Quote(s)
 	}
 	return s
 }
+
+// maxMarks is how many a letter may have.
+const maxMarks = 2
 
 // paint colours text, if it is on.
 type paint bool
@@ -63,12 +64,14 @@ func folded(text string, width int, indent string) []string {
 	return lines
 }
 
-// short is a duration of 7 characters at most.
+// short is a duration of 6 characters at most.
 func short(ns int64) string {
 	f := float64(ns)
 	switch {
 	case f < 0:
 		return "-"
+	case f == 0:
+		return "0"
 	case f < 999.5:
 		return strconv.FormatInt(ns, 10) + "ns"
 	case f < 999.5e3:
@@ -78,9 +81,9 @@ func short(ns int64) string {
 	case f < 100e9:
 		return digits(f/1e9) + "s"
 	case f < 100*60e9:
-		return digits(f/60e9) + "min"
+		return digits(f/60e9) + "m"
 	}
-	return cut(strconv.FormatFloat(f/3600e9, 'f', 0, 64)+"h", 7)
+	return cut(strconv.FormatFloat(f/3600e9, 'f', 0, 64)+"h", 6)
 }
 
 // digits has three that count, and no exponent, below 1000.

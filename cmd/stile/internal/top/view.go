@@ -35,12 +35,13 @@ func (m *model) room() int {
 // screen is all that is shown: height lines at most, none wider than width.
 func (m *model) screen() string {
 	head, body := m.body()
-	lines := append([]string{m.title(), m.tabs(), m.notice(), m.paint().faint(cut(head, m.width))}, m.scrolled(body)...)
+	shown, below := m.scrolled(body)
+	lines := append([]string{m.title(), m.tabs(), m.notice(), head}, shown...)
 	if m.height >= low {
 		for len(lines) < m.height-belowBody {
 			lines = append(lines, "")
 		}
-		lines = append(lines, m.foot())
+		lines = append(lines, m.foot(below))
 	}
 	lines = lines[:min(len(lines), m.height)]
 	for i, l := range lines {
@@ -49,15 +50,16 @@ func (m *model) screen() string {
 	return strings.Join(lines, "\n")
 }
 
-// scrolled are the lines for which there is room.
-func (m *model) scrolled(body []string) []string {
+// scrolled are the lines for which there is room, and whether there are more below.
+func (m *model) scrolled(body []string) (lines []string, below bool) {
 	room := m.room()
 	top := min(m.scroll[m.view], max(len(body)-room, 0))
 	if m.view == routesView {
 		per := m.linesPerRoute()
 		top = min(max((m.cursor-room/per/2)*per, 0), max(len(body)-room/per*per, 0))
 	}
-	return body[min(top, len(body)):min(top+room, len(body))]
+	end := min(top+room, len(body))
+	return body[min(top, len(body)):end], end < len(body)
 }
 
 func (m *model) linesPerRoute() int {
@@ -122,18 +124,27 @@ func (m *model) notice() string {
 	return ""
 }
 
-func (m *model) foot() string {
+func (m *model) foot(below bool) string {
 	if m.editing {
 		return "/" + tail(m.filter, m.width-2) + "_"
 	}
-	hint := "? keys  q quit  / filter  s sort  space pause"
+	hints := []string{"? keys", "q quit", "/ filter", "space pause"}
 	switch m.view {
 	case routesView:
-		hint = "? keys  q quit  enter route  / filter  s sort  space pause"
+		hints = []string{"? keys", "q quit", "enter route", "/ filter", "s sort: " + m.order.String(), "space pause"}
 	case detailView, helpView:
-		hint = "esc back  q quit"
+		hints = []string{"esc back", "q quit"}
 	}
-	return m.paint().faint(cut(hint, m.width))
+	if below {
+		hints = append([]string{"↓ more"}, hints...)
+	}
+	text := hints[0]
+	for _, h := range hints[1:] {
+		if ansi.StringWidth(text)+2+len(h) <= m.width {
+			text += "  " + h
+		}
+	}
+	return m.paint().faint(text)
 }
 
 // tail is the end of a text, in a width.
@@ -164,8 +175,7 @@ func (m *model) body() (head string, lines []string) {
 	if len(routes) == 0 {
 		return "", m.noRoutes()
 	}
-	head, lines, _ = m.routeLines(routes)
-	return head, lines
+	return m.routeLines(routes)
 }
 
 func (m *model) help() (string, []string) {
