@@ -32,6 +32,7 @@ type model struct {
 
 	answer  Answer    // the last
 	asked   time.Time // when the question was put that has no answer yet
+	rest    time.Time // until when the hub is left alone
 	err     error     // of the last question; nil: it was answered
 	away    time.Time // since when there are errors
 	fatal   bool
@@ -60,7 +61,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.width, m.height = max(msg.Width, 1), max(msg.Height, 1)
 	case tickMsg:
 		m.now = time.Time(msg)
-		if m.paused || !m.asked.IsZero() {
+		if m.paused || !m.asked.IsZero() || m.now.Before(m.rest) {
 			return m, m.tick
 		}
 		m.asked = m.now
@@ -77,7 +78,14 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
+// restFor is for how many times as long as it took to answer a hub is left alone: it makes no more than two maps at once for all who ask.
+const restFor = 3
+
 func (m model) answered(msg answerMsg) (tea.Model, tea.Cmd) {
+	took := time.Duration(0)
+	if !m.asked.IsZero() {
+		took = min(msg.at.Sub(m.asked), askWithin)
+	}
 	m.now, m.asked = msg.at, time.Time{}
 	if msg.err != nil {
 		if m.err == nil {
@@ -90,7 +98,7 @@ func (m model) answered(msg answerMsg) (tea.Model, tea.Cmd) {
 		}
 		return m, nil
 	}
-	m.err = nil
+	m.err, m.rest = nil, msg.at.Add(restFor*took)
 	if m.paused && m.answer.Map != nil { // it was asked before
 		return m, nil
 	}

@@ -193,6 +193,32 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// TestColour: colour says nothing that the text does not.
+func TestColour(t *testing.T) {
+	for _, keys := range [][]string{{"s"}, {"down", "enter"}, {"p"}, {"f"}, {"?"}, {"/", "a"}} {
+		plain, coloured := drive(t, 80, 40), drive(t, 80, 40)
+		coloured.m.cfg.Colour = true
+		for _, d := range []*driven{plain, coloured} {
+			d.answer(shop())
+			d.send(answerMsg{err: errors.New("gone"), at: noon})
+			d.press(keys...)
+		}
+		text := coloured.m.View().Content
+		if stripped(text) != plain.m.View().Content || !strings.Contains(text, "\x1b[") {
+			t.Errorf("%s: in colour\n%s\nwithout\n%s", keys, text, plain.m.View().Content)
+		}
+	}
+}
+
+// stripped is a text without colours, and without what is then blank at the ends of lines.
+func stripped(text string) string {
+	lines := strings.Split(ansi.Strip(text), "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimRight(l, " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestSort(t *testing.T) {
 	d := drive(t, 130, 24)
 	d.answer(shop())
@@ -302,6 +328,20 @@ func TestAway(t *testing.T) {
 	d.shows("no answer for 8s")
 	d.answer(shop())
 	d.hides("no answer")
+}
+
+// TestSlow: a hub that takes long to answer is asked less often.
+func TestSlow(t *testing.T) {
+	d := drive(t, 80, 24)
+	d.send(answerMsg{Answer: shop(), at: noon.Add(4 * time.Second)})
+	d.send(tickMsg(noon.Add(15 * time.Second)))
+	if !d.m.asked.IsZero() {
+		t.Error("it is asked after 11 s, having taken 4")
+	}
+	d.send(tickMsg(noon.Add(16 * time.Second)))
+	if d.m.asked.IsZero() {
+		t.Error("it is not asked after 12 s")
+	}
 }
 
 func TestFatal(t *testing.T) {

@@ -79,12 +79,12 @@ func (m *model) title() string {
 	} else if m.err != nil {
 		when = "no answer yet"
 	}
-	name := "stile top"
-	if at := shown(m.answer.Hub); at != "" && ansi.StringWidth(name+at+when)+4 <= m.width {
-		name += "  " + m.paint().faint(at)
+	name, at := "stile top", ""
+	if hub := shown(m.answer.Hub); hub != "" && ansi.StringWidth(name+hub+when)+4 <= m.width {
+		at = "  " + hub
 	}
-	space := m.width - ansi.StringWidth(name) - ansi.StringWidth(when)
-	return m.paint().strong(name) + strings.Repeat(" ", max(space, 1)) + when
+	space := m.width - ansi.StringWidth(name+at+when)
+	return m.paint().strong(name) + m.paint().faint(at) + strings.Repeat(" ", max(space, 1)) + when
 }
 
 // tabs names the views, that which is shown in brackets.
@@ -203,7 +203,7 @@ func (m *model) noRoutes() (lines []string) {
 		say("", "No route has "+shown(m.filter)+" in its name. Esc shows all.")
 		return lines
 	case len(m.answer.Processes) > 0:
-		say("", fmt.Sprintf("No calls in the last %s. %d processes report (p).", m.cfg.Window, len(m.answer.Processes)))
+		say("", fmt.Sprintf("No calls in the last %s. Processes that report: %d.", m.cfg.Window, len(m.answer.Processes)))
 	default:
 		say("", "Nothing yet. "+Advice[0])
 		lines = append(lines, "")
