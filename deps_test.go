@@ -67,6 +67,7 @@ var fences = []struct {
 	{"modernc.org", []string{"hub/internal/store"}, "the hub's file is a database; nobody else's is"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
 	{"charm.land", []string{"cmd/stile/internal/top"}, "screens in a terminal are top's affair"},
+	{"github.com/charmbracelet/bubbletea", nil, "its v1 asks the terminal for its colours before main begins; v2 is charm.land/bubbletea/v2"},
 	{"github.com/charmbracelet", []string{"cmd/stile/internal/top"}, "screens in a terminal are top's affair"},
 }
 
