@@ -47,7 +47,8 @@ cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :
-cmd/stile                 : . internal/xdg policy queue hostmap hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal
+cmd/stile/internal/top    : hub routemap
+cmd/stile                 : . internal/xdg policy queue hostmap hub routemap routemap/tracefile cmd/stile/internal/protos cmd/stile/internal/bench cmd/stile/internal/demo cmd/stile/internal/terminal cmd/stile/internal/top
 `
 
 // fences lists imports that only some packages may have.
@@ -67,6 +68,9 @@ var fences = []struct {
 	{"github.com/prometheus", []string{"hub"}, "what Prometheus is told is the hub's affair"},
 	{"modernc.org", []string{"hub/internal/store"}, "the hub's file is a database; nobody else's is"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},
+	{"charm.land", []string{"cmd/stile/internal/top"}, "screens in a terminal are top's affair"},
+	{"github.com/charmbracelet/bubbletea", nil, "its v1 asks the terminal for its colours before main begins; v2 is charm.land/bubbletea/v2"},
+	{"github.com/charmbracelet", []string{"cmd/stile/internal/top"}, "screens in a terminal are top's affair"},
 }
 
 const modulePath = "github.com/stile-ipc/stile"

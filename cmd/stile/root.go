@@ -85,7 +85,7 @@ line, 3 a failure.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newDoctor(), newBench(), newDemo(), newPolicy(), newMap(), newHub(), newQueue(), newVersion())
+	root.AddCommand(newDoctor(), newBench(), newDemo(), newPolicy(), newMap(), newHub(), newTop(), newQueue(), newVersion())
 	return root
 }
 
