@@ -195,7 +195,11 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		far := rec
 		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(method, true, &far, err) }))
 	}
-	return streamer(ctx, desc, cc, method, opts...)
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil { // who is to be told of its end is not
+		e.recordFar(method, true, &rec, err)
+	}
+	return s, err
 }
 
 // way returns m, the local connection or nil, if the policy lets the call go that way, and nil if
@@ -249,6 +253,10 @@ func (s *clientStream) recycle() {
 	s.finish1 = sync.Once{}
 	s.info.reset()
 	s.rec.open(clientRecord{})
+	s.sent.Store(0)
+	s.got.Store(0)
+	s.out.blocked.Store(0)
+	s.out.sent.Store(false)
 	streamPool.Put(s)
 }
 
@@ -256,7 +264,7 @@ func (s *clientStream) recycle() {
 func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
 	s.rec.open(rec)
-	s.rec.look(m, method)
+	s.rec.onRoute(m, method, unaryDesc)
 	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
 		s.recycle()
 		return err
@@ -312,7 +320,7 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 	s.sentLast = true
 	err = s.start(m, p, true)
 	if err == nil {
-		s.rec.sent = len(p.data)
+		s.sent.Store(int64(len(p.data)))
 		if s.rec.looks {
 			s.rec.request = telemetry.PrintOf(p.data)
 		}
@@ -346,6 +354,7 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 func (e *entrance) newStream(ctx context.Context, m *clientMux, rec clientRecord, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
 	rec.hint = lastHint.Add(1)
 	s := &clientStream{rec: rec}
+	s.rec.onRoute(m, method, desc)
 	if err := e.prepare(ctx, s, desc, method, opts); err != nil {
 		return nil, err
 	}

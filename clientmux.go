@@ -382,9 +382,7 @@ func (m *clientMux) HandleClose(err error) {
 		sh.HandleConn(m.ctx, &stats.ConnEnd{Client: true})
 	}
 	live.drop(m.conn)
-	if m.link != nil {
-		m.link.Close()
-	}
+	m.link.Close()
 	m.event("connection ended", err.Error(), errors.Is(err, transport.ErrProtocol))
 	m.onGone(m)
 }

@@ -47,7 +47,8 @@ type clientStream struct {
 	packed           packed // of the sending goroutine
 
 	rec         clientRecord
-	opened      bool // entered in the connection's table
+	sent, got   atomic.Int64 // bytes of messages
+	opened      bool         // entered in the connection's table
 	sentLast    bool
 	encodingSet bool
 	headerSeen  atomic.Bool // InHeader was reported
@@ -169,7 +170,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.finished.Load() || s.out.send(s.ctx, &b) != nil {
 		return io.EOF // the status is RecvMsg's to tell
 	}
-	s.rec.sent += len(p.data)
+	s.sent.Add(int64(len(p.data)))
 	s.outPayload(m, p)
 	return nil
 }
@@ -259,7 +260,7 @@ func (s *clientStream) unpackInto(msg *message, m any) error {
 		return err
 	}
 	s.received = true
-	s.rec.got += wireLen
+	s.got.Add(int64(wireLen))
 	s.inPayload(m, size, wireLen)
 	return nil
 }

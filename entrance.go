@@ -126,9 +126,7 @@ func (e *entrance) close() {
 	living := slices.Collect(maps.Keys(e.living))
 	e.mu.Unlock()
 	e.d.forget(e)
-	if l := e.far.Load(); l != nil {
-		l.Close()
-	}
+	e.far.Load().Close()
 	if f != nil {
 		f.close()
 	}
@@ -345,7 +343,7 @@ func (e *entrance) dialConfig() local.DialConfig {
 	return local.DialConfig{
 		Dir: e.d.own.dir, AllowUIDs: e.d.own.allowUIDs, Logger: e.log,
 		NoSHM: e.d.own.noSharedMemory || socketsOnly(),
-		Self:  transport.ClientInfo{Process: telemetry.Self, ReadsTimes: e.d.own.recorder != nil},
+		Self:  transport.ClientInfo{Process: telemetry.Self, ReadsTimes: e.d.own.recorder.Enabled()},
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 // ErrReporting is returned by [ReportTo] while this process reports to a hub already.
 var ErrReporting = errors.New("stile: this process reports to a hub already")
 
-// ReportTo has this process tell a hub (stile hub) every 10 seconds what calls it made and served, how long they took and where they waited, and
+// ReportTo has this process count what calls it makes and serves on connections that begin from now on, and tell a hub (stile hub) every 10 seconds what they were, how long they took and where they waited, and
 // what that cost it, until stop is called, which reports the rest and returns when ctx ends at the latest. Calls never wait for it. While the hub is away 10 minutes are
 // held in memory, 16 MiB at most; what is more is dropped, and counted.
 //
@@ -39,6 +39,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 	if !reporting.TryLock() {
 		return nil, ErrReporting
 	}
+	r.Enable()
 	target, secure := strings.CutPrefix(hub, "https://")
 	target = strings.TrimPrefix(target, "http://")
 	creds := insecure.NewCredentials()
@@ -48,6 +49,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 	plain, own, _, _ := splitDialOptions(append([]grpc.DialOption{grpc.WithTransportCredentials(creds)}, opts...))
 	cc, err := grpc.NewClient(target, append(plain, (&dialer{own: own}).options()...)...) // whose calls are not counted
 	if err != nil {
+		r.Disable()
 		reporting.Unlock()
 		return nil, fmt.Errorf("stile: hub %q: %w", hub, err)
 	}
@@ -62,6 +64,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 	return func(ctx context.Context) {
 		once.Do(func() {
 			a.Close(ctx)
+			r.Disable()
 			_ = cc.Close()
 			reporting.Unlock()
 		})

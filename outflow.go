@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
@@ -18,9 +17,9 @@ import (
 // and fail may be called by others.
 type outflow struct {
 	conn    transport.Conn
-	sent    atomic.Bool   // a frame was taken by the connection
-	blocked time.Duration // of the sending goroutine: that it has waited for the peer to read
-	host    *inlineBatch  // on whose goroutine the call runs; nil: one of its own
+	sent    atomic.Bool  // a frame was taken by the connection
+	blocked atomic.Int64 // ns that the sending goroutine has waited for the peer to read
+	host    *inlineBatch // on whose goroutine the call runs; nil: one of its own
 
 	mu     sync.Mutex
 	id     uint64        // of the stream, on the connection
@@ -38,7 +37,7 @@ func (o *outflow) init(key, id uint64, conn transport.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.key, o.id, o.conn, o.window, o.err = key, id, conn, initialWindow, nil
-	o.blocked = 0
+	o.blocked.Store(0)
 	if o.sent.Load() {
 		o.sent.Store(false)
 	}
@@ -114,7 +113,7 @@ func (o *outflow) take(ctx context.Context, want int) (int, error) {
 		case <-ctx.Done():
 			err = transport.ErrCanceled
 		}
-		o.blocked += telemetry.Now() - began
+		o.blocked.Add(int64(telemetry.Now() - began))
 		if o.mu.Lock(); err != nil {
 			return 0, err
 		}
@@ -195,7 +194,7 @@ func (o *outflow) writeLoan(ctx context.Context, l transport.Lender, h wire.Head
 		o.beforeWait()
 		began := telemetry.Now()
 		err = l.WriteLoan(ctx.Done(), h, head, loan)
-		o.blocked += telemetry.Now() - began
+		o.blocked.Add(int64(telemetry.Now() - began))
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)
@@ -211,7 +210,7 @@ func (o *outflow) write(ctx context.Context, h wire.Header, head, body []byte) e
 		o.beforeWait()
 		began := telemetry.Now()
 		err = o.conn.Write(ctx.Done(), h, head, body)
-		o.blocked += telemetry.Now() - began
+		o.blocked.Add(int64(telemetry.Now() - began))
 	}
 	if err == nil && !o.sent.Load() {
 		o.sent.Store(true)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/telemetry"
@@ -23,9 +24,6 @@ const (
 
 // newLink begins to count what goes through a local connection; nil: nothing is counted.
 func newLink(r *telemetry.Recorder, side telemetry.Side, conn transport.Conn, process telemetry.Identity, address net.Addr) *telemetry.Link {
-	if r == nil {
-		return nil
-	}
 	info := conn.Info()
 	p := telemetry.Peer{Process: process, Address: address.String()}
 	if info.Peer.Known {
@@ -40,17 +38,17 @@ func newLink(r *telemetry.Recorder, side telemetry.Side, conn transport.Conn, pr
 
 // farLink is for calls that a connection makes over gRPC; nil: nothing is counted.
 func (e *entrance) farLink() *telemetry.Link {
-	r := e.d.own.recorder
-	if r == nil {
-		return nil
-	}
 	if l := e.far.Load(); l != nil {
 		return l
 	}
 	address, transport := farWay(e.cc.CanonicalTarget())
-	l := r.Link(telemetry.Client, transport, telemetry.Peer{Address: address})
-	if !e.far.CompareAndSwap(nil, l) {
-		l.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	if e.far.Load() == nil {
+		e.far.Store(e.d.own.recorder.Link(telemetry.Client, transport, telemetry.Peer{Address: address}))
 	}
 	return e.far.Load()
 }
@@ -83,20 +81,19 @@ var lastHint atomic.Uint32
 
 // clientRecord is what is to be counted of a call at its client. begun is 0 if nothing is.
 type clientRecord struct {
-	hint      uint32
-	calls     uint32 // that the pooled stream had before
-	route     *telemetry.Route
-	looks     bool // at the bodies, which have these prints
-	request   telemetry.Print
-	response  telemetry.Print
-	begun     time.Duration // on telemetry's clock
-	waited    time.Duration // before its first frame could be written
-	sent, got int           // bytes of messages
+	hint     uint32
+	calls    uint32 // that the pooled stream had before
+	route    *telemetry.Route
+	looks    bool // at the bodies, which have these prints
+	request  telemetry.Print
+	response telemetry.Print
+	begun    time.Duration // on telemetry's clock
+	waited   time.Duration // before its first frame could be written
 }
 
 // begin starts the record of a call, if calls are counted.
 func (d *dialer) begin() clientRecord {
-	if d.own.recorder == nil {
+	if !d.own.recorder.Enabled() {
 		return clientRecord{}
 	}
 	return clientRecord{begun: telemetry.Now()}
@@ -110,37 +107,36 @@ func (r *clientRecord) open(known clientRecord) {
 
 // record counts a call that has ended at its client.
 func (s *clientStream) record(err error) {
-	if s.rec.begun == 0 || s.mux == nil || s.mux.link == nil {
+	if s.rec.route == nil {
 		return
 	}
 	c := telemetry.Call{
-		Duration: telemetry.Now() - s.rec.begun, Waited: s.rec.waited + s.out.blocked,
-		Request: s.rec.sent, Response: s.rec.got, Code: codeOf(err),
+		Duration: telemetry.Now() - s.rec.begun, Waited: s.rec.waited + time.Duration(s.out.blocked.Load()),
+		Request: int(s.sent.Load()), Response: int(s.got.Load()), Code: codeOf(err),
 	}
 	if s.try != nil {
 		c.Duration, c.Waited = c.Duration+s.try.Queued, c.Waited+s.try.Queued
 	}
-	stream := s.desc != unaryDesc
-	if t := s.in.status(); t != nil && !stream {
+	if t := s.in.status(); t != nil && !isStream(s.desc) {
 		c.Far, c.Queued, c.Handled = t.Times.Known, t.Times.Queue, t.Times.Handler
-	}
-	if s.rec.route == nil {
-		s.rec.route = s.mux.link.Route(telemetry.RouteName{Method: s.method, Stream: stream})
 	}
 	s.rec.route.Record(s.rec.hint, &c)
 	if s.rec.response != 0 && err == nil {
-		s.rec.route.Look(s.rec.request, s.rec.response, s.rec.sent, s.rec.got)
+		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
 	}
 }
 
-// look decides whether the bodies of a unary call are looked at.
-func (r *clientRecord) look(m *clientMux, method string) {
+// isStream tells whether a method is one, by its descriptor: newer grpc-go makes streams of unary methods.
+func isStream(desc *grpc.StreamDesc) bool { return desc.ClientStreams || desc.ServerStreams }
+
+// onRoute says where the call counts, if it does, and whether its bodies are looked at.
+func (r *clientRecord) onRoute(m *clientMux, method string, desc *grpc.StreamDesc) {
 	if r.begun == 0 || m.link == nil {
 		return
 	}
-	r.route = m.link.Route(telemetry.RouteName{Method: method})
+	r.route = m.link.Route(telemetry.RouteName{Method: method, Stream: isStream(desc)})
 	r.calls++
-	r.looks = r.route.Looks(r.calls)
+	r.looks = desc == unaryDesc && r.route.Looks(r.calls)
 }
 
 func codeOf(err error) uint32 {
@@ -152,8 +148,11 @@ func codeOf(err error) uint32 {
 
 // recordFar counts a call that went over gRPC.
 func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err error) {
+	if rec.begun == 0 {
+		return
+	}
 	l := e.farLink()
-	if l == nil || rec.begun == 0 {
+	if l == nil {
 		return
 	}
 	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
@@ -163,7 +162,6 @@ func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err 
 // serverRecord is what is to be counted of a call at its server.
 type serverRecord struct {
 	begun, ended time.Duration // on telemetry's clock: its handler, and its answer
-	sent, got    int           // bytes of messages
 	code         uint32
 }
 
@@ -190,9 +188,9 @@ func (s *serverStream) record() {
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
 		Duration: s.rec.ended - cc.arrived, Far: true, Queued: s.rec.begun - cc.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
-		Request: s.rec.got, Response: s.rec.sent, Code: s.rec.code,
+		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code,
 	}
-	cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: !s.reusable}).Record(uint32(cc.key), &c)
+	cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: s.desc == nil || isStream(s.desc)}).Record(uint32(cc.key), &c)
 }
 
 // Delayed implements [lazyctx.Delayed]: an interceptor has kept the call waiting.

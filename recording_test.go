@@ -15,6 +15,9 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
+// In these tests somebody takes what is counted.
+func init() { telemetry.Process().Enable() }
+
 // counted is what was counted of a method since it was asked last, by side and transport. It looks until as many calls have been counted as are wanted: a
 // server counts a call when its client has the answer.
 func counted(t *testing.T, method string, calls uint64) map[telemetry.Side]map[string]*telemetry.Stats {

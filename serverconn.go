@@ -403,9 +403,7 @@ func (c *serverConn) HandleClose(err error) {
 		c.door.broke(c, err)
 	}
 	live.drop(c.conn)
-	if c.link != nil {
-		c.link.Close()
-	}
+	c.link.Close()
 	c.door.forget(c)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -32,6 +33,8 @@ type serverStream struct {
 	reusable bool   // the handler got nothing that it may keep of s
 	stats    statsTimes
 	rec      serverRecord
+
+	sent, got atomic.Int64 // bytes of messages
 
 	mu         sync.Mutex // header, trailer and what was sent of them
 	serving    uint64     // the call's key; 0: none
@@ -208,7 +211,7 @@ func (s *serverStream) sendMsg(m any) error {
 	if err := s.out.send(s.ctx, &b); err != nil {
 		return s.sendError(err)
 	}
-	s.rec.sent += len(p.data)
+	s.sent.Add(int64(len(p.data)))
 	s.outPayload(m, p)
 	return nil
 }
@@ -252,7 +255,7 @@ func (s *serverStream) recvMsg(m any) error {
 		return err
 	}
 	s.received = true
-	s.rec.got += wireLen
+	s.got.Add(int64(wireLen))
 	s.inPayload(m, size, wireLen)
 	if s.desc.ClientStreams {
 		return nil
@@ -289,7 +292,7 @@ func (s *serverStream) writeReply(reply any) error {
 		return err
 	}
 	defer p.free()
-	s.rec.sent = len(p.data)
+	s.sent.Store(int64(len(p.data)))
 	b := p.batch()
 	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
 }
@@ -406,6 +409,8 @@ func newServerStream(c *callContext) *serverStream {
 func (s *serverStream) recycle() {
 	s.in.clear()
 	s.cc, s.ctx, s.desc, s.stats, s.rec = nil, nil, nil, statsTimes{}, serverRecord{}
+	s.sent.Store(0)
+	s.got.Store(0)
 	s.received, s.headerSent, s.reusable = false, false, false
 	s.header, s.trailer, s.encoding, s.onItsWay = nil, nil, "", nil
 	s.pack, s.unpack = packer{}, unpacker{}

@@ -14,52 +14,69 @@ import (
 // happened.
 func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	windows := upTo{}
-	routes := map[routemap.Key]*routemap.Stats{}
-	where := directory{}
-	for _, p := range a.processes {
-		where.add(p.is)
-	}
-	for _, r := range a.reports {
-		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
-		calls := callsOf(r.GetRoutes()...)
-		for _, route := range r.GetRoutes() {
-			a.addLocked(routes, where, r, route, calls)
-		}
-	}
-	events := a.events
-	a.reports, a.routes, a.events = nil, 0, nil
+	reports, events := a.reports, a.events
+	a.reports, a.routes, a.bytes, a.events = nil, 0, 0, nil
 	now := a.clock()
-	for k, s := range routes {
-		m.Counted(k, s)
-		e := edge{k.From, k.To, k.Operation}
-		if known := a.counted[e]; known.at != now || s.Calls > known.calls {
-			a.counted[e] = countedRoute{k, s.Calls, now}
-		}
-	}
-	for e, known := range a.counted {
-		if now.Sub(known.at) > countedFor {
-			delete(a.counted, e)
-		}
-	}
+	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}}
 	for id, p := range a.processes {
 		if now.Sub(p.seen) > processGoneAfter {
 			delete(a.processes, id)
+			continue
+		}
+		who.byIdentity[id] = p.is.GetService()
+		who.all = append(who.all, p.is)
+	}
+	a.mu.Unlock() // what follows may take a while
+	for _, p := range who.all {
+		who.where.add(p)
+	}
+	windows := upTo{}
+	routes := map[routemap.Key]*routemap.Stats{}
+	for _, r := range reports {
+		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
+		calls := callsOf(r.GetRoutes()...)
+		for _, route := range r.GetRoutes() {
+			who.add(routes, r, route, calls)
 		}
 	}
-	m.Fold(func(from, to routemap.Node, operation string) (routemap.Key, bool) {
-		known, is := a.counted[edge{from, to, operation}]
-		return known.key, is
-	})
+	a.counted.add(m, routes, now)
 	return windows, events
 }
 
-// addLocked adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
+// counted is which routes processes count, and the way that most of their calls go. It is the keeper's.
+type counted map[edge]countedRoute
+
+func (c counted) add(m *routemap.Map, routes map[routemap.Key]*routemap.Stats, now time.Time) {
+	for k, s := range routes {
+		m.Counted(k, s)
+		e := edge{k.From, k.To, k.Operation}
+		if known := c[e]; !known.at.Equal(now) || s.Calls > known.calls {
+			c[e] = countedRoute{k, s.Calls, now}
+		}
+	}
+	for e, known := range c {
+		if now.Sub(known.at) > countedFor {
+			delete(c, e)
+		}
+	}
+	m.Fold(func(from, to routemap.Node, operation string) (routemap.Key, bool) {
+		known, is := c[edge{from, to, operation}]
+		return known.key, is
+	})
+}
+
+// names is who has reported, as far as a window wants to know.
+type names struct {
+	byIdentity map[identity]string
+	all        []*hubpb.Process
+	where      directory
+}
+
+// add adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
 // come in different windows.
-func (a *agents) addLocked(routes map[routemap.Key]*routemap.Stats, where directory, r *hubpb.ReportRequest, route *hubpb.Route, calls uint64) {
+func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequest, route *hubpb.Route, calls uint64) {
 	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
-	peer, reports := a.peerLocked(r.GetProcess(), where, route)
+	peer, reports := n.peer(r.GetProcess(), route)
 	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
 	switch {
 	case route.GetTopic() != "":
@@ -91,20 +108,20 @@ func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
 	s.Wakes = uint64(part * float64(load.GetDoorbells()))
 }
 
-// peerLocked is who is at the other end of a route, and whether that reports, too.
-func (a *agents) peerLocked(self *hubpb.Process, where directory, route *hubpb.Route) (routemap.Node, bool) {
+// peer is who is at the other end of a route, and whether that reports, too.
+func (n *names) peer(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bool) {
 	if route.GetTopic() != "" {
 		return routemap.Node{Kind: routemap.Queue, Name: route.GetTopic()}, false
 	}
 	if len(route.GetPeer()) == len(identity{}) {
-		if p := a.processes[identity(route.GetPeer())]; p != nil {
-			return routemap.Node{Kind: routemap.Service, Name: p.is.GetService()}, true
+		if service, known := n.byIdentity[identity(route.GetPeer())]; known {
+			return routemap.Node{Kind: routemap.Service, Name: service}, true
 		}
 	}
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
 	}
-	if service := where.find(self.GetBoot(), route.GetAddress()); service != "" {
+	if service := n.where.find(self.GetBoot(), route.GetAddress()); service != "" {
 		return routemap.Node{Kind: routemap.Service, Name: service}, true
 	}
 	return routemap.Node{Kind: routemap.External, Name: route.GetAddress()}, false

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"sync"
@@ -25,7 +24,9 @@ const (
 	maxProcesses     = 10_000
 	maxReportRoutes  = 20_000  // of one report
 	maxWindowRoutes  = 200_000 // of all reports of a window
-	maxReportName    = 256     // bytes
+	maxWindowReports = 20_000
+	maxWindowBytes   = 64 << 20 // as they come; they take some times as much
+	maxReportName    = 256      // bytes
 	maxReportEvents  = 1_000
 	maxWindowEvents  = 20_000  // of all reports of a window; those that come later are counted
 	maxReportCodes   = 64      // of a route
@@ -50,14 +51,16 @@ type agents struct {
 	clock func() time.Time
 	self  identity // of this start of the hub
 
+	counted counted
+
 	mu        sync.Mutex
 	processes map[identity]*process
 	reports   []*hubpb.ReportRequest // of the window that is open
 	routes    int                    // of them
+	bytes     int                    // of them, as they came
 	events    []store.Event          // of them
 	lost      uint64                 // events there was no room for, since the hub was opened
-	counted   map[edge]countedRoute
-	taken     uint64 // reports
+	taken     uint64                 // reports
 }
 
 // process is one that has reported.
@@ -86,7 +89,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: map[edge]countedRoute{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -98,7 +101,7 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 		return err
 	}
 	r := new(hubpb.ReportRequest)
-	if err = proto.Unmarshal(body, r); err == nil {
+	if err = (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, r); err == nil {
 		err = checkReport(r)
 	}
 	h.decoding.give()
@@ -106,7 +109,7 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 		h.intake.refuse(refusedReport)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	kept, err := h.agents.take(r)
+	kept, err := h.agents.take(r, len(body))
 	if err != nil {
 		h.intake.refuse(refusedReports)
 		return status.Error(codes.ResourceExhausted, err.Error())
@@ -166,6 +169,9 @@ func checkRoute(r *hubpb.Route) error {
 	if n := len(r.GetPeer()); n != 0 && n != len(identity{}) {
 		return fmt.Errorf("a peer's identity of %d bytes", n)
 	}
+	if r.GetWaits().GetCalls() > maxReportCalls {
+		return fmt.Errorf("%d calls that waited; %d at most", r.GetWaits().GetCalls(), uint64(maxReportCalls))
+	}
 	if w := r.GetWaits(); min(w.GetClientQueue(), w.GetTransport(), w.GetServerQueue(), w.GetHandler()) < 0 {
 		return fmt.Errorf("a wait of less than nothing")
 	}
@@ -198,7 +204,7 @@ func histogram(h *hubpb.Histogram) (telemetry.Histogram, error) {
 
 // take takes in a report, and tells which windows of its process are on disk. One that has come before counts once, and one that is for an
 // earlier start of the hub not at all: what was reported before it has to come first.
-func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
+func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	id := identity(r.GetProcess().GetIdentity())
@@ -212,17 +218,18 @@ func (a *agents) take(r *hubpb.ReportRequest) (kept uint64, err error) {
 		a.processes[id] = p
 	}
 	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
-	if r.GetSequence() <= p.reported || !bytes.Equal(r.GetHub(), a.self[:]) {
+	if r.GetSequence() <= p.reported || string(r.GetHub()) != string(a.self[:]) {
 		return p.kept, nil
 	}
-	if a.routes+len(r.GetRoutes()) > maxWindowRoutes {
-		return 0, fmt.Errorf("processes have reported %d routes in this window; try again in the next", a.routes)
+	if a.routes+len(r.GetRoutes()) > maxWindowRoutes || a.bytes+bytes > maxWindowBytes || len(a.reports) >= maxWindowReports {
+		return 0, fmt.Errorf("processes have reported %d routes in this window, in %d reports of %d bytes; try again in the next", a.routes, len(a.reports), a.bytes)
 	}
 	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
 	p.calls = callsOf(r.GetRoutes()...)
 	a.taken++
 	a.reports = append(a.reports, r)
 	a.routes += len(r.GetRoutes())
+	a.bytes += bytes
 	a.lost += r.GetEventsLost()
 	for _, e := range r.GetEvents() {
 		if len(a.events) >= maxWindowEvents {

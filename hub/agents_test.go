@@ -69,7 +69,7 @@ func calls(side hubpb.Side, method string, peer *reporter, address string, n uin
 		r.Peer = peer.is.GetIdentity()
 	}
 	const bucket = 16*32 - 9 // of 2^20 ns, about: 1 ms is in it or near it
-	r.Duration = &hubpb.Histogram{First: bucket, Counts: []uint64{n}, Sum: 1e6 * float64(n), Min: lowestOf(bucket), Max: lowestOf(bucket)}
+	r.Duration = &hubpb.Histogram{First: bucket, Counts: []uint64{n}, Sum: float64(n * lowestOf(bucket)), Min: lowestOf(bucket), Max: lowestOf(bucket)}
 	return r
 }
 
@@ -159,7 +159,7 @@ func TestOnDisk(t *testing.T) {
 		a, in, s := newAgents(time.Now), newIntake(100, time.Now), &fakeStore{}
 		k := newKeeper(in, a, &totals{}, s, time.Now, slog.New(slog.DiscardHandler))
 		report := func(sequence uint64) (kept uint64) {
-			kept, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s"}, Hub: a.self[:], Sequence: sequence})
+			kept, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s"}, Hub: a.self[:], Sequence: sequence}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -223,6 +223,9 @@ func TestBadReports(t *testing.T) {
 		"least":      with(func(r *hubpb.Route) { r.Duration.Min = 0 }),
 		"most":       with(func(r *hubpb.Route) { r.Duration.Max = math.MaxUint64 }),
 		"sum":        with(func(r *hubpb.Route) { r.Duration.Sum = math.NaN() }),
+		"zeroes":     with(func(r *hubpb.Route) { r.Gap = &hubpb.Histogram{Counts: []uint64{5, 0}, Max: 1} }),
+		"huge":       with(func(r *hubpb.Route) { r.Gap = &hubpb.Histogram{Counts: []uint64{5}, Sum: 1.8e308} }),
+		"no such":    with(func(r *hubpb.Route) { r.Waits = &hubpb.Waits{Calls: math.MaxUint64} }),
 		"infinite":   with(func(r *hubpb.Route) { r.Duration.Sum = math.Inf(1) }),
 		"backwards":  {Process: who(func(*hubpb.Process) {}).Process, FromUnixNano: 5, ToUnixNano: 1},
 		"overlong":   {Process: who(func(*hubpb.Process) {}).Process, ToUnixNano: math.MaxInt64},
@@ -262,7 +265,7 @@ func TestReportsBounded(t *testing.T) {
 		if n > 2*maxWindowRoutes/maxReportRoutes {
 			r.Sequence, r.Routes = 0, nil
 		}
-		if _, err := a.take(r); err == nil && r.Sequence > 0 {
+		if _, err := a.take(r, 0); err == nil && r.Sequence > 0 {
 			taken++
 		}
 	}
@@ -270,7 +273,7 @@ func TestReportsBounded(t *testing.T) {
 		t.Errorf("%+v, %d reports taken", s, taken)
 	}
 	a.draw(routemap.New())
-	if _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}); err != nil {
+	if _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}, 0); err != nil {
 		t.Error(err)
 	}
 }
@@ -346,5 +349,18 @@ func TestReportedEvents(t *testing.T) {
 		if err := checkReport(&hubpb.ReportRequest{Process: r.is, Events: []*hubpb.Event{e}}); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// TestLastWords: calls of a client that ended before it had told of them count as its server says, and once if it has.
+func TestLastWords(t *testing.T) {
+	h := openHub(t, Config{})
+	agents := agentsOf(t, h)
+	gone, back := newReporter(t, agents, 1, "gone"), newReporter(t, agents, 2, "back")
+	back.report(calls(hubpb.Side_SIDE_SERVER, "/s.S/M", gone, "x", 5))
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	if got := routesOf(t, h); len(got) != 1 || got["gone → back s.S/M shm"] != 5 {
+		t.Errorf("%v", got)
 	}
 }

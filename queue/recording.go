@@ -23,10 +23,6 @@ type countsOf struct {
 
 // route is what counts a topic's messages, of those who send them, or who handle them; nil: nothing does.
 func (c *counts) route(side telemetry.Side, topic string) *telemetry.Route {
-	r := telemetry.Process()
-	if r == nil {
-		return nil
-	}
 	what := "process "
 	if side == telemetry.Client {
 		what = "send "
@@ -38,7 +34,9 @@ func (c *counts) route(side telemetry.Side, topic string) *telemetry.Route {
 		if c.links == nil {
 			c.links = map[countsOf]*telemetry.Link{}
 		}
-		l = r.Link(side, byBroker, telemetry.Peer{Topic: topic})
+		if l = telemetry.Process().Link(side, byBroker, telemetry.Peer{Topic: topic}); l == nil {
+			return nil
+		}
 		c.links[countsOf{side, topic}] = l
 	}
 	return l.Route(telemetry.RouteName{Method: what + topic})

@@ -13,6 +13,8 @@ import (
 
 // TestMessagesCounted: each message counts once where it is sent, and once for each time that a handler had it.
 func TestMessagesCounted(t *testing.T) {
+	telemetry.Process().Enable()
+	defer telemetry.Process().Disable()
 	q := open(t, t.TempDir())
 	top := topic(t, q, "counted", KeyBy(keyOf))
 	telemetry.Process().Take()

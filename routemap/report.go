@@ -85,6 +85,7 @@ func (m *Map) Report() *Report {
 	}
 	nodes := maps.Clone(m.nodes)
 	for k, s := range m.routes {
+		s.Calls = max(s.Calls, s.Paired) // a client that has ended may not have told of its last calls, of which the server did
 		r.Routes = append(r.Routes, Route{k, s})
 		for _, n := range []Node{k.From, k.To} {
 			if nodes[n] == nil {

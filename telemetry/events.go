@@ -32,7 +32,7 @@ type events struct {
 
 // Event counts an event that happens now; e needs no times and no number. It is for what is rare: it takes a lock.
 func (r *Recorder) Event(e Event) {
-	if r == nil {
+	if !r.Enabled() {
 		return
 	}
 	now := time.Now()

@@ -10,7 +10,7 @@ import (
 // TestEvents: like events are one, with when it happened first and last, how often, and a trace that shows it; without end they do not fill the memory.
 func TestEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := NewRecorder()
+		r := enabled()
 		begin := time.Now()
 		for n := range 5 {
 			e := Event{Kind: "breaker moved", Subject: "/s/M", Detail: "closed → open"}

@@ -71,10 +71,12 @@ func (h *Histogram) widen(b int) {
 	}
 }
 
-// clear empties it and keeps its room.
-func (h *Histogram) clear() {
-	clear(h.counts)
-	h.count, h.sum, h.least, h.most = 0, 0, 0, 0
+// roomOf makes room for values like those of another, while h is empty.
+func (h *Histogram) roomOf(o *Histogram) {
+	if o.count > 0 {
+		h.first = bucketOf(o.least)
+		h.counts = make([]uint64, bucketOf(o.most)-h.first+1)
+	}
 }
 
 // Merge counts all that other has counted.
@@ -218,15 +220,22 @@ func (h *Histogram) Raw() Raw { return Raw{h.first, h.counts, h.sum, h.least, h.
 
 // FromRaw is the histogram of which Raw returned b, whose counts it takes over. What contradicts itself is an error.
 func FromRaw(b Raw) (Histogram, error) {
-	total, over := uint64(0), false
-	for _, n := range b.Counts {
+	total, over, first, last := uint64(0), false, -1, 0
+	for i, n := range b.Counts {
 		total += n
 		over = over || total < n
+		if n > 0 {
+			if first < 0 {
+				first = b.First + i
+			}
+			last = b.First + i
+		}
 	}
 	switch {
 	case total == 0 && !over:
 		return Histogram{}, nil
-	case over || b.First < 0 || len(b.Counts) > lastBucket+1 || b.First+len(b.Counts) > lastBucket+1 || bucketOf(b.Min) < b.First || bucketOf(b.Max) >= b.First+len(b.Counts) || b.Min > b.Max || !(b.Sum >= 0) || math.IsInf(b.Sum, 0):
+	case over || b.First < 0 || len(b.Counts) > lastBucket+1 || b.First > lastBucket+1-len(b.Counts) || b.Max > math.MaxInt64 || bucketOf(b.Min) != first || bucketOf(b.Max) != last || b.Min > b.Max,
+		!(b.Sum >= 0.99*float64(total)*float64(b.Min) && b.Sum <= 1.01*float64(total)*float64(b.Max)+1):
 		return Histogram{}, fmt.Errorf("a histogram of %d values in %d buckets from %d, from %d to %d, with the sum %g", total, len(b.Counts), b.First, b.Min, b.Max, b.Sum)
 	}
 	return Histogram{total, b.Sum, b.Min, b.Max, b.First, b.Counts}, nil

@@ -13,7 +13,7 @@ var Self = func() (id Identity) {
 	return id
 }()
 
-// Process is what counts this process's calls and messages; nil: STILE_TELEMETRY in its environment has it that none are counted.
+// Process is what counts this process's calls and messages, once it is enabled; nil: STILE_TELEMETRY in its environment has it that none are counted.
 var Process = sync.OnceValue(func() *Recorder {
 	switch strings.ToLower(os.Getenv("STILE_TELEMETRY")) {
 	case "off", "0", "false", "no":

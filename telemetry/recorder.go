@@ -28,8 +28,11 @@ type Peer struct {
 	Topic   string // of messages
 }
 
-// Recorder counts the calls of a process, by link and method. Its methods are safe for concurrent use.
+// Recorder counts the calls of a process, by link and method, once it is enabled. Its methods are safe for concurrent use.
 type Recorder struct {
+	enabled atomic.Bool
+	taking  sync.Mutex // held by Take
+
 	mu     sync.Mutex
 	links  map[*Link]struct{}
 	events events
@@ -38,16 +41,34 @@ type Recorder struct {
 // NewRecorder returns one that has counted nothing.
 func NewRecorder() *Recorder { return &Recorder{links: map[*Link]struct{}{}} }
 
+// Enable begins to count, what links that are made from now on carry: somebody is going to take it. Before it, nothing is counted, and nothing is held.
+func (r *Recorder) Enable() {
+	if r != nil {
+		r.enabled.Store(true)
+	}
+}
+
+// Enabled reports whether it counts.
+func (r *Recorder) Enabled() bool { return r != nil && r.enabled.Load() }
+
+// Disable ends that, and forgets all links: nobody takes any more.
+func (r *Recorder) Disable() {
+	r.enabled.Store(false)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.links, r.events = map[*Link]struct{}{}, events{}
+}
+
 // Link is one end of a connection, or what stands for one. Its methods are safe for concurrent use.
 type Link struct {
 	Side      Side
 	Transport string
 	Peer      Peer
 
-	recorder *Recorder
-	quick    [quickRoutes]atomic.Pointer[Route]   // some of routes, each found without a look at the map
-	routes   atomic.Pointer[map[RouteName]*Route] // never written, but replaced
-	closed   atomic.Bool
+	mu     sync.Mutex
+	quick  [quickRoutes]atomic.Pointer[Route]   // some of routes, each found without a look at the map
+	routes atomic.Pointer[map[RouteName]*Route] // never written, but replaced
+	closed atomic.Bool
 }
 
 // RouteName is a method, and whether its calls are streams.
@@ -59,6 +80,7 @@ type RouteName struct {
 // Bounds of what is counted apart.
 const (
 	maxLinkRoutes = 1024 // methods; those that come later are counted as [OtherMethod]
+	maxMethod     = 256  // bytes of a name
 	maxStripes    = 8
 	quickRoutes   = 16
 )
@@ -66,9 +88,12 @@ const (
 // OtherMethod stands for methods beyond those that are counted apart.
 const OtherMethod = "other"
 
-// Link begins to count what goes through a connection.
+// Link begins to count what goes through a connection; nil: r is nil, or not enabled.
 func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
-	l := &Link{Side: side, Transport: transport, Peer: peer, recorder: r}
+	if !r.Enabled() {
+		return nil
+	}
+	l := &Link{Side: side, Transport: transport, Peer: peer}
 	l.routes.Store(&map[RouteName]*Route{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,8 +101,12 @@ func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
 	return l
 }
 
-// Close ends a link. What was counted, and still is by who holds a route, is in the next [Recorder.Take] and in none after it.
-func (l *Link) Close() { l.closed.Store(true) }
+// Close ends a link; that of nil does nothing. What was counted, and still is by who holds a route, is in the next [Recorder.Take], up to the first in which there was nothing.
+func (l *Link) Close() {
+	if l != nil {
+		l.closed.Store(true)
+	}
+}
 
 // Route returns that of a method. It is to be counted on, not kept for long.
 func (l *Link) Route(name RouteName) *Route {
@@ -100,19 +129,17 @@ func (l *Link) quickly(name RouteName) *atomic.Pointer[Route] {
 }
 
 func (l *Link) newRoute(name RouteName) *Route {
-	l.recorder.mu.Lock()
-	defer l.recorder.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	old := *l.routes.Load()
-	if len(old) >= maxLinkRoutes {
+	if len(old) >= maxLinkRoutes || len(name.Method) > maxMethod {
 		name.Method = OtherMethod
 	}
 	if r := old[name]; r != nil {
 		return r
 	}
 	r := &Route{name: name, stripes: make([]stripe, stripes())}
-	for i := range r.stripes {
-		r.stripes[i].stats = &Stats{}
-	}
+	r.active.Store(1)
 	routes := make(map[RouteName]*Route, len(old)+1)
 	for n, r := range old {
 		routes[n] = r
@@ -132,14 +159,14 @@ func stripes() int {
 type Route struct {
 	name    RouteName
 	stripes []stripe
+	active  atomic.Uint32 // stripes that are used: a power of 2, more when two calls have met
 	prints  prints
-	spare   *Stats // guarded by the recorder's mu
 }
 
 // stripe is a part of a route's counts, in cache lines of its own.
 type stripe struct {
 	mu    sync.Mutex
-	stats *Stats
+	stats *Stats // nil: empty
 	_     [112]byte
 }
 
@@ -168,10 +195,24 @@ func (r *Route) Record(hint uint32, c *Call) {
 
 // lock locks a stripe that nobody has, if there is one.
 func (r *Route) lock(hint uint32) *stripe {
+	n := r.active.Load()
+	s := &r.stripes[hint&(n-1)]
+	if !s.mu.TryLock() {
+		if n < uint32(len(r.stripes)) {
+			r.active.CompareAndSwap(n, 2*n)
+		}
+		s = r.lockAny(hint)
+	}
+	if s.stats == nil {
+		s.stats = &Stats{}
+	}
+	return s
+}
+
+func (r *Route) lockAny(hint uint32) *stripe {
 	n := uint32(len(r.stripes))
 	for i := range n {
-		s := &r.stripes[(hint+i)&(n-1)]
-		if s.mu.TryLock() {
+		if s := &r.stripes[(hint+i)&(n-1)]; s.mu.TryLock() {
 			return s
 		}
 	}
@@ -281,12 +322,16 @@ func (s *Stats) Merge(o *Stats) {
 	s.Repeats.add(&o.Repeats)
 }
 
-// clear empties it and keeps its room.
-func (s *Stats) clear() {
-	s.Codes, s.Waits = [codes]uint64{}, Waits{}
-	for _, h := range []*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Queue, &s.Request, &s.Response} {
-		h.clear()
+// roomOf makes room for values like those of another.
+func (s *Stats) roomOf(o *Stats) {
+	from := o.histograms()
+	for i, h := range s.histograms() {
+		h.roomOf(from[i])
 	}
+}
+
+func (s *Stats) histograms() [6]*Histogram {
+	return [6]*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Queue, &s.Request, &s.Response}
 }
 
 // Taken is what was counted on a route of a link since it was taken last.
@@ -298,34 +343,50 @@ type Taken struct {
 
 // Take returns what was counted on each route that had calls since it was called last, and forgets links that are closed.
 func (r *Recorder) Take() []Taken {
+	r.taking.Lock()
+	defer r.taking.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []Taken
+	links := make([]*Link, 0, len(r.links))
 	for l := range r.links {
-		if l.closed.Load() {
-			delete(r.links, l)
-		}
+		links = append(links, l)
+	}
+	r.mu.Unlock()
+	var all []Taken
+	for _, l := range links {
+		closed, had := l.closed.Load(), false
 		for name, route := range *l.routes.Load() {
-			if s := route.takeLocked(); s.Calls() > 0 {
-				all = append(all, Taken{l, name, s})
+			if s := route.take(); s.Calls() > 0 {
+				all, had = append(all, Taken{l, name, s}), true
 			}
+		}
+		if closed && !had {
+			r.mu.Lock()
+			delete(r.links, l)
+			r.mu.Unlock()
 		}
 	}
 	return all
 }
 
-func (r *Route) takeLocked() *Stats {
+// take empties the route. What it had is merged while nobody waits; a stripe that had nothing gives up its room.
+func (r *Route) take() *Stats {
 	all := &Stats{Repeats: r.prints.take()}
-	if r.spare == nil {
-		r.spare = &Stats{}
-	}
 	for i := range r.stripes {
 		s := &r.stripes[i]
 		s.mu.Lock()
-		s.stats, r.spare = r.spare, s.stats
+		had := s.stats
+		switch {
+		case had == nil:
+		case had.Calls() == 0:
+			s.stats = nil
+		default:
+			s.stats = &Stats{}
+			s.stats.roomOf(had)
+		}
 		s.mu.Unlock()
-		all.Merge(r.spare)
-		r.spare.clear()
+		if had != nil {
+			all.Merge(had)
+		}
 	}
 	return all
 }

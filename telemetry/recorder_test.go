@@ -7,9 +7,28 @@ import (
 	"time"
 )
 
+func enabled() *Recorder {
+	r := NewRecorder()
+	r.Enable()
+	return r
+}
+
+// TestNotEnabled: while nobody is going to take it, nothing is counted nor held.
+func TestNotEnabled(t *testing.T) {
+	r := NewRecorder()
+	if l := r.Link(Client, "shm", Peer{}); l != nil {
+		t.Error("there is a link")
+	}
+	(*Link)(nil).Close()
+	r.Event(Event{Kind: "x"})
+	if all, _ := r.TakeEvents(); len(all) != 0 || len(r.links) != 0 {
+		t.Errorf("%v, %d links", all, len(r.links))
+	}
+}
+
 // TestRecorder: what many count at once, while it is taken again and again, is counted once.
 func TestRecorder(t *testing.T) {
-	r := NewRecorder()
+	r := enabled()
 	l := r.Link(Client, "shm", Peer{PID: 7})
 	const callers, calls = 8, 20_000
 	var all sync.WaitGroup
@@ -66,10 +85,14 @@ func TestRecorder(t *testing.T) {
 
 // TestLinkCloses: what was counted before a link's end is taken, and then it is forgotten.
 func TestLinkCloses(t *testing.T) {
-	r := NewRecorder()
+	r := enabled()
 	l := r.Link(Server, "shm", Peer{})
 	l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
 	l.Close()
+	if got := r.Take(); len(got) != 1 || got[0].Calls() != 1 {
+		t.Errorf("%+v", got)
+	}
+	l.Route(RouteName{Method: "/m"}).Record(0, &Call{}) // a handler that ends after its connection
 	if got := r.Take(); len(got) != 1 || got[0].Calls() != 1 {
 		t.Errorf("%+v", got)
 	}
@@ -80,14 +103,15 @@ func TestLinkCloses(t *testing.T) {
 
 // TestManyMethods: a peer that makes names up does not fill the memory.
 func TestManyMethods(t *testing.T) {
-	l := NewRecorder().Link(Server, "shm", Peer{})
+	r := enabled()
+	l := r.Link(Server, "shm", Peer{})
 	for n := range 3 * maxLinkRoutes {
 		l.Route(RouteName{Method: fmt.Sprint(n)}).Record(0, &Call{})
 	}
 	if n := len(*l.routes.Load()); n > maxLinkRoutes+1 {
 		t.Errorf("%d routes", n)
 	}
-	for _, got := range l.recorder.Take() {
+	for _, got := range r.Take() {
 		if got.Method == OtherMethod && got.Calls() != 2*maxLinkRoutes {
 			t.Errorf("%d others", got.Calls())
 		}
@@ -111,7 +135,7 @@ func TestLyingServer(t *testing.T) {
 
 // TestRecordAllocates: nothing, once like calls were seen, also after they were taken.
 func TestRecordAllocates(t *testing.T) {
-	r := NewRecorder()
+	r := enabled()
 	l := r.Link(Client, "shm", Peer{})
 	c := Call{Duration: 7 * time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64, Code: 5}
 	record := func() { l.Route(RouteName{Method: "/m"}).Record(0, &c) }
@@ -131,7 +155,7 @@ func BenchmarkRecord(b *testing.B) {
 		looks int
 	}{{"client", 2}, {"server", 3}} {
 		b.Run(side.name, func(b *testing.B) {
-			l := NewRecorder().Link(Client, "shm", Peer{})
+			l := enabled().Link(Client, "shm", Peer{})
 			b.ReportAllocs()
 			for b.Loop() {
 				begun := Now()

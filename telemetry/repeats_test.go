@@ -7,7 +7,7 @@ import (
 
 // TestRepeats: what was asked and answered before counts as repeated, by bytes and calls; that is remembered across takes.
 func TestRepeats(t *testing.T) {
-	r := NewRecorder()
+	r := enabled()
 	route := r.Link(Client, "shm", Peer{}).Route(RouteName{Method: "/m"})
 	look := func(request, response string) {
 		route.Record(0, &Call{})
@@ -45,7 +45,7 @@ func TestPrints(t *testing.T) {
 
 // TestSparse: of a busy route few calls are looked at, and its memory is bounded; what is found is about right.
 func TestSparse(t *testing.T) {
-	r := NewRecorder()
+	r := enabled()
 	route := r.Link(Client, "shm", Peer{}).Route(RouteName{Method: "/m"})
 	const calls = 100_000
 	for n := range uint32(calls) {

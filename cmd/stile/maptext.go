@@ -93,7 +93,7 @@ func printRoutes(b *strings.Builder, style terminal.Style, routes []routemap.Rou
 	for _, r := range first(routes, rows) {
 		how := string(r.Mode)
 		if r.Transport != "" {
-			how += ", " + r.Transport
+			how += ", " + plain(r.Transport)
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%s (%s)\n", percent(float64(r.Through), float64(total)), r.Calls, r.Failed(),
 			quantile(r.Duration(), 0.5), quantile(r.Duration(), 0.99), quantile(&r.Gap, 0.5), plain(r.Key.String()), how)

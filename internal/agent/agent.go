@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
@@ -96,7 +98,7 @@ func (a *Agent) Close(ctx context.Context) {
 
 func (a *Agent) run(ctx context.Context) {
 	defer close(a.done)
-	if answer := a.ask(ctx, a.request(0)); answer != nil { // who this is, so that others' routes have a name at once
+	if answer, _ := a.ask(ctx, a.request(0)); answer != nil { // who this is, so that others' routes have a name at once
 		a.hub = answer.GetHub()
 	}
 	t := time.NewTimer(0)
@@ -118,7 +120,9 @@ func (a *Agent) run(ctx context.Context) {
 
 func (a *Agent) request(sequence uint64) *hubpb.ReportRequest {
 	who := proto.CloneOf(a.cfg.Process)
-	who.Listens = a.cfg.Listens()
+	for _, l := range a.cfg.Listens() {
+		who.Listens = append(who.Listens, short(l))
+	}
 	return &hubpb.ReportRequest{Process: who, Sequence: sequence, Dropped: a.dropped}
 }
 
@@ -128,7 +132,9 @@ func (a *Agent) close(now time.Time) {
 	r := a.request(a.sequence)
 	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
 	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
+	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
+	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept
 	a.from = now
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
@@ -150,6 +156,7 @@ func (a *Agent) drop(n int) {
 
 // send sends what the hub has not had, the oldest first, and lets go of what it has on disk. The rest is tried again after the next window.
 func (a *Agent) send(ctx context.Context) {
+	moved := false
 	for next := 0; next < len(a.held); {
 		w := &a.held[next]
 		if w.sent {
@@ -157,14 +164,21 @@ func (a *Agent) send(ctx context.Context) {
 			continue
 		}
 		w.report.Dropped, w.report.Hub = a.dropped, a.hub
-		answer := a.ask(ctx, w.report)
+		answer, refused := a.ask(ctx, w.report)
+		if refused { // which it will be again
+			a.dropped++
+			a.drop(next + 1)
+			next = 0
+			continue
+		}
 		if answer == nil {
 			return
 		}
 		if !bytes.Equal(a.hub, answer.GetHub()) { // it was restarted, and has taken nothing: what was not on disk is lost
-			if a.hub = answer.GetHub(); len(a.hub) == 0 {
+			if a.hub = answer.GetHub(); len(a.hub) == 0 || moved { // two hubs behind one address, perhaps: not for ever
 				return
 			}
+			moved = true
 			for i := range a.held {
 				a.held[i].sent = false
 			}
@@ -182,8 +196,8 @@ func (a *Agent) send(ctx context.Context) {
 	}
 }
 
-// ask reports, and says so if the hub is away, and when it is back.
-func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) *hubpb.ReportResponse {
+// ask reports, and says so if the hub is away, and when it is back. refused tells that it is, and does not take the report.
+func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) (answer *hubpb.ReportResponse, refused bool) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	if a.cfg.Token != "" {
@@ -198,7 +212,7 @@ func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) *hubpb.ReportRe
 	}
 	a.away = err != nil
 	if err != nil {
-		return nil
+		return nil, status.Code(err) == codes.InvalidArgument
 	}
-	return answer
+	return answer, false
 }

@@ -65,6 +65,7 @@ func (h *fakeHub) calls() (n uint64) {
 func start(t *testing.T, h *fakeHub) (a *Agent, call func(n int)) {
 	t.Helper()
 	r := telemetry.NewRecorder()
+	r.Enable()
 	route := r.Link(telemetry.Client, "shm", telemetry.Peer{PID: 3}).Route(telemetry.RouteName{Method: "/s/M"})
 	a = Start(Config{
 		Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return []string{"here"} }, Logger: slog.New(slog.DiscardHandler),
@@ -181,6 +182,7 @@ func TestServiceName(t *testing.T) {
 // TestManyRoutes: of too many the most called are told apart, and no call is missing.
 func TestManyRoutes(t *testing.T) {
 	r := telemetry.NewRecorder()
+	r.Enable()
 	const links, each = 12, 1000
 	for i := range links {
 		l := r.Link(telemetry.Client, "shm", telemetry.Peer{PID: i + 1})

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -103,4 +105,19 @@ func events(taken []telemetry.Event, lost uint64) ([]*hubpb.Event, uint64) {
 		})
 	}
 	return all, lost
+}
+
+// maxReport is how long a report may be about, in bytes: half of what a hub takes.
+const maxReport = 8 << 20
+
+// fit makes a report such that a hub takes it: of the routes with the fewest calls it leaves out histograms, and at last the routes.
+func fit(r *hubpb.ReportRequest) {
+	for keep := len(r.Routes) / 2; proto.Size(r) > maxReport && keep > 0; keep /= 2 {
+		for _, route := range r.Routes[keep:] {
+			route.Failures, route.Gap, route.Queue, route.Request, route.Response = nil, nil, nil, nil, nil
+		}
+	}
+	for len(r.Routes) > 0 && proto.Size(r) > maxReport {
+		r.Routes = r.Routes[:len(r.Routes)/2]
+	}
 }

@@ -21,8 +21,8 @@ type Event struct {
 	Error   bool      `json:"error"`
 }
 
-// maxEvents is how many are kept: of more the oldest are not.
-const maxEvents = 50_000
+// maxEvents is how many are kept: of more the oldest are not. Tests have it less.
+var maxEvents = 50_000
 
 // PutEvents keeps events, all or none.
 func (s *Store) PutEvents(ctx context.Context, all []Event) error {

@@ -8,6 +8,8 @@ import (
 
 // TestEvents: what happened is found by time, service and kind, the newest first; of too many the oldest are not kept.
 func TestEvents(t *testing.T) {
+	defer func(n int) { maxEvents = n }(maxEvents)
+	maxEvents = 100
 	s, err := Open(t.Context(), t.TempDir(), 1<<30)
 	if err != nil {
 		t.Fatal(err)
