@@ -164,16 +164,16 @@ func (m *model) silence() time.Duration {
 	return 0
 }
 
-// state says in a few words what is not as usual, the most important first.
+// state says what is not as usual.
 func (m *model) state() string {
 	var all []string
-	if m.err != nil && m.answer.Map != nil {
-		all = append(all, "AWAY since "+m.away.Local().Format(time.TimeOnly))
-	} else if d := m.silence(); d > 0 {
-		all = append(all, "no answer for "+d.Round(time.Second).String())
-	}
 	if m.paused {
 		all = append(all, "PAUSED")
+	}
+	if m.err != nil && m.answer.Map != nil {
+		all = append(all, "AWAY since "+m.away.Local().Format(time.TimeOnly)+": "+shown(m.err.Error()))
+	} else if d := m.silence(); d > 0 {
+		all = append(all, "no answer for "+d.Round(time.Second).String())
 	}
 	if n := damaged(m.answer.Left); n > 0 {
 		all = append(all, strconv.FormatUint(n, 10)+" damaged windows left out")

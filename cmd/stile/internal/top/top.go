@@ -58,9 +58,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	last, err := tea.NewProgram(m, opts...).Run()
 	cancel()
-	for _, running := range []*sync.Mutex{&asking, &ticking} { // what begins now ends at once
-		running.Lock()
-	}
+	awaitTurn(&asking) // what begins now ends at once
+	awaitTurn(&ticking)
 	if err != nil {
 		return err
 	}
@@ -68,6 +67,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return m.err
 	}
 	return nil
+}
+
+func awaitTurn(turn *sync.Mutex) {
+	turn.Lock()
+	defer turn.Unlock()
 }
 
 type answerMsg struct {

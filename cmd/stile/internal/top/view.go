@@ -13,7 +13,7 @@ func (m *model) paint() paint { return paint(m.cfg.Colour) }
 
 func (m model) View() tea.View {
 	v := tea.NewView(m.screen())
-	v.AltScreen, v.WindowTitle = true, "stile top"
+	v.AltScreen = true
 	return v
 }
 
@@ -111,11 +111,7 @@ func (m *model) tabs() string {
 
 // notice is a line for what is not as usual, and the filter.
 func (m *model) notice() string {
-	text := m.state()
-	if m.err != nil && m.answer.Map != nil {
-		text += ": " + shown(m.err.Error())
-	}
-	if text != "" {
+	if text := m.state(); text != "" {
 		return m.paint().bad(text)
 	}
 	if m.filter != "" && !m.editing {
