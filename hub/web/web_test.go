@@ -23,7 +23,7 @@ func TestPaths(t *testing.T) {
 		"assets/app-1.js":  {Data: []byte("export {}")},
 		"assets/app-1.css": {Data: []byte("a{}")},
 	})
-	for _, path := range []string{"/", "/map", "/routes", "/route/0123456789abcdef", "/trace/00", "/traces", "/findings", "/budget", "/status"} {
+	for _, path := range []string{"/", "/map", "/routes", "/route/0123456789abcdef", "/trace/00", "/traces", "/findings", "/budget", "/processes", "/events", "/status"} {
 		w := ask(h, http.MethodGet, path+"?from=1h")
 		if w.Code != http.StatusOK || w.Body.String() != "<title>built</title>" || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %q", path, w.Code, w.Body)

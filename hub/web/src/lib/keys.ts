@@ -8,6 +8,8 @@ export const pages: [key: string, path: string, name: string][] = [
   ["t", "/traces", "Traces"],
   ["f", "/findings", "Findings"],
   ["b", "/budget", "Budget"],
+  ["p", "/processes", "Processes"],
+  ["e", "/events", "Events"],
   ["s", "/status", "Status"],
 ];
 

@@ -30,10 +30,19 @@ export interface Evidence {
 
 export interface Waits {
   calls: number;
-  client_queue: number;
+  clientQueue: number;
   transport: number;
-  server_queue: number;
+  serverQueue: number;
   handler: number;
+}
+
+export interface Carried {
+  calls: number;
+  same: number;
+  request: number;
+  requestRepeated: number;
+  response: number;
+  responseRepeated: number;
 }
 
 export interface Route extends Key {
@@ -60,6 +69,7 @@ export interface Route extends Key {
   busy?: number;
   evidence?: Evidence[];
   waits?: Waits;
+  carried?: Carried;
   wakes?: number;
   switches?: number;
   sources?: string[];
@@ -85,6 +95,7 @@ export interface Blocking extends Key {
   callers: number;
   share: number;
   flagged: boolean;
+  counted: boolean;
 }
 
 export interface Chain {
@@ -223,4 +234,39 @@ export interface Stretch {
 export interface Term {
   name: string;
   definition: string;
+}
+
+export interface Process {
+  service: string;
+  pid: number;
+  host: string;
+  seen: string;
+  window: number;
+  calls: number;
+  cpu: number;
+  voluntarySwitches: number;
+  involuntarySwitches: number;
+  runQueue: number;
+  doorbells: number;
+  threads: number;
+  dropped: number;
+}
+
+export interface Event {
+  first: string;
+  last: string;
+  count: number;
+  service: string;
+  host: string;
+  pid: number;
+  kind: string;
+  subject: string;
+  detail: string;
+  trace?: string;
+  error: boolean;
+}
+
+export interface Events {
+  window: Window;
+  events: Event[];
 }
