@@ -224,7 +224,7 @@ func TestBadReports(t *testing.T) {
 		"most":       with(func(r *hubpb.Route) { r.Duration.Max = math.MaxUint64 }),
 		"sum":        with(func(r *hubpb.Route) { r.Duration.Sum = math.NaN() }),
 		"zeroes":     with(func(r *hubpb.Route) { r.Gap = &hubpb.Histogram{Counts: []uint64{5, 0}, Max: 1} }),
-		"huge":       with(func(r *hubpb.Route) { r.Gap = &hubpb.Histogram{Counts: []uint64{5}, Sum: 1.8e308} }),
+		"huge":       with(func(r *hubpb.Route) { r.Gap = &hubpb.Histogram{Counts: []uint64{5}, Sum: math.MaxFloat64} }),
 		"no such":    with(func(r *hubpb.Route) { r.Waits = &hubpb.Waits{Calls: math.MaxUint64} }),
 		"infinite":   with(func(r *hubpb.Route) { r.Duration.Sum = math.Inf(1) }),
 		"backwards":  {Process: who(func(*hubpb.Process) {}).Process, FromUnixNano: 5, ToUnixNano: 1},
