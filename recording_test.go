@@ -211,3 +211,72 @@ func TestWaits(t *testing.T) {
 		})
 	}
 }
+
+// lateRecv returns from its handler while a goroutine of its own receives.
+type lateRecv struct {
+	pb.UnimplementedTestServiceServer
+	all sync.WaitGroup
+}
+
+func (l *lateRecv) FullDuplexCall(s pb.TestService_FullDuplexCallServer) error {
+	got := make(chan struct{}, 1)
+	l.all.Go(func() {
+		for {
+			if _, err := s.Recv(); err != nil {
+				return
+			}
+			select {
+			case got <- struct{}{}:
+			default:
+			}
+		}
+	})
+	<-got
+	return nil
+}
+
+// TestCountedAtEnd: a stream may end, at either side, while others send and receive on it; the race detector watches.
+func TestCountedAtEnd(t *testing.T) {
+	for name, impl := range map[string]pb.TestServiceServer{"client": &echo{}, "server": &lateRecv{}} {
+		t.Run(name, func(t *testing.T) {
+			target, _, _ := startServer(t, impl)
+			client := dialTest(t, target)
+			for n := range 60 {
+				ctx, cancel := context.WithCancel(testContext(t))
+				s, err := client.FullDuplexCall(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				received := make(chan struct{}, 1000)
+				var all sync.WaitGroup
+				all.Go(func() {
+					for s.Send(&pb.StreamingOutputCallRequest{Payload: payload(3000)}) == nil {
+					}
+				})
+				all.Go(func() {
+					for {
+						_, err := s.Recv()
+						select {
+						case received <- struct{}{}:
+						default:
+						}
+						if err != nil {
+							return
+						}
+					}
+				})
+				for range n % 5 {
+					<-received
+					if name == "server" {
+						break
+					}
+				}
+				cancel()
+				all.Wait()
+			}
+			if l, ok := impl.(*lateRecv); ok {
+				l.all.Wait()
+			}
+		})
+	}
+}
