@@ -231,7 +231,10 @@ func (l *lateRecv) FullDuplexCall(s pb.TestService_FullDuplexCallServer) error {
 			}
 		}
 	})
-	<-got
+	select {
+	case <-got:
+	case <-s.Context().Done():
+	}
 	return nil
 }
 
