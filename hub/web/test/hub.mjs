@@ -7,12 +7,12 @@ export class Hub {
   constructor(program, dir) {
     this.program = program;
     this.dir = dir;
-    this.at = { http: "127.0.0.1:0", otlp: "127.0.0.1:0" };
+    this.at = { http: "127.0.0.1:0", otlp: "127.0.0.1:0", grpc: "off" };
     this.more = [];
   }
 
   async start() {
-    const args = ["hub", "--dir", this.dir, "--otlp-grpc", "off", "--otlp-http", this.at.otlp, "--http", this.at.http, "--json", ...this.more];
+    const args = ["hub", "--dir", this.dir, "--otlp-grpc", this.at.grpc, "--otlp-http", this.at.otlp, "--http", this.at.http, "--json", ...this.more];
     this.child = spawn(this.program, args, { stdio: ["ignore", "pipe", "inherit"] });
     this.ended = once(this.child, "exit");
     let text = "";
@@ -27,7 +27,7 @@ export class Hub {
     }
     if (!this.urls) throw new Error(`the hub has not begun: ${text}`);
     this.url = this.urls.API;
-    this.at = { http: new URL(this.urls.API).host, otlp: new URL(this.urls["OTLP/HTTP"]).host };
+    this.at = { http: new URL(this.urls.API).host, otlp: new URL(this.urls["OTLP/HTTP"]).host, grpc: this.urls["OTLP/gRPC"]?.replace(/^\w+:\/\//, "") ?? "off" };
   }
 
   // stop ends it, so that it keeps all that it has.

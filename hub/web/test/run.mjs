@@ -5,9 +5,12 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } 
 import { join, resolve } from "node:path";
 import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
+import { processes } from "./counted.mjs";
 import { accessible, clicks, en, near, sound, text } from "./check.mjs";
 import { Hub } from "./hub.mjs";
 import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
+import { agree } from "./agree.mjs";
+import { send } from "./report.mjs";
 
 const root = resolve(import.meta.dirname, "../../..");
 const program = resolve(root, process.env.STILE ?? "bin/stile");
@@ -15,6 +18,7 @@ const shots = resolve(import.meta.dirname, "../shots");
 
 let browser;
 let dir;
+let counted; // a hub to which processes report
 const hubs = [];
 
 before(async () => {
@@ -22,6 +26,7 @@ before(async () => {
   mkdirSync(shots, { recursive: true });
   dir = mkdtempSync(join(shots, "run-"));
   browser = await open();
+  counted = await reported();
 });
 
 after(async () => {
@@ -36,6 +41,28 @@ async function newHub(name, ...more) {
   hubs.push(h);
   await h.start();
   return h;
+}
+
+// reported is a hub to which some processes report, and with traces of theirs. It has both some 20 s later.
+async function reported() {
+  const h = new Hub(program, join(dir, "counted"));
+  h.at.grpc = "127.0.0.1:0";
+  hubs.push(h);
+  await h.start();
+  const batch = new Batch(random(11));
+  shop(batch, 60, Date.now());
+  await h.feed(batch);
+  await send(h.at.grpc, processes(batch.spans.get("gateway")[0].traceId));
+  return h;
+}
+
+// until asks until there is something.
+async function until(ask) {
+  for (;;) {
+    const answer = await ask();
+    if (answer) return answer;
+    await new Promise((done) => setTimeout(done, 200));
+  }
 }
 
 // fed has the hub keep what it was sent at once: it does when it ends.
@@ -60,6 +87,9 @@ test("a shop", async (t) => {
   const byOperation = (part) => brief.routes.find((r) => r.operation.includes(part));
   const trace = traces.traces.toSorted((a, b) => b.spans - a.spans)[0];
 
+  const catalog = await until(async () => (await counted.ask("brief?from=1h")).routes.find((r) => r.transport === "shm" && r.sources.length === 2));
+  await until(async () => (await counted.ask("traces?from=1h&limit=500")).kept > 0);
+
   await t.test("the hub has what was sent", () => {
     assert.equal(brief.spans, batch.count);
     assert.equal(brief.traces, batch.traces);
@@ -83,19 +113,24 @@ test("a shop", async (t) => {
     findings: ["/findings", "Findings"],
     budget: ["/budget?target=99&slower=20ms", "Budget"],
     status: ["/status", "Status"],
+    processes: ["/processes", "Processes", counted],
+    events: ["/events", "Events", counted],
+    "counted-routes": ["/routes", "Routes", counted],
+    "counted-route": [`/route/${catalog.id}`, catalog.operation, counted],
+    "counted-findings": ["/findings", "Findings", counted],
   };
   for (const [width, height] of [[1280, 800], [390, 844]]) {
     for (const theme of ["light", "dark"]) {
       await t.test(`pages load, ${width} px, ${theme}`, async () => {
         const page = await newPage(browser, { width, height, theme });
-        for (const [name, [path, title]] of Object.entries(pages)) {
-          await page.goto(hub.url + path);
+        for (const [name, [path, title, other = hub]] of Object.entries(pages)) {
+          await page.goto(other.url + path);
           await page.locator("h1", { hasText: /\S/ }).first().waitFor();
           await settled(page);
           assert.match(await text(page, "h1"), new RegExp(title.replaceAll(/[^\w ]/g, ".")), name);
           await page.screenshot({ path: join(shots, `${name}-${width}-${theme}.png`), fullPage: name !== "trace" });
           await sound(page, name);
-          await accessible(page, name);
+          if (width > 390 || theme === "light") await accessible(page, name); // each width and each theme once
           if (theme === "light") {
             const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
             t.diagnostic(`${name} at ${width} px: first contentful paint after ${Math.round(paint)} ms`);
@@ -107,15 +142,15 @@ test("a shop", async (t) => {
   }
 
   await t.test("nothing jumps, in whichever order answers come", async () => {
-    for (const width of [1280, 390]) {
-      for (const slow of ["brief", "status", "series", "traces?", "windows"]) {
+    await Promise.all(["brief", "status", "series", "traces?", "windows", "processes", "events"].map(async (slow) => {
+      for (const width of [1280, 390]) {
         const page = await newPage(browser, { width });
         await page.route("**/api/v1/**", async (r) => {
           if (r.request().url().includes(slow)) await new Promise((done) => setTimeout(done, 400));
           await r.continue().catch(() => {}); // the page may be gone
         });
-        for (const name of { brief: ["map", "routes", "route", "findings"], series: ["route"], "traces?": ["route", "traces"] }[slow] ?? ["status"]) {
-          await page.goto(hub.url + pages[name][0]);
+        for (const name of { brief: ["map", "routes", "counted-routes", "counted-route", "findings"], series: ["route"], "traces?": ["route", "traces", "events"], processes: ["processes"], events: ["events"] }[slow] ?? ["status"]) {
+          await page.goto((pages[name][2] ?? hub).url + pages[name][0]);
           await page.locator("h1", { hasText: /\S/ }).first().waitFor();
           await page.waitForLoadState("networkidle");
           await settled(page);
@@ -123,7 +158,7 @@ test("a shop", async (t) => {
         }
         await page.context().close();
       }
-    }
+    }));
   });
 
   const page = await newPage(browser);
@@ -303,7 +338,7 @@ test("a shop", async (t) => {
     await page.locator("dialog[open] h2").waitFor();
     await page.keyboard.press("Escape");
     await page.locator("dialog[open]").waitFor({ state: "detached" });
-    for (const [key, path] of Object.entries({ r: "/routes", t: "/traces", f: "/findings", b: "/budget", s: "/status", m: "/map" })) {
+    for (const [key, path] of Object.entries({ r: "/routes", t: "/traces", f: "/findings", b: "/budget", p: "/processes", e: "/events", s: "/status", m: "/map" })) {
       await clicks(page, "g", key);
       await page.waitForFunction((p) => location.pathname === p, path);
     }
@@ -375,7 +410,7 @@ test("what no exporter should send is shown as it is", async () => {
   await fed(hub, again);
   const page = await newPage(browser);
   const brief = await hub.ask("brief?from=1h");
-  for (const path of ["/map", "/routes", "/traces", "/findings", "/budget", "/status", "/trace/00000000000000000000000000000ddd", ...brief.routes.map((r) => `/route/${r.id}`)]) {
+  for (const path of ["/map", "/routes", "/traces", "/findings", "/budget", "/processes", "/events", "/status", "/trace/00000000000000000000000000000ddd", ...brief.routes.map((r) => `/route/${r.id}`)]) {
     await page.goto(`${hub.url}${path}?from=1h`);
     await page.locator("h1").first().waitFor();
     await settled(page);
@@ -396,6 +431,13 @@ test("what no exporter should send is shown as it is", async () => {
   await page.context().close();
 });
 
+test("what processes count", async (t) => {
+  await until(async () => (await counted.ask("brief?from=1h")).routes.some((r) => r.sources.length === 2));
+  const page = await newPage(browser);
+  await agree(t, page, counted);
+  await page.context().close();
+});
+
 test("a hub with tokens, and nothing yet", async () => {
   const tokens = join(dir, "tokens");
   const secret = "0123456789abcdef0123456789abcdef";
@@ -412,8 +454,12 @@ test("a hub with tokens, and nothing yet", async () => {
   await page.keyboard.press("Enter");
   await page.locator("main", { hasText: "Nothing came in this time" }).waitFor();
   await page.screenshot({ path: join(shots, "empty-1280-light.png") });
-  await page.reload();
-  await page.locator("main", { hasText: "Nothing came in this time" }).waitFor();
+  for (const path of ["/processes", "/events"]) {
+    await page.goto(hub.url + path);
+    await page.locator("main", { hasText: "STILE_HUB=localhost:4317" }).waitFor();
+    await accessible(page, `${path}, of none`);
+    await page.screenshot({ path: join(shots, `empty-${path.slice(1)}-1280-light.png`) });
+  }
   assert.equal(await page.evaluate(() => localStorage.length), 0, "tokens are not kept for longer than the tab");
   const other = await newPage(browser);
   await other.goto(`${hub.url}/status`);

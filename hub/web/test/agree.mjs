@@ -1,0 +1,149 @@
+// What the pages of what processes count show, beside what the API says.
+
+import assert from "node:assert/strict";
+import { en, near, sound, text } from "./check.mjs";
+import { settled } from "./browser.mjs";
+import { hostile } from "./mesh.mjs";
+
+const percent = (shown) => Number.parseFloat(shown.replaceAll(/[<>\s]/g, "")) / 100;
+
+function about(shown, want, what) {
+  assert.ok(Math.abs(percent(shown) - want) < 0.0006, `${what}: ${shown}, want ${want}`);
+}
+
+export async function agree(t, page, hub) {
+  const visit = async (path) => {
+    await page.goto(hub.url + path);
+    await page.locator("h1").first().waitFor();
+    await settled(page);
+  };
+  const brief = await hub.ask("brief?from=1h");
+  const route = (operation) => brief.routes.find((r) => r.operation === operation && r.waits);
+
+  await t.test("a route's waits, what it carries again, and how it is known", async () => {
+    for (const operation of ["shop.v1.Catalog/Get", "shop.v1.Pricing/Quote"]) {
+      const r = route(operation);
+      await visit(`/route/${r.id}?from=1h`);
+      for (const [name, key] of Object.entries({ "client queue": "clientQueue", transport: "transport", "server queue": "serverQueue", handler: "handler" })) {
+        const row = page.locator(`tr[data-part='${name}'] td`);
+        near(await row.nth(0).innerText(), r.waits[key] / r.waits.calls, `${operation}: ${name}`);
+        about(await row.nth(1).innerText(), r.waits[key] / (r.waits.clientQueue + r.waits.transport + r.waits.serverQueue + r.waits.handler), `${operation}: share of ${name}`);
+      }
+      const of = (name, i = 0) => page.locator(`tr[data-of=${name}] td`).nth(i).innerText();
+      assert.equal(await of("looked-at"), en(r.carried.calls));
+      about(await of("looked-at", 1), r.carried.calls / r.calls, "looked at");
+      assert.equal(await of("same"), en(r.carried.same));
+      about(await of("same", 1), r.carried.same / r.carried.calls, "same");
+      about(await of("request", 1), r.carried.requestRepeated / r.carried.request, "asked again");
+      about(await of("response", 1), r.carried.responseRepeated / r.carried.response, "answered again");
+      assert.equal(await of("switches"), `${(r.switches / r.calls).toFixed(2)} (${en(r.switches)})`);
+      assert.equal(await of("wakes"), `${(r.wakes / r.calls).toFixed(2)} (${en(r.wakes)})`);
+      const said = await text(page, "main");
+      assert.match(said, /Stile, which counts each call/);
+      assert.match(said, /traces, of those that came/);
+      assert.match(said, new RegExp(`${r.mode}, ${r.transport}`));
+    }
+    await sound(page, "route");
+  });
+
+  await t.test("routes have a bar where it is known", async () => {
+    await visit("/routes?from=1h");
+    for (const r of brief.routes) {
+      const bar = page.locator(`tr[data-route='${r.id}'] .waits`);
+      assert.equal(await bar.count(), r.waits ? 1 : 0, r.operation);
+      if (!r.waits) continue;
+      const total = r.waits.clientQueue + r.waits.transport + r.waits.serverQueue + r.waits.handler;
+      const wide = await bar.locator("i").evaluateAll((all) => all.map((i) => Number.parseFloat(i.style.width)));
+      ["clientQueue", "transport", "serverQueue", "handler"].forEach((key, i) => assert.ok(Math.abs(wide[i] - (100 * r.waits[key]) / total) < 0.06, `${r.operation}: ${key}`));
+    }
+    await sound(page, "routes");
+  });
+
+  await t.test("processes use what the API says, and can be sorted", async () => {
+    await visit("/processes");
+    const { processes } = await hub.ask("processes");
+    const rows = page.locator("tr[data-process]");
+    assert.equal(await rows.count(), processes.length);
+    const order = async () => (await rows.evaluateAll((all) => all.map((r) => Number(r.dataset.process)))).map((pid) => processes.find((p) => p.pid === pid));
+    const cpu = (await order()).map((p) => p.cpu);
+    assert.deepEqual(cpu, cpu.toSorted((a, b) => b - a), "the busiest first");
+    for (const p of processes) {
+      const row = page.locator(`tr[data-process='${p.pid}']`);
+      const of = (name) => row.locator(`td[data-of=${name}]`).innerText();
+      const s = p.window / 1e9;
+      assert.equal(await row.locator("th").innerText(), p.service);
+      assert.equal(await of("pid"), String(p.pid));
+      assert.equal(await of("host"), p.host);
+      assert.equal(await of("cpu"), (p.cpu / p.window).toFixed(2));
+      assert.equal(await of("dropped"), en(p.dropped));
+      near((await of("waits")).replace("/s", ""), p.runQueue / s, "waits to run");
+      for (const [name, n] of Object.entries({ calls: p.calls, switches: p.voluntarySwitches + p.involuntarySwitches, wakes: p.doorbells })) {
+        const [, number, k] = /^([\d.]+)\s?(k?)(?:\/s)?$/.exec((await of(name)).replaceAll("\u00a0", " ")) ?? assert.fail(`${name}: ${await of(name)}`);
+        assert.ok(Math.abs(Number(number) * (k ? 1000 : 1) - n / s) <= 0.0051 * (n / s), `${name} of ${p.service}: ${number}${k}, want ${n / s}`);
+      }
+    }
+    await page.getByRole("button", { name: "PID" }).click();
+    assert.match(page.url(), /sort=pid/);
+    assert.deepEqual((await order()).map((p) => p.pid), processes.map((p) => p.pid).toSorted((a, b) => b - a));
+    await page.getByRole("button", { name: "PID" }).press("Enter");
+    assert.deepEqual((await order()).map((p) => p.pid), processes.map((p) => p.pid).toSorted((a, b) => a - b));
+    await page.setViewportSize({ width: 390, height: 844 });
+    await page.locator("tbody[data-process]").first().waitFor();
+    for (const p of processes) assert.equal(await page.locator(`tbody[data-process='${p.pid}'] td[data-of=cpu]`).innerText(), (p.cpu / p.window).toFixed(2));
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await sound(page, "processes");
+  });
+
+  await t.test("events are those of the API, filtered in the URL", async () => {
+    const items = page.locator("main li");
+    const matches = async (query) => {
+      const { events } = await hub.ask(`events?from=1h&limit=500${query}`);
+      await page.waitForFunction((n) => document.querySelectorAll("main li").length === n, events.length);
+      for (let i = 0; i < events.length; i++) {
+        const [e, item] = [events[i], items.nth(i)];
+        assert.equal(Date.parse(await item.locator("time").getAttribute("datetime")), Date.parse(e.first));
+        const said = (await item.innerText()).replaceAll(/\s+/g, " ");
+        for (const part of [e.service, `${e.pid} on ${e.host}`, e.kind, e.subject, e.detail]) assert.ok(said.includes(part.replaceAll(/\s+/g, " ")), `${said} lacks ${part}`);
+        assert.equal(await item.locator("b.bad", { hasText: /^error$/ }).count(), e.error ? 1 : 0, e.kind);
+        assert.equal(said.includes(`× ${en(e.count)}`), e.count > 1, e.kind);
+      }
+      return events;
+    };
+    await visit("/events?from=1h");
+    const events = await matches("");
+    assert.equal(events.length, 7);
+    assert.equal(await page.locator("main section").count(), new Set(events.map((e) => Math.floor(Date.parse(e.first) / 60e3))).size, "grouped by minute");
+    const kept = events.find((e) => e.kind === "breaker moved").trace;
+    await page.locator(`a[href^='/trace/${kept}']`).waitFor();
+    assert.equal(await page.locator("a[href^='/trace/']").count(), 1, "only a trace that is kept is a link");
+    await page.locator("main", { hasText: "is not kept" }).waitFor();
+    await page.getByLabel("Service").selectOption("gateway");
+    await page.waitForFunction(() => location.search.includes("service=gateway"));
+    await settled(page);
+    assert.equal((await matches("&service=gateway")).length, 3);
+    await page.getByLabel("Kind").selectOption("connection began");
+    await page.waitForFunction(() => location.search.includes("kind=connection"));
+    await settled(page);
+    assert.equal((await matches("&service=gateway&kind=connection+began")).length, 1);
+    await page.getByLabel("Service").selectOption(hostile);
+    await page.locator("main", { hasText: "No event of this time is like this" }).waitFor();
+    await visit(`/events?from=1h&service=${encodeURIComponent(hostile)}`);
+    assert.equal((await matches(`&service=${encodeURIComponent(hostile)}`)).length, 1);
+    assert.equal(await page.locator("main img, main script").count(), 0);
+    await page.locator("option", { hasText: "gateway" }).waitFor({ state: "attached" });
+    await sound(page, "events");
+  });
+
+  await t.test("findings tell what is carried again, and where no share is known", async () => {
+    await visit("/findings?from=1h");
+    const found = brief.findings.find((f) => f.kind === "duplicated");
+    assert.ok((await text(page, "main")).includes(found.text.replaceAll(/\s+/g, " ")));
+    await page.getByRole("button", { name: "duplicated" }).press("Enter");
+    const terms = await hub.ask("terms");
+    assert.ok((await text(page, ".definition")).startsWith(terms.find((term) => term.name === "duplicated").definition));
+    const alone = brief.blocking.filter((b) => b.counted);
+    assert.ok(alone.length > 0, "a route of which no trace tells");
+    assert.equal(await page.locator("td", { hasText: /^not known$/ }).count(), alone.length);
+    await sound(page, "findings");
+  });
+}

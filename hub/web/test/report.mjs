@@ -1,0 +1,97 @@
+// What processes report to a hub, by gRPC. Fields are those of hub/hubpb/hub.proto.
+
+import { connect } from "node:http2";
+
+function varint(n) {
+  const out = [];
+  for (n = BigInt(Math.round(n)); n > 127n; n >>= 7n) out.push(Number(n & 127n) | 128);
+  return Buffer.from([...out, Number(n)]);
+}
+
+// message is one of fields by their number: numbers, texts, bytes, messages that are encoded, lists of them, doubles as { double }.
+function message(fields) {
+  const out = [];
+  for (const [number, value] of Object.entries(fields)) {
+    for (const v of Array.isArray(value) ? value : [value]) out.push(field(Number(number), v));
+  }
+  return Buffer.concat(out);
+}
+
+function field(number, v) {
+  if (v === undefined) return Buffer.alloc(0);
+  if (typeof v === "number" || typeof v === "boolean") return Buffer.concat([varint(number * 8), varint(Number(v))]);
+  if (v.double !== undefined) {
+    const eight = Buffer.alloc(8);
+    eight.writeDoubleLE(v.double);
+    return Buffer.concat([varint(number * 8 + 1), eight]);
+  }
+  const bytes = Buffer.from(v);
+  return Buffer.concat([varint(number * 8 + 2), varint(bytes.length), bytes]);
+}
+
+// histogram has values that are all the same.
+function histogram(value, count) {
+  if (!value || !count) return undefined;
+  const e = Math.max(0, Math.floor(Math.log2(value)) - 5);
+  return message({ 1: value < 32 ? value : 32 * e + Math.floor(value / 2 ** e), 2: count, 3: { double: value * count }, 4: value, 5: value });
+}
+
+function route(r) {
+  const calls = r.calls - (r.failed ?? 0);
+  const time = r.waits?.reduce((n, w) => n + w, 0) ?? r.time;
+  const codes = [[0, calls], [14, r.failed ?? 0]].filter(([, n]) => n > 0).map(([code, n]) => message({ 1: code, 2: n }));
+  const [client, transport, server, handler] = (r.waits ?? []).map((w) => w * r.calls);
+  return message({
+    1: 1, 2: "/" + r.method, 4: r.transport, 5: r.peer, 6: r.address, 7: codes, 8: histogram(time, r.calls), 9: histogram(time, r.failed), 12: histogram(r.sizes?.[0], r.calls), 13: histogram(r.sizes?.[1], r.calls),
+    14: r.waits && message({ 1: r.calls, 2: client, 3: transport, 4: server, 5: handler }),
+    17: r.carried && message({ 1: r.carried.calls, 2: r.carried.same, 3: r.carried.request, 4: r.carried.requestRepeated, 5: r.carried.response, 6: r.carried.responseRepeated }),
+  });
+}
+
+function event(e, now) {
+  const at = (now - e.ago) * 1e6;
+  return message({ 1: e.kind, 2: e.subject, 3: e.detail, 4: e.trace, 5: e.error ?? false, 6: at, 7: at, 8: e.count ?? 1 });
+}
+
+export function identity(n) {
+  return Buffer.alloc(16, n);
+}
+
+function report(p, now, sequence, hub) {
+  const l = p.load;
+  return message({
+    1: message({ 1: identity(p.id), 2: p.service, 3: p.pid, 4: (now - 3600e3) * 1e6, 5: "/usr/bin/" + p.pid, 6: p.host, 7: "boot", 8: p.listens ?? [], 9: "0.1.0", 10: "go1.26" }),
+    2: sequence, 3: (now - 10_000) * 1e6, 4: now * 1e6, 5: p.routes.map(route),
+    6: message({ 1: l.user, 2: l.system, 3: l.voluntary, 4: l.involuntary, 5: l.runQueue, 7: 4, 8: l.doorbells }), 7: p.dropped ?? 0, 8: hub, 9: p.events.map((e) => event(e, now)),
+  });
+}
+
+// call makes a call of gRPC, and returns its answer.
+function call(client, body) {
+  return new Promise((done, fail) => {
+    const stream = client.request({ ":method": "POST", ":path": "/stile.hub.v1.Agents/Report", "content-type": "application/grpc", te: "trailers" });
+    const parts = [];
+    let status = {};
+    stream.on("response", (h) => (status = h));
+    stream.on("trailers", (h) => (status = h));
+    stream.on("data", (d) => parts.push(d));
+    stream.on("error", fail);
+    stream.on("end", () => (status["grpc-status"] === "0" ? done(Buffer.concat(parts).subarray(5)) : fail(new Error(`report: ${status["grpc-status"]} ${status["grpc-message"]}`))));
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(body.length, 1);
+    stream.end(Buffer.concat([head, body]));
+  });
+}
+
+// send has processes report a window each: the hub first says who it is, which the report has to say.
+export async function send(at, processes, now = Date.now()) {
+  const client = connect(`http://${at}`);
+  try {
+    for (const p of processes) {
+      const hello = await call(client, report({ ...p, routes: [], events: [] }, now, 0));
+      await call(client, report(p, now, 1, hello.subarray(2, 18)));
+    }
+  } finally {
+    client.close();
+  }
+}
