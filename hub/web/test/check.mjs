@@ -40,3 +40,12 @@ export async function accessible(page, what) {
 export const en = (n) => n.toLocaleString("en");
 
 export const clicks = (page, ...keys) => keys.reduce((p, k) => p.then(() => page.keyboard.press(k)), Promise.resolve());
+
+// until asks until there is something.
+export async function until(ask) {
+  for (;;) {
+    const answer = await ask();
+    if (answer) return answer;
+    await new Promise((done) => setTimeout(done, 200));
+  }
+}

@@ -1,13 +1,13 @@
 // What some processes of a shop count, and what happens to them.
 
-import { hostile } from "./mesh.mjs";
-import { identity } from "./report.mjs";
+import { Batch, hostile, random, shop } from "./mesh.mjs";
+import { identity, send } from "./report.mjs";
 
 const us = 1000;
 const load = (n) => ({ user: 2.5e9 * n, system: 0.5e9 * n, voluntary: 41_000 * n, involuntary: 350 * n, runQueue: 120e6 * n, doorbells: 9000 * n });
 
 // processes are those that report: kept is a trace that the hub keeps.
-export function processes(kept) {
+function processes(kept) {
   const [gateway, catalog, pricing, odd] = [1, 2, 3, 4];
   return [
     {
@@ -27,4 +27,12 @@ export function processes(kept) {
     { id: pricing, service: "pricing", pid: 77, host: "node-b.eu-west.example", load: load(0.1), routes: [], events: [{ kind: "dead message", subject: "orders.placed", detail: "handed out 5 times, the last error: the mailbox is full", error: true, ago: 66_000, count: 31 }] },
     { id: odd, service: hostile, pid: 1, host: `${hostile}.${"x".repeat(120)}`, load: load(0), routes: [], events: [{ kind: hostile, subject: `"><img src=x onerror=alert(1)>`, detail: "y".repeat(250), ago: 64_000 }] },
   ];
+}
+
+// report sends a hub traces, and what processes count. It has both some 20 s later.
+export async function report(hub) {
+  const batch = new Batch(random(11));
+  shop(batch, 60, Date.now());
+  await hub.feed(batch);
+  await send(hub.at.grpc, processes(batch.spans.get("gateway")[0].traceId));
 }

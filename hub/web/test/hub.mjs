@@ -7,12 +7,12 @@ export class Hub {
   constructor(program, dir) {
     this.program = program;
     this.dir = dir;
-    this.at = { http: "127.0.0.1:0", otlp: "127.0.0.1:0", grpc: "off" };
+    this.at = { http: "127.0.0.1:0", otlp: "127.0.0.1:0" };
     this.more = [];
   }
 
   async start() {
-    const args = ["hub", "--dir", this.dir, "--otlp-grpc", this.at.grpc, "--otlp-http", this.at.otlp, "--http", this.at.http, "--json", ...this.more];
+    const args = ["hub", "--dir", this.dir, "--otlp-grpc", "off", "--otlp-http", this.at.otlp, "--http", this.at.http, "--json", ...this.more];
     this.child = spawn(this.program, args, { stdio: ["ignore", "pipe", "inherit"] });
     this.ended = once(this.child, "exit");
     let text = "";

@@ -5,12 +5,11 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } 
 import { join, resolve } from "node:path";
 import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
-import { processes } from "./counted.mjs";
-import { accessible, clicks, en, near, sound, text } from "./check.mjs";
+import { agree } from "./agree.mjs";
+import { accessible, clicks, en, near, sound, text, until } from "./check.mjs";
+import { report } from "./counted.mjs";
 import { Hub } from "./hub.mjs";
 import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
-import { agree } from "./agree.mjs";
-import { send } from "./report.mjs";
 
 const root = resolve(import.meta.dirname, "../../..");
 const program = resolve(root, process.env.STILE ?? "bin/stile");
@@ -26,7 +25,8 @@ before(async () => {
   mkdirSync(shots, { recursive: true });
   dir = mkdtempSync(join(shots, "run-"));
   browser = await open();
-  counted = await reported();
+  counted = await newHub("counted", "--otlp-grpc", "127.0.0.1:0");
+  await report(counted);
 });
 
 after(async () => {
@@ -43,34 +43,62 @@ async function newHub(name, ...more) {
   return h;
 }
 
-// reported is a hub to which some processes report, and with traces of theirs. It has both some 20 s later.
-async function reported() {
-  const h = new Hub(program, join(dir, "counted"));
-  h.at.grpc = "127.0.0.1:0";
-  hubs.push(h);
-  await h.start();
-  const batch = new Batch(random(11));
-  shop(batch, 60, Date.now());
-  await h.feed(batch);
-  await send(h.at.grpc, processes(batch.spans.get("gateway")[0].traceId));
-  return h;
-}
-
-// until asks until there is something.
-async function until(ask) {
-  for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    await new Promise((done) => setTimeout(done, 200));
-  }
-}
-
 // fed has the hub keep what it was sent at once: it does when it ends.
 async function fed(h, batch) {
   await h.feed(batch);
   await h.stop();
   await h.start();
 }
+
+test("1,000 services and 10,000 routes", async (t) => {
+  const hub = await newHub("many");
+  const batch = new Batch(random(3));
+  many(batch, 1000, 10_000, Date.now());
+  for (const part of batch.parts(4000)) await hub.feed({ body: () => part });
+  await hub.stop();
+  await hub.start();
+  const page = await newPage(browser);
+  await page.goto(`${hub.url}/routes?from=1h`);
+  await page.locator("tr[data-route]").first().waitFor();
+  const brief = await hub.ask("brief?from=1h");
+  assert.ok(brief.routes.length > 9000, `${brief.routes.length} routes`);
+  const rows = page.locator("tr[data-route]");
+  assert.ok((await rows.count()) < 100, "only rows that are seen are there");
+  const ordered = await page.locator("table").getAttribute("aria-rowcount");
+  assert.equal(Number(ordered), brief.routes.length + 1);
+  await page.evaluate(() => {
+    window.long = 0;
+    scrollTo(0, document.documentElement.scrollHeight);
+  });
+  await page.locator(`tr[aria-rowindex='${brief.routes.length + 1}']`).waitFor();
+  assert.ok((await rows.count()) < 100);
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.locator("tr[aria-rowindex='2']").waitFor();
+  await page.getByRole("button", { name: "p50" }).click();
+  await page.locator("#search").fill("service-0007 method");
+  await page.waitForFunction(() => /^\d[\d,]* of/.test(document.querySelector("[role=status]").textContent));
+  t.diagnostic(`10,000 routes: the longest task of scrolling, sorting and filtering took ${Math.round(await page.evaluate(() => window.long))} ms`);
+  await page.evaluate(() => (window.long = 0));
+  await page.goto(`${hub.url}/map?from=1h`);
+  await page.locator("a.node").first().waitFor();
+  assert.equal(await page.locator("a.node").count(), 60);
+  assert.match(await text(page, "[role=status]"), /the 60 busiest of 1,000 nodes/);
+  t.diagnostic(`1,000 nodes: the longest task of the map took ${Math.round(await page.evaluate(() => window.long))} ms`);
+  await page.locator("#search").fill("service-0999");
+  await page.locator("a.node.sought").waitFor();
+  await page.waitForFunction(() => document.querySelectorAll("a.node").length < 60);
+  await page.screenshot({ path: join(shots, "many-sought-1280-light.png") });
+  const all = new Batch(random(4));
+  dense(all, 40, Date.now());
+  await fed(hub, all);
+  await page.goto(`${hub.url}/map?from=1h&q=all-&n=30`);
+  await page.locator("a.node").first().waitFor();
+  assert.match(await text(page, "[role=status]"), /40 matches, with their neighbours: 30 of 1,040 nodes, the 60 busiest of 435 edges/);
+  assert.equal(await page.locator("a.edge").count(), 60);
+  await page.screenshot({ path: join(shots, "dense-1280-light.png") });
+  await sound(page, "many");
+  await page.context().close();
+});
 
 test("a shop", async (t) => {
   const hub = await newHub("shop");
@@ -120,25 +148,26 @@ test("a shop", async (t) => {
     "counted-findings": ["/findings", "Findings", counted],
   };
   for (const [width, height] of [[1280, 800], [390, 844]]) {
-    for (const theme of ["light", "dark"]) {
-      await t.test(`pages load, ${width} px, ${theme}`, async () => {
-        const page = await newPage(browser, { width, height, theme });
-        for (const [name, [path, title, other = hub]] of Object.entries(pages)) {
-          await page.goto(other.url + path);
-          await page.locator("h1", { hasText: /\S/ }).first().waitFor();
-          await settled(page);
-          assert.match(await text(page, "h1"), new RegExp(title.replaceAll(/[^\w ]/g, ".")), name);
+    await t.test(`pages load, ${width} px, light and dark`, async () => {
+      const page = await newPage(browser, { width, height });
+      for (const [name, [path, title, other = hub]] of Object.entries(pages)) {
+        await page.goto(other.url + path);
+        await page.locator("h1", { hasText: /\S/ }).first().waitFor();
+        await settled(page);
+        assert.match(await text(page, "h1"), new RegExp(title.replaceAll(/[^\w ]/g, ".")), name);
+        const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+        t.diagnostic(`${name} at ${width} px: first contentful paint after ${Math.round(paint)} ms`);
+        for (const theme of ["light", "dark"]) {
+          await page.emulateMedia({ colorScheme: theme });
+          await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))); // what is drawn is drawn again
           await page.screenshot({ path: join(shots, `${name}-${width}-${theme}.png`), fullPage: name !== "trace" });
-          await sound(page, name);
-          if (width > 390 || theme === "light") await accessible(page, name); // each width and each theme once
-          if (theme === "light") {
-            const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
-            t.diagnostic(`${name} at ${width} px: first contentful paint after ${Math.round(paint)} ms`);
-          }
+          await sound(page, `${name}, ${theme}`);
+          if (width > 390 || theme === "light") await accessible(page, `${name}, ${theme}`); // each width and each theme once
         }
-        await page.context().close();
-      });
-    }
+        await page.emulateMedia({ colorScheme: "light" });
+      }
+      await page.context().close();
+    });
   }
 
   await t.test("nothing jumps, in whichever order answers come", async () => {
@@ -468,55 +497,4 @@ test("a hub with tokens, and nothing yet", async () => {
   assert.deepEqual(page.complaints.filter((c) => !c.includes("401")), []);
   await page.context().close();
   await other.context().close();
-});
-
-test("1,000 services and 10,000 routes", async (t) => {
-  const hub = await newHub("many");
-  const batch = new Batch(random(3));
-  many(batch, 1000, 10_000, Date.now());
-  for (const part of batch.parts(4000)) await hub.feed({ body: () => part });
-  await hub.stop();
-  await hub.start();
-  const page = await newPage(browser);
-  await page.goto(`${hub.url}/routes?from=1h`);
-  await page.locator("tr[data-route]").first().waitFor();
-  const brief = await hub.ask("brief?from=1h");
-  assert.ok(brief.routes.length > 9000, `${brief.routes.length} routes`);
-  const rows = page.locator("tr[data-route]");
-  assert.ok((await rows.count()) < 100, "only rows that are seen are there");
-  const ordered = await page.locator("table").getAttribute("aria-rowcount");
-  assert.equal(Number(ordered), brief.routes.length + 1);
-  await page.evaluate(() => {
-    window.long = 0;
-    scrollTo(0, document.documentElement.scrollHeight);
-  });
-  await page.locator(`tr[aria-rowindex='${brief.routes.length + 1}']`).waitFor();
-  assert.ok((await rows.count()) < 100);
-  await page.evaluate(() => scrollTo(0, 0));
-  await page.locator("tr[aria-rowindex='2']").waitFor();
-  await page.getByRole("button", { name: "p50" }).click();
-  await page.locator("#search").fill("service-0007 method");
-  await page.waitForFunction(() => /^\d[\d,]* of/.test(document.querySelector("[role=status]").textContent));
-  t.diagnostic(`10,000 routes: the longest task of scrolling, sorting and filtering took ${Math.round(await page.evaluate(() => window.long))} ms`);
-  await page.evaluate(() => (window.long = 0));
-  await page.goto(`${hub.url}/map?from=1h`);
-  await page.locator("a.node").first().waitFor();
-  assert.equal(await page.locator("a.node").count(), 60);
-  assert.match(await text(page, "[role=status]"), /the 60 busiest of 1,000 nodes/);
-  t.diagnostic(`1,000 nodes: the longest task of the map took ${Math.round(await page.evaluate(() => window.long))} ms`);
-  await page.screenshot({ path: join(shots, "many-1280-light.png") });
-  await page.locator("#search").fill("service-0999");
-  await page.locator("a.node.sought").waitFor();
-  await page.waitForFunction(() => document.querySelectorAll("a.node").length < 60);
-  await page.screenshot({ path: join(shots, "many-sought-1280-light.png") });
-  const all = new Batch(random(4));
-  dense(all, 40, Date.now());
-  await fed(hub, all);
-  await page.goto(`${hub.url}/map?from=1h&q=all-&n=30`);
-  await page.locator("a.node").first().waitFor();
-  assert.match(await text(page, "[role=status]"), /40 matches, with their neighbours: 30 of 1,040 nodes, the 60 busiest of 435 edges/);
-  assert.equal(await page.locator("a.edge").count(), 60);
-  await page.screenshot({ path: join(shots, "dense-1280-light.png") });
-  await sound(page, "many");
-  await page.context().close();
 });
