@@ -33,6 +33,7 @@ func NewOutbox[T proto.Message](ctx context.Context, db *sql.DB, dialect Dialect
 		return nil, fmt.Errorf("queue: outbox: %w", err)
 	}
 	r := newRelay(t.q, rows, t.stream, t.set.durability, t.subjects[:])
+	r.sends = t.sends
 	go r.run()
 	return &Outbox[T]{t, r}, nil
 }

@@ -109,6 +109,10 @@ func (m *Map) Fold(counted func(from, to Node, operation string) (Key, bool)) {
 		if to, is := counted(k.From, k.To, k.Operation); is {
 			delete(m.routes, k)
 			m.route(to).know(m, s)
+			if m.folded == nil {
+				m.folded = map[Key]Key{}
+			}
+			m.folded[k] = to
 		}
 	}
 }

@@ -25,6 +25,9 @@ func TestFold(t *testing.T) {
 			counted.Client.RecordN(110, 9)
 			m.Counted(k, counted)
 			m.Fold(func(from, to Node, operation string) (Key, bool) { return k, from == a && to == b })
+			if got := m.Settled(traced); got != k {
+				t.Errorf("its traces are found at %+v", got)
+			}
 			r := m.Report()
 			if len(r.Routes) != 2 {
 				t.Fatalf("%d routes: %v", len(r.Routes), r.Routes)

@@ -26,6 +26,7 @@ type Map struct {
 	paths    paths
 	chains   map[string]*Chain
 	plusOnes map[plusOneKey]*plusOne
+	folded   map[Key]Key // routes of traces, and those that are counted
 
 	traces, whole, spans uint64
 	nameless             uint64 // clients' spans that say nothing of who is called

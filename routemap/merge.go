@@ -2,6 +2,7 @@ package routemap
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -23,6 +24,10 @@ func (m *Map) Absorb(o *Map) {
 }
 
 func (m *Map) mergeRest(o *Map) {
+	if m.folded == nil && len(o.folded) > 0 {
+		m.folded = map[Key]Key{}
+	}
+	maps.Copy(m.folded, o.folded)
 	m.traces, m.whole, m.spans, m.nameless = m.traces+o.traces, m.whole+o.whole, m.spans+o.spans, m.nameless+o.nameless
 	for name, n := range o.faults {
 		m.faults[name] += n

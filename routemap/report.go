@@ -56,10 +56,13 @@ func (m *Map) settle() {
 	}
 }
 
-// Settled is a route's key, of a service where only its callers told of it at first.
+// Settled is a route's key, of a service where only its callers told of it at first, and as it is counted, if it is.
 func (m *Map) Settled(k Key) Key {
 	if to, is := m.service(k.To); is {
 		k.To = to
+	}
+	if counted, is := m.folded[k]; is {
+		return counted
 	}
 	return k
 }

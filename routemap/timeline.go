@@ -122,7 +122,7 @@ func (m *Map) Prefer(traces []*Trace) {
 		shown := map[*Stats]bool{} // by this trace
 		for i := range v.calls {
 			c := &v.calls[i]
-			if s := m.routes[c.key]; s != nil && !shown[s] && len(routes[s]) < maxEvidence {
+			if s := m.routes[m.Settled(c.key)]; s != nil && !shown[s] && len(routes[s]) < maxEvidence {
 				shown[s] = true
 				routes[s] = append(routes[s], Evidence{t.ID, SpanHex(v.nodes[c.waits()].ID)})
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,13 @@ func testMapFromAgents(t *testing.T, traces bool) {
 	if !maps.Equal(got, want) {
 		t.Errorf("%v\nwant %v", got, want)
 	}
+	if traces { // whose traces are found by the route that is counted
+		i := slices.IndexFunc(m.Routes, func(r routemap.Route) bool { return strings.HasSuffix(r.Operation, "/PlaceOrder") })
+		var list hub.TraceList
+		if ask := "/api/v1/traces?from=1h&route=" + m.Routes[i].ID(); askHub(t, h, ask, &list) && len(list.Traces) != orders {
+			t.Errorf("%d traces of %d orders are found", len(list.Traces), orders)
+		}
+	}
 	// All orders are of the same kettle, whose picture comes and goes with each. That products ask for one price after the other only traces tell.
 	found := map[string]int{}
 	for _, f := range m.Findings {
@@ -194,21 +202,29 @@ func closeHub(t *testing.T, h *hub.Hub) {
 }
 
 // hubMap asks for all that a hub has kept.
-func hubMap(t *testing.T, h *hub.Hub) hub.Map {
+func hubMap(t *testing.T, h *hub.Hub) (m hub.Map) {
+	t.Helper()
+	if !askHub(t, h, "/api/v1/map?from=1h", &m) {
+		t.FailNow()
+	}
+	return m
+}
+
+func askHub(t *testing.T, h *hub.Hub, path string, answer any) bool {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + h.Addrs()["API"] + "/api/v1/map?from=1h")
+	resp, err := client.Get("http://" + h.Addrs()["API"] + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	var m hub.Map
 	if err == nil {
-		err = json.Unmarshal(body, &m)
+		err = json.Unmarshal(body, answer)
 	}
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s, %v, %.300s", resp.Status, err, body)
+		t.Errorf("%s: %s, %v, %.300s", path, resp.Status, err, body)
+		return false
 	}
-	return m
+	return true
 }
