@@ -66,7 +66,7 @@ type relay struct {
 
 func newRelay(q *Queue, rows *outboxTable, stream identity, level Durability, subjects []string) *relay {
 	r := &relay{
-		q:     q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
+		q: q, rows: rows, stream: stream, level: level, subjects: subjects, closing: make(chan struct{}), wake: make(chan struct{}, 1),
 		done: make(chan struct{}), dirty: make(chan struct{}, 1), cleared: make(chan struct{}), awaited: map[int64]time.Time{}, stored: map[int64]answer{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
