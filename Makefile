@@ -8,6 +8,9 @@ STILE_ROUNDS ?= 1000
 FUZZTIME ?= 20s
 ARGS ?=
 
+# What takes long and does not depend on settings of the runtime.
+UNSET := 'IdleMemory|ThousandConnections|NonBlockingStuckClient|ResolverMoves|RefuseFlood|MetadataMemory'
+
 # Not SA1019: what grpc-go has deprecated, Stile must still honour.
 CHECKS := inherit,-SA1019
 
@@ -70,8 +73,8 @@ test-race: compiler ## test this module with -race; soak-queue has the full coun
 
 test-settings: ## test with one and with many threads, with the collector always and never at work
 	$(say) "other settings of the Go runtime"
-	GOMAXPROCS=1 GOGC=10 STILE_ROUNDS=20 go test -count=1 -timeout 10m . ./transport/shm
-	GOMAXPROCS=8 GOGC=off STILE_ROUNDS=20 go test -count=1 -timeout 10m . ./transport/shm
+	GOMAXPROCS=1 GOGC=10 STILE_ROUNDS=20 go test -count=1 -timeout 10m -skip $(UNSET) . ./transport/shm
+	GOMAXPROCS=8 GOGC=off STILE_ROUNDS=20 go test -count=1 -timeout 10m -skip $(UNSET) . ./transport/shm
 
 test-deaths: compiler ## kill a process before and after each of its stores to shared memory
 	$(say) "deaths at each store"
@@ -80,6 +83,7 @@ test-deaths: compiler ## kill a process before and after each of its stores to s
 test-load: ## policies under load and faults, in virtual time, without -race
 	$(say) "policies under load"
 	go test -count=1 -timeout 10m -run 'Load|NotTwice|RetriesLikeGRPC|Adapt' ./policy ./policy/control
+	go test -count=1 -timeout 10m -run BigFile ./routemap/tracefile
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"

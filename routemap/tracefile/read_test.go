@@ -95,6 +95,9 @@ func TestBadFiles(t *testing.T) {
 
 // TestBigFile: a file of a gigabyte takes no more memory than a small one.
 func TestBigFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("make test-load reads it, without the race detector")
+	}
 	if _, counts, err := all(t, strings.NewReader(`["`+strings.Repeat("x", 1<<20)+`"]`)); !errors.Is(err, ErrUnknown) || counts.LeftOut[NotASpan] != 1 {
 		t.Errorf("%+v, %v", counts, err)
 	}
