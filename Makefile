@@ -44,7 +44,7 @@ hub/web/dist/index.html: hub/web/node_modules/.package-lock.json $(WEB)
 
 hub/web/node_modules/.package-lock.json: hub/web/package-lock.json
 	$(say) "downloading what the dashboard is built with"
-	cd hub/web && npm ci --no-audit --no-fund
+	cd hub/web && npm install --no-save --no-audit --no-fund # not ci, which wants optional packages for other systems, too
 	@touch $@
 
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
