@@ -122,10 +122,8 @@ func checkReport(r *hubpb.ReportRequest) error {
 	if len(p.GetIdentity()) != len(identity{}) {
 		return fmt.Errorf("a process's identity has %d bytes, not %d", len(p.GetIdentity()), len(identity{}))
 	}
-	for _, name := range append([]string{p.GetService(), p.GetExecutable(), p.GetHost(), p.GetBoot(), p.GetStileVersion(), p.GetGoVersion()}, p.GetListens()...) {
-		if len(name) > maxReportName || !utf8.ValidString(name) {
-			return fmt.Errorf("a name of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
-		}
+	if err := checkNames(append([]string{p.GetService(), p.GetExecutable(), p.GetHost(), p.GetBoot(), p.GetStileVersion(), p.GetGoVersion()}, p.GetListens()...)...); err != nil {
+		return err
 	}
 	if p.GetService() == "" || len(p.GetListens()) > maxListens {
 		return fmt.Errorf("a process named %q that listens on %d addresses: a name is needed, and there are %d at most", p.GetService(), len(p.GetListens()), maxListens)
@@ -140,10 +138,8 @@ func checkReport(r *hubpb.ReportRequest) error {
 		return fmt.Errorf("%d events; %d at most", len(r.GetEvents()), maxReportEvents)
 	}
 	for _, e := range r.GetEvents() {
-		for _, name := range []string{e.GetKind(), e.GetSubject(), e.GetDetail(), e.GetTrace()} {
-			if len(name) > maxReportName || !utf8.ValidString(name) {
-				return fmt.Errorf("an event with a text of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
-			}
+		if err := checkNames(e.GetKind(), e.GetSubject(), e.GetDetail(), e.GetTrace()); err != nil {
+			return fmt.Errorf("an event: %w", err)
 		}
 		if e.GetFirstUnixNano() < 0 || e.GetLastUnixNano() < e.GetFirstUnixNano() || e.GetCount() == 0 {
 			return fmt.Errorf("an event from %d to %d, %d times", e.GetFirstUnixNano(), e.GetLastUnixNano(), e.GetCount())
@@ -157,11 +153,18 @@ func checkReport(r *hubpb.ReportRequest) error {
 	return nil
 }
 
-func checkRoute(r *hubpb.Route) error {
-	for _, name := range []string{r.GetMethod(), r.GetTransport(), r.GetAddress(), r.GetTopic()} {
+func checkNames(names ...string) error {
+	for _, name := range names {
 		if len(name) > maxReportName || !utf8.ValidString(name) {
 			return fmt.Errorf("a name of %d bytes; %d at most, of UTF-8", len(name), maxReportName)
 		}
+	}
+	return nil
+}
+
+func checkRoute(r *hubpb.Route) error {
+	if err := checkNames(r.GetMethod(), r.GetTransport(), r.GetAddress(), r.GetTopic()); err != nil {
+		return err
 	}
 	if r.GetSide() != hubpb.Side_SIDE_CLIENT && r.GetSide() != hubpb.Side_SIDE_SERVER {
 		return fmt.Errorf("side %d", r.GetSide())

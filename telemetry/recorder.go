@@ -312,12 +312,10 @@ func (s *Stats) Merge(o *Stats) {
 	for i, n := range o.Codes {
 		s.Codes[i] += n
 	}
-	s.Duration.Merge(&o.Duration)
-	s.Failures.Merge(&o.Failures)
-	s.Gap.Merge(&o.Gap)
-	s.Queue.Merge(&o.Queue)
-	s.Request.Merge(&o.Request)
-	s.Response.Merge(&o.Response)
+	from := o.histograms()
+	for i, h := range s.histograms() {
+		h.Merge(from[i])
+	}
 	s.Waits.add(&o.Waits)
 	s.Repeats.add(&o.Repeats)
 }
