@@ -18,7 +18,7 @@ say = @printf '\n== %s\n'
 each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help build web demo test test-web check bench bench-policy bench-queue soak-queue fuzz soak
+.PHONY: help build web demo test test-web check bench bench-policy bench-queue bench-reporting soak-queue fuzz soak
 .PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
@@ -141,6 +141,9 @@ bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes;
 	cd bench && go run ./queue $(ARGS)
 	$(say) "what poison does to other messages"
 	go test -run '^$$' -bench Poison -benchtime 2000x -count 3 ./queue
+
+bench-reporting: build ## what telling a hub costs the shop, about 5 minutes; let nothing else run
+	go test -run '^$$' -bench Reporting -benchtime 24x -timeout 20m ./cmd/stile/internal/demo
 
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 15 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed|TestDelays$$' -v ./queue

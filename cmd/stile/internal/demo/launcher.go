@@ -57,7 +57,8 @@ type setConfig struct {
 	dir      string              // value of STILE_DIR
 	policy   string              // value of SHOP_POLICY; empty: none
 	faults   string              // folder for control files of faults, named as the programs; empty: none
-	traces   string              // OTLP endpoint for what is traced, and the hub that is told what was counted; empty: there is none
+	traces   string              // OTLP endpoint for what is traced; empty: there is none
+	hub      string              // that is told what was counted; empty: there is none
 	inFlight int                 // requests at most
 	args     map[string][]string // more flags, by program
 }
@@ -132,7 +133,7 @@ func (s *set) restart(ctx context.Context, name string) error {
 // than c says.
 func (c setConfig) environment(name string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "STILE=") || strings.HasPrefix(v, "STILE_DIR=") || strings.HasPrefix(v, "SHOP_") || strings.HasPrefix(v, "OTEL_")
+		return strings.HasPrefix(v, "STILE=") || strings.HasPrefix(v, "STILE_DIR=") || strings.HasPrefix(v, "STILE_HUB=") || strings.HasPrefix(v, "SHOP_") || strings.HasPrefix(v, "OTEL_")
 	})
 	env = append(env, "STILE="+c.stile, "STILE_DIR="+c.dir)
 	if c.policy != "" {
@@ -142,7 +143,10 @@ func (c setConfig) environment(name string) []string {
 		env = append(env, "SHOP_FAULTS="+filepath.Join(c.faults, name))
 	}
 	if c.traces != "" {
-		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.traces, "OTEL_BSP_MAX_QUEUE_SIZE=65536", "STILE_HUB="+c.traces)
+		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.traces, "OTEL_BSP_MAX_QUEUE_SIZE=65536")
+	}
+	if c.hub != "" {
+		env = append(env, "STILE_HUB="+c.hub)
 	}
 	return env
 }

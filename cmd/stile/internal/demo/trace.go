@@ -28,7 +28,7 @@ func (d *demo) trace(ctx context.Context, rate float64) (err error) {
 	}
 	folder := filepath.Join(data, "queue")
 	s, err := d.startSet(ctx, setConfig{
-		bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets, stile: "on", dir: d.doors(), inFlight: mostInFlight, traces: endpoint,
+		bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets, stile: "on", dir: d.doors(), inFlight: mostInFlight, traces: endpoint, hub: endpoint,
 		args: map[string][]string{"orders": {"--data", data}, "mailer": {"--queue", folder}},
 	})
 	if err != nil {
