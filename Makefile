@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 ARGS ?=
 
 # What takes long and does not depend on settings of the runtime.
-UNSET := 'IdleMemory|ThousandConnections|NonBlockingStuckClient|ResolverMoves|RefuseFlood|MetadataMemory'
+UNSET := 'EmptyParts|IdleMemory|ThousandConnections|NonBlockingStuckClient|ResolverMoves|RefuseFlood|MetadataMemory'
 
 # Not SA1019: what grpc-go has deprecated, Stile must still honour.
 CHECKS := inherit,-SA1019
@@ -66,7 +66,7 @@ test-cross: ## build for macOS and Windows, and vet there
 	$(say) "build for other systems"
 	@set -e; for os in darwin windows; do echo "-- $$os"; GOOS=$$os go build ./...; GOOS=$$os go vet ./...; done
 
-test-race: compiler ## test this module with -race; soak-queue has the full counts of what is killed
+test-race: compiler ## test this module with -race; soak and soak-queue have the full counts of what is killed
 	$(say) "test"
 	@scripts/can-mount.sh || { echo "-- no power cuts are tested here, nor full disks: that takes root and loop devices"; export QUEUE_CUTS=0; }; \
 	CGO_ENABLED=1 go test -race -short -timeout 15m ./...

@@ -29,10 +29,13 @@ const (
 	envSocket = "STILE_TEST_SOCKET"
 )
 
-// rounds is how often the fault tests kill something: STILE_ROUNDS, or standard.
+// rounds is how often the fault tests kill something: STILE_ROUNDS, or standard; a quarter of it with -short.
 func rounds(t *testing.T, standard int) int {
 	s := os.Getenv("STILE_ROUNDS")
 	if s == "" {
+		if testing.Short() {
+			standard /= 4
+		}
 		return standard
 	}
 	n, err := strconv.Atoi(s)

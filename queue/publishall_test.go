@@ -14,7 +14,7 @@ import (
 // TestPublishAllAtOnce: more callers publish together than a stream takes at once, and none is refused.
 func TestPublishAllAtOnce(t *testing.T) {
 	t.Parallel()
-	const callers, together = 150, 100
+	const callers, together = 150, 40
 	q := open(t, t.TempDir())
 	top := topic(t, q, "orders", Durable(Buffered))
 	ms := make([]text, together)
