@@ -37,6 +37,7 @@ type Config struct {
 	OTLPGRPC string // an address, [Off], or empty for the default, as the next two
 	OTLPHTTP string
 	HTTP     string // of the API
+	Socket   string // path of a unix socket, of this user alone, on which spans and reports are taken as on OTLPGRPC; empty: none
 	TLS      *tls.Config
 	Tokens   []Token      // who may do what; none: anybody who can connect, which is why all addresses have to be loopback then
 	Spans    int          // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
@@ -65,7 +66,7 @@ type Hub struct {
 	began                     time.Time
 
 	listeners map[string]net.Listener // by what they are for
-	grpc      *grpc.Server
+	grpc      []*grpc.Server
 	servers   []*http.Server
 	serving   sync.WaitGroup
 }
@@ -107,6 +108,13 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 			return nil, err
 		}
 	}
+	if cfg.Socket != "" {
+		l, err := listenSocket(cfg.Socket)
+		if err != nil {
+			return nil, fmt.Errorf("the socket: %w", err)
+		}
+		h.listeners[forSocket] = l
+	}
 	if h.store, err = store.Open(ctx, cfg.Dir, cfg.MaxBytes); err != nil {
 		return nil, err
 	}
@@ -125,6 +133,7 @@ const (
 	forOTLPGRPC = "OTLP/gRPC"
 	forOTLPHTTP = "OTLP/HTTP"
 	forAPI      = "API"
+	forSocket   = "socket"
 )
 
 func (h *Hub) addresses() map[string]string {
@@ -164,11 +173,16 @@ func (h *Hub) closeListeners() (err error) {
 }
 
 func (h *Hub) serve() {
-	if l := h.listeners[forOTLPGRPC]; l != nil {
-		h.grpc = h.newGRPC()
+	for what, security := range map[string]*tls.Config{forOTLPGRPC: h.cfg.TLS, forSocket: nil} {
+		l := h.listeners[what]
+		if l == nil {
+			continue
+		}
+		s := h.newGRPC(security)
+		h.grpc = append(h.grpc, s)
 		h.serving.Go(func() {
-			if err := stile.Serve(h.grpc, limited(l)); err != nil {
-				h.log.Error("hub: OTLP over gRPC has ended", "error", err)
+			if err := stile.Serve(s, limited(l)); err != nil {
+				h.log.Error("hub: it does not listen any more", "for", what, "error", err)
 			}
 		})
 	}
@@ -207,16 +221,16 @@ func (h *Hub) Addrs() map[string]string {
 // Close takes nothing in any more, ends what traces are held and keeps what is known; ctx bounds how long requests that are under way are waited for.
 func (h *Hub) Close(ctx context.Context) error {
 	var errs []error
-	if h.grpc != nil {
+	for _, s := range h.grpc {
 		stopped := make(chan struct{})
 		go func() {
-			h.grpc.GracefulStop()
+			s.GracefulStop()
 			close(stopped)
 		}()
 		select {
 		case <-stopped:
 		case <-ctx.Done():
-			h.grpc.Stop()
+			s.Stop()
 			<-stopped
 		}
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -112,10 +113,10 @@ func (b *batch) why() string { return fmt.Sprintf("left out: %v", b.leftOut) }
 
 // newGRPC returns the server of opentelemetry.proto.collector.trace.v1.TraceService and stile.hub.v1.Agents. Their methods are streams here, which is the same on
 // the wire: so a request waits for its turn before it is read.
-func (h *Hub) newGRPC() *grpc.Server {
+func (h *Hub) newGRPC(security *tls.Config) *grpc.Server {
 	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(maxBody), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(32 << 10), grpc.ConnectionTimeout(10 * time.Second), grpc.WaitForHandlers(true)}
-	if h.cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(h.cfg.TLS)))
+	if security != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(security)))
 	}
 	s := grpc.NewServer(opts...)
 	s.RegisterService(&grpc.ServiceDesc{

@@ -81,6 +81,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.StringVar(&cfg.OTLPGRPC, "otlp-grpc", hub.DefaultOTLPGRPC, "`address` for OTLP over gRPC, or off")
 	flags.StringVar(&cfg.OTLPHTTP, "otlp-http", hub.DefaultOTLPHTTP, "`address` for OTLP over HTTP, or off")
 	flags.StringVar(&cfg.HTTP, "http", hub.DefaultHTTP, "`address` for those who ask, or off")
+	flags.StringVar(&cfg.Socket, "socket", "", "`path` of a unix socket, of this user alone, for OTLP over gRPC and what processes count, besides --otlp-grpc")
 	flags.StringVar(&tokens, "tokens", "", "`file` of tokens, which nobody else may read")
 	flags.StringVar(&cert, "tls-cert", "", "`file` with the certificate, PEM")
 	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
@@ -142,6 +143,10 @@ func hubURLs(h *hub.Hub, tls bool) map[string]string {
 	}
 	all := h.Addrs()
 	for what, at := range all {
+		if strings.HasPrefix(at, "/") {
+			all[what] = "unix://" + at
+			continue
+		}
 		if host, port, err := net.SplitHostPort(at); err == nil && net.ParseIP(host).IsUnspecified() {
 			at = net.JoinHostPort("localhost", port) // one of those that it is
 		}
@@ -160,7 +165,7 @@ func sayAddresses(out io.Writer, h *hub.Hub, tls, asJSON bool) error {
 			return err
 		}
 	}
-	endpoint := cmp.Or(urls["OTLP/gRPC"], urls["OTLP/HTTP"])
+	endpoint := cmp.Or(urls["OTLP/gRPC"], urls["OTLP/HTTP"], urls["socket"])
 	if endpoint == "" || urls["API"] == "" {
 		return nil
 	}
