@@ -150,7 +150,7 @@ func (h *Hub) addresses() map[string]string {
 }
 
 // maxConnections is how many each address has at once.
-const maxConnections = 512
+const maxConnections = 4096
 
 func (h *Hub) listen(ctx context.Context, what, at string) error {
 	var lc net.ListenConfig
