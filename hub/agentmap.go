@@ -89,7 +89,7 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		k.From, k.To = peer, self
 		if reports {
-			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes}
+			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, RunQueue: s.RunQueue}
 		}
 	}
 	if routes[k] == nil {
@@ -106,6 +106,7 @@ func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
 	part := float64(s.Calls) / float64(of)
 	s.Switches = uint64(part * float64(load.GetVoluntarySwitches()+load.GetInvoluntarySwitches()))
 	s.Wakes = uint64(part * float64(load.GetDoorbells()))
+	s.RunQueue = int64(part * float64(load.GetRunQueueNs()))
 }
 
 // peer is who is at the other end of a route, and whether that reports, too.
