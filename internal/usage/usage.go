@@ -2,7 +2,9 @@
 package usage
 
 import (
+	"os"
 	"runtime/metrics"
+	"strings"
 	"time"
 )
 
@@ -83,3 +85,13 @@ func (m *Meter) now() (p process) {
 
 // grown is by how much a time has; estimates may shrink.
 func grown(is, was time.Duration) time.Duration { return max(is-was, 0) }
+
+// Boot names the host, since it was started; where nobody tells, by its name.
+func Boot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		host, _ := os.Hostname() // the next best
+		return host
+	}
+	return strings.TrimSpace(string(id))
+}
