@@ -27,40 +27,40 @@ type Loads struct {
 
 // ProcessLoad is what a process used.
 type ProcessLoad struct {
-	ID          string   `json:"id"`
-	Service     string   `json:"service"`
-	PID         int64    `json:"pid"`
-	Host        string   `json:"host"`   // its name
-	HostID      string   `json:"hostId"` // of Hosts
-	User        []*float `json:"user"`   // processors, as the next
-	System      []*float `json:"system"`
-	GC          []*float `json:"gc"`
-	RunQueue    []*float `json:"runQueue"`            // threads that were ready to run and did not, on average
-	Voluntary   []*float `json:"voluntarySwitches"`   // a second, as the next
-	Involuntary []*float `json:"involuntarySwitches"` //
-	Made        []*float `json:"made"`                // calls that ended, made
-	Served      []*float `json:"served"`
-	OpenMade    []*float `json:"openMade"` // calls at local doors that were open, at most, as the next
-	OpenServed  []*float `json:"openServed"`
-	Threads     []*float `json:"threads"` // GOMAXPROCS
+	ID          string    `json:"id"`
+	Service     string    `json:"service"`
+	PID         int64     `json:"pid"`
+	Host        string    `json:"host"`   // its name
+	HostID      string    `json:"hostId"` // of Hosts
+	User        []*Number `json:"user"`   // processors, as the next
+	System      []*Number `json:"system"`
+	GC          []*Number `json:"gc"`
+	RunQueue    []*Number `json:"runQueue"`            // threads that were ready to run and did not, on average
+	Voluntary   []*Number `json:"voluntarySwitches"`   // a second, as the next
+	Involuntary []*Number `json:"involuntarySwitches"` //
+	Made        []*Number `json:"made"`                // calls that ended, made
+	Served      []*Number `json:"served"`
+	OpenMade    []*Number `json:"openMade"` // calls at local doors that were open, at most, as the next
+	OpenServed  []*Number `json:"openServed"`
+	Threads     []*Number `json:"threads"` // GOMAXPROCS
 }
 
 // HostLoad is what all processes of a host used, in processors.
 type HostLoad struct {
-	ID     string   `json:"id"`
-	Name   string   `json:"name"`
-	User   []*float `json:"user"`
-	System []*float `json:"system"`
-	Idle   []*float `json:"idle"`
-	Steal  []*float `json:"steal"`
-	Known  []*float `json:"known"` // by processes that report, and the hub
+	ID     string    `json:"id"`
+	Name   string    `json:"name"`
+	User   []*Number `json:"user"`
+	System []*Number `json:"system"`
+	Idle   []*Number `json:"idle"`
+	Steal  []*Number `json:"steal"`
+	Known  []*Number `json:"known"` // by processes that report, and the hub
 }
 
-// float is a number with no more digits than it is worth.
-type float float64
+// Number has no more digits than it is worth.
+type Number float64
 
 // MarshalJSON writes 6 digits.
-func (f float) MarshalJSON() ([]byte, error) {
+func (f Number) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(f), 'g', 6, 64), nil
 }
 
@@ -201,16 +201,16 @@ func valueOf(l *store.Load, column, i int) float64 {
 }
 
 // rate is a column by what is covered, times so much; as it is where it is none of what is used.
-func (s *series) rate(column int, times float64) []*float {
-	out := make([]*float, len(s.covered))
+func (s *series) rate(column int, times float64) []*Number {
+	out := make([]*Number, len(s.covered))
 	for i, us := range s.covered {
 		if us == 0 {
 			continue
 		}
-		v := float(0)
+		v := Number(0)
 		if c := s.columns[column]; c != nil {
-			if v = float(c[i]); times > 0 {
-				v = float(times * c[i] / us)
+			if v = Number(c[i]); times > 0 {
+				v = Number(times * c[i] / us)
 			}
 		}
 		out[i] = &v

@@ -175,7 +175,7 @@ func TestLoad(t *testing.T) {
 		t.Fatalf("%+v", l)
 	}
 	p, host := l.Processes[0], l.Hosts[0]
-	value := func(f *float) string {
+	value := func(f *Number) string {
 		if f == nil {
 			return "-"
 		}
