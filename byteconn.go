@@ -48,7 +48,7 @@ func newByteConn(conn transport.Conn, role string, local, remote net.Addr) *byte
 	c.readLimit.passed, c.sendLimit.passed = make(chan struct{}), make(chan struct{})
 	c.in.init(byteStream, conn, &c.waiters)
 	c.out.init(byteStream, byteStream, conn)
-	live.add(conn, role, server)
+	live.add(conn, role, server, nil)
 	conn.Start((*byteHandler)(c))
 	return c
 }

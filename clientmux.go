@@ -93,7 +93,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	}
 	m.parts.limit = partsLimit(m.headerLimit())
 	m.lastID.Store(connections.Add(1) << 40)
-	live.add(conn, "client", p.addr)
+	live.add(conn, "client", p.addr, opens(m.link, &m.mu, &m.streams.size))
 	m.event("connected", "", false)
 	conn.Start(m)
 	return m

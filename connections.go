@@ -53,9 +53,11 @@ var live register
 type register struct {
 	mu   sync.Mutex
 	list map[transport.Conn]Connection
+	open map[transport.Conn]func() int // how many calls are, of those that are counted
 }
 
-func (r *register) add(conn transport.Conn, role string, server net.Addr) {
+// add adds a connection. open tells how many calls it has now; nil: they are not counted.
+func (r *register) add(conn transport.Conn, role string, server net.Addr, open func() int) {
 	info := conn.Info()
 	c := Connection{Role: role, Address: server.String(), Transport: info.Transport, PeerPID: -1, Since: time.Now()}
 	if info.Peer.Known {
@@ -64,15 +66,40 @@ func (r *register) add(conn transport.Conn, role string, server net.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.list == nil {
-		r.list = make(map[transport.Conn]Connection)
+		r.list, r.open = make(map[transport.Conn]Connection), make(map[transport.Conn]func() int)
 	}
 	r.list[conn] = c
+	if open != nil {
+		r.open[conn] = open
+	}
 }
 
 func (r *register) drop(conn transport.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.list, conn)
+	delete(r.open, conn)
+}
+
+// inFlight is how many calls are open now that are counted, by who made and who serves them, and on how many connections.
+func (r *register) inFlight() (made, served, connections int) {
+	r.mu.Lock()
+	clients, servers := make([]func() int, 0, len(r.open)), []func() int(nil)
+	for conn, open := range r.open {
+		if r.list[conn].Role == "client" {
+			clients = append(clients, open)
+		} else {
+			servers = append(servers, open)
+		}
+	}
+	r.mu.Unlock() // a connection's lock is never taken under this one
+	for _, open := range clients {
+		made += open()
+	}
+	for _, open := range servers {
+		served += open()
+	}
+	return made, served, len(clients) + len(servers)
 }
 
 // snapshot returns the connections with their counts.

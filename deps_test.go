@@ -24,13 +24,14 @@ internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
 internal/packed           :
+internal/usage            :
 telemetry                 : internal/packed
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
 policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
-internal/agent            : telemetry hub/hubpb
+internal/agent            : telemetry internal/usage hub/hubpb
 .                         : policy internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
@@ -41,7 +42,7 @@ routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
-hub                       : . hub/internal/store hub/hubpb hub/web routemap routemap/tracefile telemetry
+hub                       : . internal/usage hub/internal/store hub/hubpb hub/web routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

@@ -58,7 +58,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 		log = slog.Default()
 	}
 	a := agent.Start(agent.Config{
-		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, Logger: log.With("hub", hub),
+		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight, Logger: log.With("hub", hub),
 	})
 	var once sync.Once
 	return func(ctx context.Context) {
@@ -91,6 +91,18 @@ func counters() (c agent.Counters) {
 		c.Doorbells, c.Parks, c.Spin = c.Doorbells+one.Doorbells, c.Parks+one.Parks, c.Spin+one.Spin
 	}
 	return c
+}
+
+// opens tells how many calls a connection has, if they are counted.
+func opens(counted *telemetry.Link, mu *sync.Mutex, size *int) func() int {
+	if counted == nil {
+		return nil
+	}
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return *size
+	}
 }
 
 // listening are the addresses at which this process's servers listen.

@@ -88,7 +88,7 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 }
 
 func (c *serverConn) start() {
-	live.add(c.conn, "server", c.peer.LocalAddr)
+	live.add(c.conn, "server", c.peer.LocalAddr, opens(c.link, &c.mu, &c.streams.size))
 	c.conn.Start(c)
 }
 

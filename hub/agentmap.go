@@ -10,12 +10,19 @@ import (
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it. It returns which windows of processes these are, and what
-// happened.
-func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
+// told is what processes have told in a window, beside its map.
+type told struct {
+	reported upTo // windows of processes that are in it
+	events   []store.Event
+	loads    []store.Load
+}
+
+// draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. Of hosts it tells until end.
+func (a *agents) draw(m *routemap.Map, start, end time.Time) told {
 	a.mu.Lock()
-	reports, events := a.reports, a.events
-	a.reports, a.routes, a.bytes, a.events = nil, 0, 0, nil
+	reports, events, loads := a.reports, a.events, a.loads
+	a.reports, a.routes, a.bytes, a.events, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, 0
+	loads = append(loads, a.hosts.over(m, start, end)...)
 	now := a.clock()
 	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}}
 	for id, p := range a.processes {
@@ -40,7 +47,7 @@ func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return windows, events
+	return told{windows, events, loads}
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.
@@ -89,7 +96,7 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		k.From, k.To = peer, self
 		if reports {
-			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes}
+			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, RunQueue: s.RunQueue}
 		}
 	}
 	if routes[k] == nil {
@@ -106,6 +113,7 @@ func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
 	part := float64(s.Calls) / float64(of)
 	s.Switches = uint64(part * float64(load.GetVoluntarySwitches()+load.GetInvoluntarySwitches()))
 	s.Wakes = uint64(part * float64(load.GetDoorbells()))
+	s.RunQueue = int64(part * float64(load.GetRunQueueNs()))
 }
 
 // peer is who is at the other end of a route, and whether that reports, too.
@@ -162,6 +170,7 @@ type Processes struct {
 
 // ProcessReport is a process, and what it used in its last window.
 type ProcessReport struct {
+	ID          string        `json:"id"`
 	Service     string        `json:"service"`
 	PID         int64         `json:"pid"`
 	UID         int64         `json:"uid"`
@@ -190,10 +199,10 @@ func (a *agents) list() []ProcessReport {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := []ProcessReport{}
-	for _, p := range a.processes {
+	for id, p := range a.processes {
 		is, l := p.is, p.load
 		all = append(all, ProcessReport{
-			Service: is.GetService(), PID: is.GetPid(), UID: is.GetUid(), Host: is.GetHost(), Executable: is.GetExecutable(), Start: time.Unix(0, is.GetStartUnixNano()).UTC(), Seen: p.seen.UTC(),
+			ID: shortID(string(id[:])), Service: is.GetService(), PID: is.GetPid(), UID: is.GetUid(), Host: is.GetHost(), Executable: is.GetExecutable(), Start: time.Unix(0, is.GetStartUnixNano()).UTC(), Seen: p.seen.UTC(),
 			Listens: append([]string{}, is.GetListens()...), Version: is.GetStileVersion(), Go: is.GetGoVersion(), Window: p.window, Calls: p.calls,
 			CPU: l.GetUserNs() + l.GetSystemNs(), GC: l.GetGcNs(), Voluntary: l.GetVoluntarySwitches(), Involuntary: l.GetInvoluntarySwitches(), RunQueue: l.GetRunQueueNs(),
 			Doorbells: l.GetDoorbells(), Parks: l.GetParks(), Spin: l.GetSpinNs(), Threads: l.GetGomaxprocs(), Dropped: p.dropped,

@@ -53,14 +53,18 @@ type agents struct {
 
 	counted counted
 
-	mu        sync.Mutex
-	processes map[identity]*process
-	reports   []*hubpb.ReportRequest // of the window that is open
-	routes    int                    // of them
-	bytes     int                    // of them, as they came
-	events    []store.Event          // of them
-	lost      uint64                 // events there was no room for, since the hub was opened
-	taken     uint64                 // reports
+	mu          sync.Mutex
+	processes   map[identity]*process
+	reports     []*hubpb.ReportRequest // of the window that is open
+	routes      int                    // of them
+	bytes       int                    // of them, as they came
+	events      []store.Event          // of them
+	lost        uint64                 // events there was no room for, since the hub was opened
+	loads       []store.Load           // of the window
+	loadNumbers int                    // of them
+	unsampled   uint64                 // samples that were left out, since the hub was opened
+	hosts       hosts
+	taken       uint64 // reports
 }
 
 // process is one that has reported.
@@ -89,7 +93,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts()}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -136,6 +140,12 @@ func checkReport(r *hubpb.ReportRequest) error {
 	}
 	if len(r.GetEvents()) > maxReportEvents {
 		return fmt.Errorf("%d events; %d at most", len(r.GetEvents()), maxReportEvents)
+	}
+	if err := checkLoad(r.GetLoad()); err != nil {
+		return err
+	}
+	if err := checkSamples(r.GetSamples()); err != nil {
+		return err
 	}
 	for _, e := range r.GetEvents() {
 		if err := checkNames(e.GetKind(), e.GetSubject(), e.GetDetail(), e.GetTrace()); err != nil {
@@ -234,6 +244,7 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 	a.routes += len(r.GetRoutes())
 	a.bytes += bytes
 	a.lost += r.GetEventsLost()
+	a.sampledLocked(r, now)
 	for _, e := range r.GetEvents() {
 		if len(a.events) >= maxWindowEvents {
 			a.lost++
@@ -284,10 +295,11 @@ type Agents struct {
 	Processes int    `json:"processes"` // in the last 10 minutes
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
 	Lost      uint64 `json:"lost"`      // events that there was no room for
+	Unsampled uint64 `json:"unsampled"` // samples of which the clock was off, or that there was no room for
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost}
+	return Agents{len(a.processes), a.taken, a.lost, a.unsampled}
 }

@@ -272,7 +272,7 @@ func TestReportsBounded(t *testing.T) {
 	if s := a.status(); s.Processes != maxProcesses || taken != maxWindowRoutes/maxReportRoutes {
 		t.Errorf("%+v, %d reports taken", s, taken)
 	}
-	a.draw(routemap.New())
+	a.draw(routemap.New(), time.Now(), time.Now())
 	if _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}, 0); err != nil {
 		t.Error(err)
 	}

@@ -61,6 +61,7 @@ func (h *Hub) api() http.Handler {
 	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
 	handle("events", h.events)
+	handle("load", h.inTurn(h.load))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("traces", h.inTurn(h.traces))

@@ -53,11 +53,10 @@ func (t *trouble) now() error {
 }
 
 type window struct {
-	start    time.Time
-	m        *routemap.Map
-	sample   *sample
-	reported upTo // windows of processes that are in it
-	events   []store.Event
+	told
+	start  time.Time
+	m      *routemap.Map
+	sample *sample
 }
 
 func (k *keeper) open() window {
@@ -67,6 +66,7 @@ func (k *keeper) open() window {
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
 	PutEvents(ctx context.Context, all []store.Event) error
+	PutLoads(ctx context.Context, all []store.Load) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
@@ -75,6 +75,7 @@ func newKeeper(in *intake, a *agents, all *totals, s windowStore, clock func() t
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{in: in, agents: a, totals: all, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
 	k.all.Go(func() { k.sweep(ctx) })
+	k.all.Go(func() { a.watch(ctx) })
 	k.all.Go(k.draw)
 	k.all.Go(k.keep)
 	return k
@@ -106,7 +107,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				k.over(open, drawn)
+				k.over(open, drawn, open.start.Add(2*store.Finest))
 				return
 			}
 			open.m.Add(t)
@@ -115,14 +116,14 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		k.over(open, drawn)
+		k.over(open, drawn, open.start)
 		open, drawn = k.open(), false
 	}
 }
 
-// over ends a window. Of one in which nothing came there is nothing to keep.
-func (k *keeper) over(w window, drawn bool) {
-	if w.reported, w.events = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+// over ends a window; hosts' windows that end by a time have been told of by all. Of one in which nothing came there is nothing to keep.
+func (k *keeper) over(w window, drawn bool, hosts time.Time) {
+	if w.told = k.agents.draw(w.m, w.start, hosts); !drawn && len(w.reported) == 0 && len(w.loads) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -146,6 +147,7 @@ func (k *keeper) keep() {
 				unkept.m.Merge(w.m)
 				maps.Copy(unkept.reported, w.reported)
 				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
+				unkept.loads = append(unkept.loads, w.loads[:min(len(w.loads), maxUnkeptLoads-len(unkept.loads))]...)
 				unkept.sample.merge(w.sample)
 			}
 		case <-again.C:
@@ -154,6 +156,10 @@ func (k *keeper) keep() {
 			err := k.store.PutEvents(context.Background(), unkept.events)
 			if err == nil {
 				unkept.events = nil // a window that comes again does not bring them twice
+				err = k.store.PutLoads(context.Background(), unkept.loads)
+			}
+			if err == nil {
+				unkept.loads = nil
 				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
@@ -173,8 +179,11 @@ func (k *keeper) keep() {
 	}
 }
 
-// maxUnkeptEvents is how many are held while the disk is full.
-const maxUnkeptEvents = 10 * maxWindowEvents
+// How many are held while the disk is full.
+const (
+	maxUnkeptEvents = 10 * maxWindowEvents
+	maxUnkeptLoads  = 2 * maxProcesses
+)
 
 const tidyEvery = time.Minute
 

@@ -154,3 +154,10 @@ func TestClockBack(t *testing.T) {
 		}
 	})
 }
+
+func (s *fakeStore) PutLoads(context.Context, []store.Load) error {
+	if s.full.Load() {
+		return errors.New("the disk is full")
+	}
+	return nil
+}

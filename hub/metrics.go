@@ -22,22 +22,23 @@ type metrics struct {
 
 // What is told, and by which labels beside a route's.
 const (
-	metricClient   = "rpc_client_call_duration_seconds"
-	metricServer   = "rpc_server_call_duration_seconds"
-	metricErrors   = "stile_call_errors_total"
-	metricWait     = "stile_call_wait_seconds_total"
-	metricSwitches = "stile_call_context_switches_total"
-	metricWakes    = "stile_call_wakeups_total"
-	metricRequest  = "stile_call_request_bytes_total"
-	metricResponse = "stile_call_response_bytes_total"
-	metricCPU      = "stile_process_cpu_ratio"
-	metricRunQueue = "stile_process_run_queue_ratio"
-	metricProcess  = "stile_process_context_switches"
-	metricSpans    = "stile_hub_spans_total"
-	metricReports  = "stile_hub_reports_total"
-	metricLeftOut  = "stile_hub_left_out_total"
-	metricRefused  = "stile_hub_refused_total"
-	metricFailing  = "stile_hub_failing"
+	metricClient    = "rpc_client_call_duration_seconds"
+	metricServer    = "rpc_server_call_duration_seconds"
+	metricErrors    = "stile_call_errors_total"
+	metricWait      = "stile_call_wait_seconds_total"
+	metricSwitches  = "stile_call_context_switches_total"
+	metricWakes     = "stile_call_wakeups_total"
+	metricCallQueue = "stile_call_run_queue_seconds_total"
+	metricRequest   = "stile_call_request_bytes_total"
+	metricResponse  = "stile_call_response_bytes_total"
+	metricCPU       = "stile_process_cpu_ratio"
+	metricRunQueue  = "stile_process_run_queue_ratio"
+	metricProcess   = "stile_process_context_switches"
+	metricSpans     = "stile_hub_spans_total"
+	metricReports   = "stile_hub_reports_total"
+	metricLeftOut   = "stile_hub_left_out_total"
+	metricRefused   = "stile_hub_refused_total"
+	metricFailing   = "stile_hub_failing"
 )
 
 var routeLabels = []string{"service_name", "peer_service", "rpc_method", "network_transport", "mode"}
@@ -48,22 +49,23 @@ func newMetrics(h *Hub) *metrics {
 		help   string
 		labels []string
 	}{
-		metricClient:   {"How long calls took, as their clients saw it.", routeLabels},
-		metricServer:   {"How long calls took at their servers.", routeLabels},
-		metricErrors:   {"Calls that failed, by class.", append(routeLabels[:len(routeLabels):len(routeLabels)], "error_type")},
-		metricWait:     {"Where calls waited: client_queue, transport, server_queue, handler.", append(routeLabels[:len(routeLabels):len(routeLabels)], "part")},
-		metricSwitches: {"Context switches of the processes at both ends, by the route's share of their calls.", routeLabels},
-		metricWakes:    {"Times that Stile woke a peer, by the route's share of its processes' calls.", routeLabels},
-		metricRequest:  {"Bytes that were sent.", routeLabels},
-		metricResponse: {"Bytes that were answered.", routeLabels},
-		metricCPU:      {"Processors that a process used in its last window.", processLabels},
-		metricRunQueue: {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
-		metricProcess:  {"Context switches of a process in its last window.", processLabels},
-		metricSpans:    {"Spans that were taken in.", nil},
-		metricReports:  {"Windows that processes have reported.", nil},
-		metricLeftOut:  {"Spans that were left out.", []string{"reason"}},
-		metricRefused:  {"Requests that were refused.", []string{"reason"}},
-		metricFailing:  {"1 while windows cannot be kept.", nil},
+		metricClient:    {"How long calls took, as their clients saw it.", routeLabels},
+		metricServer:    {"How long calls took at their servers.", routeLabels},
+		metricErrors:    {"Calls that failed, by class.", append(routeLabels[:len(routeLabels):len(routeLabels)], "error_type")},
+		metricWait:      {"Where calls waited: client_queue, transport, server_queue, handler.", append(routeLabels[:len(routeLabels):len(routeLabels)], "part")},
+		metricSwitches:  {"Context switches of the processes at both ends, by the route's share of their calls.", routeLabels},
+		metricCallQueue: {"Time that threads of the processes at both ends were ready to run and did not, by the route's share of their calls.", routeLabels},
+		metricWakes:     {"Times that Stile woke a peer, by the route's share of its processes' calls.", routeLabels},
+		metricRequest:   {"Bytes that were sent.", routeLabels},
+		metricResponse:  {"Bytes that were answered.", routeLabels},
+		metricCPU:       {"Processors that a process used in its last window.", processLabels},
+		metricRunQueue:  {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
+		metricProcess:   {"Context switches of a process in its last window.", processLabels},
+		metricSpans:     {"Spans that were taken in.", nil},
+		metricReports:   {"Windows that processes have reported.", nil},
+		metricLeftOut:   {"Spans that were left out.", []string{"reason"}},
+		metricRefused:   {"Requests that were refused.", []string{"reason"}},
+		metricFailing:   {"1 while windows cannot be kept.", nil},
 	} {
 		m.desc[name] = prometheus.NewDesc(name, of.help, of.labels, nil)
 	}
@@ -129,6 +131,7 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)
 		m.count(out, metricWakes, float64(s.Wakes), labels...)
+		m.count(out, metricCallQueue, seconds(s.RunQueue), labels...)
 	}
 	if s.Request.Count() > 0 {
 		m.count(out, metricRequest, s.Request.Sum(), labels...)

@@ -26,6 +26,7 @@ type Map struct {
 	paths    paths
 	chains   map[string]*Chain
 	plusOnes map[plusOneKey]*plusOne
+	hosts    map[string]*Others
 	folded   map[Key]Key // routes of traces, and those that are counted
 
 	traces, whole, spans uint64
@@ -47,7 +48,7 @@ type NodeStats struct {
 func New() *Map {
 	return &Map{
 		rand: rand.New(rand.NewPCG(0x5713e, 1)), routes: map[Key]*Stats{}, nodes: map[Node]*NodeStats{}, paths: newPaths(),
-		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{},
+		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{}, hosts: map[string]*Others{},
 	}
 }
 

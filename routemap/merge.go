@@ -37,6 +37,9 @@ func (m *Map) mergeRest(o *Map) {
 		to := m.node(n)
 		to.Spans, to.Critical = to.Spans+s.Spans, plus(to.Critical, s.Critical)
 	}
+	for name, of := range o.hosts {
+		m.host(name).merge(of)
+	}
 	m.paths.merge(m.rand, &o.paths)
 	for _, c := range o.chains {
 		m.chain(c.Root).merge(c)
@@ -76,7 +79,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Waits.merge(&other.Waits)
 	s.Carried.merge(&other.Carried)
 	s.Traced += other.Traced
-	s.Switches, s.Wakes = s.Switches+other.Switches, s.Wakes+other.Wakes
+	s.Switches, s.Wakes, s.RunQueue = s.Switches+other.Switches, s.Wakes+other.Wakes, plus(s.RunQueue, other.RunQueue)
 	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)

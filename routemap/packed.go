@@ -49,7 +49,7 @@ func readCount(r *packed.Reader, least, most int) int {
 func (s *Stats) appendPacked(b []byte) []byte {
 	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, s.Carried.Calls, s.Carried.Same,
 		s.Carried.Request, s.Carried.RequestRepeated, s.Carried.Response, s.Carried.ResponseRepeated, uint64(s.Sources))
-	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler)
+	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler, s.RunQueue)
 	b = appendCounts(b, s.Errors)
 	for _, h := range s.histograms() {
 		b = h.AppendPacked(b)
@@ -69,7 +69,7 @@ func (s *Stats) readPacked(data []byte, evidence int) error {
 		*n = r.Uint()
 	}
 	s.Sources = Sources(r.Below(1 << len(sourceNames)))
-	for _, n := range []*int64{&s.Critical, &s.Through, &s.Alone, &s.Callers, &s.Waits.ClientQueue, &s.Waits.Transport, &s.Waits.ServerQueue, &s.Waits.Handler} {
+	for _, n := range []*int64{&s.Critical, &s.Through, &s.Alone, &s.Callers, &s.Waits.ClientQueue, &s.Waits.Transport, &s.Waits.ServerQueue, &s.Waits.Handler, &s.RunQueue} {
 		*n = readTime(&r)
 	}
 	s.Errors = readCounts(&r)
@@ -160,7 +160,7 @@ func (m *Map) appendRest(b []byte) []byte {
 		b = appendTimes(appendUints(b, p.groups, p.calls, uint64(p.most)), p.took)
 		b = appendEvidence(b, p.evidence)
 	}
-	return b
+	return appendHosts(b, m.hosts)
 }
 
 // readRest reads the rest into a map that is empty.
@@ -188,6 +188,7 @@ func (m *Map) readRest(data []byte) error {
 		k := plusOneKey{readNode(&r), readNode(&r), r.String(), r.String()}
 		m.plusOnes[k] = &plusOne{groups: r.Uint(), calls: r.Uint(), most: r.Below(maxTraceSpans + 1), took: readTime(&r), evidence: readEvidence(&r, maxEvidence)}
 	}
+	readHosts(&r, m.hosts)
 	return r.End()
 }
 

@@ -112,6 +112,11 @@ func TestPackedRest(t *testing.T) {
 		chains[c.Root] = c
 	}
 	m.chains = chains
+	hosts := map[string]*Others{}
+	for _, o := range m.hosts {
+		hosts[o.Host] = o
+	}
+	m.hosts = hosts
 	var sum rootSum
 	f.fill(reflect.ValueOf(&sum).Elem())
 	id := m.paths.id(m.paths.id(-1, "root"), "step")

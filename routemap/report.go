@@ -16,6 +16,7 @@ type Report struct {
 	Spans    uint64            `json:"spans"`
 	Nameless uint64            `json:"nameless"` // clients' spans that do not say who is called
 	Faults   map[string]uint64 `json:"faults"`
+	Hosts    []Others          `json:"hosts,omitempty"` // of which it is known what others used; the most contaminated first
 	Nodes    []NodeReport      `json:"nodes"`
 	Routes   []Route           `json:"routes"`   // the costliest first
 	Paths    []HotPath         `json:"paths"`    // by root
@@ -81,7 +82,7 @@ func (m *Map) Report() *Report {
 	m.settle()
 	r := &Report{
 		Version: ReportVersion, Traces: m.traces, Whole: m.whole, Spans: m.spans, Nameless: m.nameless, Faults: maps.Clone(m.faults),
-		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(),
+		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(), Hosts: m.others(),
 	}
 	if m.spans > 0 || m.fixed {
 		r.Window = Window{time.Unix(0, m.first).UTC(), time.Unix(0, m.last).UTC()}

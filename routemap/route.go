@@ -119,6 +119,7 @@ type Stats struct {
 	Carried  Carried             `json:"carried,omitzero"`   // as counted
 	Switches uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
 	Wakes    uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
+	RunQueue int64               `json:"runQueue,omitempty"` // ns that threads of the processes were ready to run and did not, likewise
 	Sources  Sources             `json:"sources"`
 	Request  telemetry.Histogram `json:"request"`           // bytes
 	Response telemetry.Histogram `json:"response"`          // bytes

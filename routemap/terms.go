@@ -19,6 +19,7 @@ func Terms() []Term {
 		{"server queue", "time from when a call was received until its handler begins: for a worker, a place among those that run, the policy's admission"},
 		{"handler", "time from then until the answer is encoded"},
 		{"transport", "all the rest of a call's time: codec, rings or sockets, wake-ups, run queues"},
+		{"contaminated", fmt.Sprintf("a window of 10 s in which others used more than %g processors of a host, on average: what the host used less what its processes that report did, and the hub. What its hypervisor took counts as others', and so do interrupts of which the kernel charges no process. It is not known of a window in which one of them fell silent", ContaminatedFrom)},
 		{"hot path", fmt.Sprintf("a way from a root, and the share of the root's durations that was spent at its end, on critical paths. Hot is a share of %.0f %% or more, or one of the fewest that make %.0f %%. The tail is the share among the slowest %.0f %% of traces", 100*hotShare, 100*hotTogether, 100*(1-tailFrom))},
 		{"blocking point", fmt.Sprintf("a route whose callers wait for it while nothing else of theirs runs: how many do at once, on average, and the share of their time. Flagged from %.0f caller or %.0f %% on", blockedCallers, 100*blockedShare)},
 		{"sync-chain depth", "how many calls, each waiting for the next, are nested on a critical path"},

@@ -31,7 +31,8 @@ type Peer struct {
 // Recorder counts the calls of a process, by link and method, once it is enabled. Its methods are safe for concurrent use.
 type Recorder struct {
 	enabled atomic.Bool
-	taking  sync.Mutex // held by Take
+	taking  sync.Mutex // held by Take and Counted
+	taken   [2]uint64  // calls that were, by side
 
 	mu     sync.Mutex
 	links  map[*Link]struct{}
@@ -343,18 +344,13 @@ type Taken struct {
 func (r *Recorder) Take() []Taken {
 	r.taking.Lock()
 	defer r.taking.Unlock()
-	r.mu.Lock()
-	links := make([]*Link, 0, len(r.links))
-	for l := range r.links {
-		links = append(links, l)
-	}
-	r.mu.Unlock()
 	var all []Taken
-	for _, l := range links {
+	for _, l := range r.snapshot() {
 		closed, had := l.closed.Load(), false
 		for name, route := range *l.routes.Load() {
 			if s := route.take(); s.Calls() > 0 {
 				all, had = append(all, Taken{l, name, s}), true
+				r.taken[l.Side] += s.Calls()
 			}
 		}
 		if closed && !had {
@@ -364,6 +360,44 @@ func (r *Recorder) Take() []Taken {
 		}
 	}
 	return all
+}
+
+// snapshot is the links that there are.
+func (r *Recorder) snapshot() []*Link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	links := make([]*Link, 0, len(r.links))
+	for l := range r.links {
+		links = append(links, l)
+	}
+	return links
+}
+
+// Counted is how many calls were counted at clients and at servers since the recorder was made, and on how many routes it had to look for that. It takes nothing.
+func (r *Recorder) Counted() (made, served uint64, routes int) {
+	r.taking.Lock()
+	defer r.taking.Unlock()
+	sums := r.taken
+	for _, l := range r.snapshot() {
+		for _, route := range *l.routes.Load() {
+			sums[l.Side] += route.counted()
+			routes++
+		}
+	}
+	return sums[Client], sums[Server], routes
+}
+
+// counted is how many calls the route has, which nobody has taken. Each has a duration.
+func (r *Route) counted() (n uint64) {
+	for i := range r.stripes {
+		s := &r.stripes[i]
+		s.mu.Lock()
+		if s.stats != nil {
+			n += s.stats.Duration.Count()
+		}
+		s.mu.Unlock()
+	}
+	return n
 }
 
 // take empties the route. What it had is merged while nobody waits; a stripe that had nothing gives up its room.

@@ -176,3 +176,40 @@ func BenchmarkRecord(b *testing.B) {
 		}
 	})
 }
+
+// TestCountedCalls: how many calls there were is told at any time, whoever takes them, and by side.
+func TestCountedCalls(t *testing.T) {
+	r := enabled()
+	made, served := r.Link(Client, "shm", Peer{}), r.Link(Server, "shm", Peer{})
+	const callers, calls = 4, 5000
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			for n := range calls {
+				made.Route(RouteName{Method: fmt.Sprint("/m/", n%3)}).Record(uint32(i), &Call{})
+				served.Route(RouteName{Method: "/m"}).RecordMessage(uint32(i), &Message{})
+				if n%100 == 0 {
+					r.Take()
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	var last [2]uint64
+	for going := true; going; {
+		select {
+		case <-done:
+			going = false
+		default:
+		}
+		m, s, _ := r.Counted()
+		if m < last[0] || s < last[1] {
+			t.Fatalf("%d and %d after %d", m, s, last)
+		}
+		last = [2]uint64{m, s}
+	}
+	if m, s, routes := r.Counted(); m != callers*calls || s != m || routes != 4 {
+		t.Errorf("%d made, %d served, %d routes", m, s, routes)
+	}
+}

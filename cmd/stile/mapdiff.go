@@ -26,7 +26,8 @@ func newMapDiff() *cobra.Command {
 		Long: `Diff compares the routes of two files of traces, of two maps that stile map --json has written,
 or of two times of a hub: the medians by their ratio, failures by the difference of their shares, each with the
 interval in which it lies with a confidence of 95 %. Of 20 routes that are the same, one is said
-to differ by chance. Routes that are new or gone differ, too.
+to differ by chance. Routes that are new or gone differ, too. Windows in which others used the
+processors of a host (stile map terms: contaminated) are told of: what differs may be their doing.
 
 Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a failure.`,
 		Example: `  stile map diff monday.json tuesday.json
@@ -47,9 +48,12 @@ Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a 
 			all := routemap.Diff(reports[0], reports[1])
 			var err error
 			if asJSON {
+				for _, w := range distrusted(reports) {
+					fmt.Fprintln(cmd.ErrOrStderr(), plain(w))
+				}
 				err = printJSON(cmd.OutOrStdout(), all)
 			} else {
-				err = printDiff(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), all, rows)
+				err = printDiff(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), all, distrusted(reports), rows)
 			}
 			if err == nil && len(all) > 0 && all[0].Differs() {
 				err = errFinding
@@ -82,8 +86,23 @@ func mapOf(ctx context.Context, name string, stdin io.Reader, stderr io.Writer) 
 	return r, nil
 }
 
-func printDiff(out io.Writer, style terminal.Style, all []routemap.Change, rows int) error {
+// distrusted tells of windows in which others used the same processors: what differs may be their doing.
+func distrusted(reports [2]*routemap.Report) (warnings []string) {
+	for i, which := range []string{"before", "after"} {
+		for _, o := range reports[i].Hosts {
+			if o.Contaminated > 0 {
+				warnings = append(warnings, fmt.Sprintf("%s: %d %s", which, o.Contaminated, o))
+			}
+		}
+	}
+	return warnings
+}
+
+func printDiff(out io.Writer, style terminal.Style, all []routemap.Change, warnings []string, rows int) error {
 	var b strings.Builder
+	for _, w := range warnings {
+		fmt.Fprintf(&b, "%s %s\n", style.Bad("!"), plain(w))
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\tCALLS\tA TRACE\tP50\tMEDIAN\t95 %\tFAILED\t95 %\tROUTE")
 	for _, c := range first(all, rows) {

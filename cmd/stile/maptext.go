@@ -19,7 +19,7 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d spans, %d traces (%d with one root), %s to %s\n", r.Spans, r.Traces, r.Whole, r.Window.From.Format(time.RFC3339), r.Window.To.Format(time.RFC3339))
 	for _, c := range caveats(r, left) {
-		fmt.Fprintf(&b, "  %s: %d\n", c.What, c.N)
+		fmt.Fprintf(&b, "  %s: %d\n", plain(c.What), c.N)
 	}
 	printRoutes(&b, style, r.Routes, spent(r), rows)
 	printCounted(&b, style, r.Routes, rows)
@@ -57,6 +57,11 @@ func caveats(r *routemap.Report, left map[string]uint64) (all []caveat) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(left)) {
 		all = append(all, caveat{"left out, " + name, left[name]})
+	}
+	for _, o := range r.Hosts {
+		if o.Contaminated > 0 {
+			all = append(all, caveat{o.String(), o.Contaminated})
+		}
 	}
 	if r.Nameless > 0 {
 		all = append(all, caveat{"clients' spans that do not say who is called", r.Nameless})
@@ -110,11 +115,11 @@ func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Ro
 	}
 	fmt.Fprintf(b, "\n%s\n", style.Strong("Where calls wait, on average"))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CLIENT QUEUE\tTRANSPORT\tSERVER QUEUE\tHANDLER\tSWITCHES\tWAKE-UPS\tSENT\tRECEIVED\tROUTE")
+	fmt.Fprintln(w, "CLIENT QUEUE\tTRANSPORT\tSERVER QUEUE\tHANDLER\tSWITCHES\tWAITS TO RUN\tWAKE-UPS\tSENT\tRECEIVED\tROUTE")
 	for _, r := range first(counted, rows) {
 		each := func(ns int64) string { return routemap.Readable(ns / int64(r.Waits.Calls)) }
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%.3g\t%.0f B\t%.0f B\t%s\n", each(r.Waits.ClientQueue), each(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),
-			float64(r.Switches)/float64(max(r.Calls, 1)), float64(r.Wakes)/float64(max(r.Calls, 1)), r.Request.Mean(), r.Response.Mean(), plain(r.Key.String()))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%s\t%.3g\t%.0f B\t%.0f B\t%s\n", each(r.Waits.ClientQueue), each(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),
+			float64(r.Switches)/float64(max(r.Calls, 1)), routemap.Readable(r.RunQueue/int64(max(r.Calls, 1))), float64(r.Wakes)/float64(max(r.Calls, 1)), r.Request.Mean(), r.Response.Mean(), plain(r.Key.String()))
 	}
 	_ = w.Flush() // to memory
 	more(b, len(counted), rows)

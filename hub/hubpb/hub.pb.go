@@ -81,7 +81,8 @@ type ReportRequest struct {
 	Dropped       uint64                 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"` // windows that the agent had no room for, since it began
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
-	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"`                                   // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
+	Samples       []*Sample              `protobuf:"bytes,13,rep,name=samples,proto3" json:"samples,omitempty"`
+	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"` // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +178,13 @@ func (x *ReportRequest) GetEventsLost() uint64 {
 		return x.EventsLost
 	}
 	return 0
+}
+
+func (x *ReportRequest) GetSamples() []*Sample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
 }
 
 func (x *ReportRequest) GetHub() []byte {
@@ -992,11 +1000,184 @@ func (x *Load) GetSpinNs() int64 {
 	return 0
 }
 
+// Sample is what the process used in stretches of time that follow each other, as columns: each has a value for each stretch, or none where all are 0.
+type Sample struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	FromUnixNano        int64                  `protobuf:"varint,1,opt,name=from_unix_nano,json=fromUnixNano,proto3" json:"from_unix_nano,omitempty"` // of the first stretch
+	TookUs              []uint64               `protobuf:"varint,2,rep,packed,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"`
+	UserUs              []uint64               `protobuf:"varint,3,rep,packed,name=user_us,json=userUs,proto3" json:"user_us,omitempty"`
+	SystemUs            []uint64               `protobuf:"varint,4,rep,packed,name=system_us,json=systemUs,proto3" json:"system_us,omitempty"`
+	GcUs                []uint64               `protobuf:"varint,5,rep,packed,name=gc_us,json=gcUs,proto3" json:"gc_us,omitempty"`
+	RunQueueUs          []uint64               `protobuf:"varint,6,rep,packed,name=run_queue_us,json=runQueueUs,proto3" json:"run_queue_us,omitempty"`
+	VoluntarySwitches   []uint64               `protobuf:"varint,7,rep,packed,name=voluntary_switches,json=voluntarySwitches,proto3" json:"voluntary_switches,omitempty"`
+	InvoluntarySwitches []uint64               `protobuf:"varint,8,rep,packed,name=involuntary_switches,json=involuntarySwitches,proto3" json:"involuntary_switches,omitempty"`
+	Made                []uint64               `protobuf:"varint,9,rep,packed,name=made,proto3" json:"made,omitempty"`                          // calls that ended, as their client counts them
+	Served              []uint64               `protobuf:"varint,10,rep,packed,name=served,proto3" json:"served,omitempty"`                     // and as their server does
+	OpenMade            []uint64               `protobuf:"varint,11,rep,packed,name=open_made,json=openMade,proto3" json:"open_made,omitempty"` // calls at local doors that are open at the end of the stretch
+	OpenServed          []uint64               `protobuf:"varint,12,rep,packed,name=open_served,json=openServed,proto3" json:"open_served,omitempty"`
+	Gomaxprocs          uint32                 `protobuf:"varint,13,opt,name=gomaxprocs,proto3" json:"gomaxprocs,omitempty"`
+	HostUserUs          []uint64               `protobuf:"varint,14,rep,packed,name=host_user_us,json=hostUserUs,proto3" json:"host_user_us,omitempty"` // of all processors of the host; where all four are 0 it was not looked at
+	HostSystemUs        []uint64               `protobuf:"varint,15,rep,packed,name=host_system_us,json=hostSystemUs,proto3" json:"host_system_us,omitempty"`
+	HostIdleUs          []uint64               `protobuf:"varint,16,rep,packed,name=host_idle_us,json=hostIdleUs,proto3" json:"host_idle_us,omitempty"`
+	HostStealUs         []uint64               `protobuf:"varint,17,rep,packed,name=host_steal_us,json=hostStealUs,proto3" json:"host_steal_us,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_hub_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Sample) GetFromUnixNano() int64 {
+	if x != nil {
+		return x.FromUnixNano
+	}
+	return 0
+}
+
+func (x *Sample) GetTookUs() []uint64 {
+	if x != nil {
+		return x.TookUs
+	}
+	return nil
+}
+
+func (x *Sample) GetUserUs() []uint64 {
+	if x != nil {
+		return x.UserUs
+	}
+	return nil
+}
+
+func (x *Sample) GetSystemUs() []uint64 {
+	if x != nil {
+		return x.SystemUs
+	}
+	return nil
+}
+
+func (x *Sample) GetGcUs() []uint64 {
+	if x != nil {
+		return x.GcUs
+	}
+	return nil
+}
+
+func (x *Sample) GetRunQueueUs() []uint64 {
+	if x != nil {
+		return x.RunQueueUs
+	}
+	return nil
+}
+
+func (x *Sample) GetVoluntarySwitches() []uint64 {
+	if x != nil {
+		return x.VoluntarySwitches
+	}
+	return nil
+}
+
+func (x *Sample) GetInvoluntarySwitches() []uint64 {
+	if x != nil {
+		return x.InvoluntarySwitches
+	}
+	return nil
+}
+
+func (x *Sample) GetMade() []uint64 {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Sample) GetServed() []uint64 {
+	if x != nil {
+		return x.Served
+	}
+	return nil
+}
+
+func (x *Sample) GetOpenMade() []uint64 {
+	if x != nil {
+		return x.OpenMade
+	}
+	return nil
+}
+
+func (x *Sample) GetOpenServed() []uint64 {
+	if x != nil {
+		return x.OpenServed
+	}
+	return nil
+}
+
+func (x *Sample) GetGomaxprocs() uint32 {
+	if x != nil {
+		return x.Gomaxprocs
+	}
+	return 0
+}
+
+func (x *Sample) GetHostUserUs() []uint64 {
+	if x != nil {
+		return x.HostUserUs
+	}
+	return nil
+}
+
+func (x *Sample) GetHostSystemUs() []uint64 {
+	if x != nil {
+		return x.HostSystemUs
+	}
+	return nil
+}
+
+func (x *Sample) GetHostIdleUs() []uint64 {
+	if x != nil {
+		return x.HostIdleUs
+	}
+	return nil
+}
+
+func (x *Sample) GetHostStealUs() []uint64 {
+	if x != nil {
+		return x.HostStealUs
+	}
+	return nil
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xf3\x02\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xa3\x03\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -1009,7 +1190,8 @@ const file_hub_proto_rawDesc = "" +
 	"\x06events\x18\t \x03(\v2\x13.stile.hub.v1.EventR\x06events\x12\x1f\n" +
 	"\vevents_lost\x18\n" +
 	" \x01(\x04R\n" +
-	"eventsLost\x12\x10\n" +
+	"eventsLost\x12.\n" +
+	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x12\x10\n" +
 	"\x03hub\x18\b \x01(\fR\x03hub\"\xdd\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
@@ -1095,7 +1277,32 @@ const file_hub_proto_rawDesc = "" +
 	"\tdoorbells\x18\b \x01(\x04R\tdoorbells\x12\x14\n" +
 	"\x05parks\x18\t \x01(\x04R\x05parks\x12\x17\n" +
 	"\aspin_ns\x18\n" +
-	" \x01(\x03R\x06spinNs*>\n" +
+	" \x01(\x03R\x06spinNs\"\xae\x04\n" +
+	"\x06Sample\x12$\n" +
+	"\x0efrom_unix_nano\x18\x01 \x01(\x03R\ffromUnixNano\x12\x17\n" +
+	"\atook_us\x18\x02 \x03(\x04R\x06tookUs\x12\x17\n" +
+	"\auser_us\x18\x03 \x03(\x04R\x06userUs\x12\x1b\n" +
+	"\tsystem_us\x18\x04 \x03(\x04R\bsystemUs\x12\x13\n" +
+	"\x05gc_us\x18\x05 \x03(\x04R\x04gcUs\x12 \n" +
+	"\frun_queue_us\x18\x06 \x03(\x04R\n" +
+	"runQueueUs\x12-\n" +
+	"\x12voluntary_switches\x18\a \x03(\x04R\x11voluntarySwitches\x121\n" +
+	"\x14involuntary_switches\x18\b \x03(\x04R\x13involuntarySwitches\x12\x12\n" +
+	"\x04made\x18\t \x03(\x04R\x04made\x12\x16\n" +
+	"\x06served\x18\n" +
+	" \x03(\x04R\x06served\x12\x1b\n" +
+	"\topen_made\x18\v \x03(\x04R\bopenMade\x12\x1f\n" +
+	"\vopen_served\x18\f \x03(\x04R\n" +
+	"openServed\x12\x1e\n" +
+	"\n" +
+	"gomaxprocs\x18\r \x01(\rR\n" +
+	"gomaxprocs\x12 \n" +
+	"\fhost_user_us\x18\x0e \x03(\x04R\n" +
+	"hostUserUs\x12$\n" +
+	"\x0ehost_system_us\x18\x0f \x03(\x04R\fhostSystemUs\x12 \n" +
+	"\fhost_idle_us\x18\x10 \x03(\x04R\n" +
+	"hostIdleUs\x12\"\n" +
+	"\rhost_steal_us\x18\x11 \x03(\x04R\vhostStealUs*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
@@ -1116,7 +1323,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
@@ -1128,30 +1335,32 @@ var file_hub_proto_goTypes = []any{
 	(*Repeats)(nil),        // 7: stile.hub.v1.Repeats
 	(*Histogram)(nil),      // 8: stile.hub.v1.Histogram
 	(*Load)(nil),           // 9: stile.hub.v1.Load
-	nil,                    // 10: stile.hub.v1.Route.CodesEntry
+	(*Sample)(nil),         // 10: stile.hub.v1.Sample
+	nil,                    // 11: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
 	5,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
 	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
 	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
-	0,  // 4: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	10, // 5: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	8,  // 6: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	8,  // 7: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	8,  // 8: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	8,  // 9: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	8,  // 10: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	8,  // 11: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	6,  // 12: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	7,  // 13: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
-	1,  // 14: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 15: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 4: stile.hub.v1.ReportRequest.samples:type_name -> stile.hub.v1.Sample
+	0,  // 5: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	11, // 6: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	8,  // 7: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	8,  // 8: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	8,  // 9: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	8,  // 10: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	8,  // 11: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	8,  // 12: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	6,  // 13: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	7,  // 14: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	1,  // 15: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 16: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -1165,7 +1374,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

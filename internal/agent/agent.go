@@ -33,11 +33,12 @@ const answerWithin = 5 * time.Second
 // Config says what an agent tells of, and to whom.
 type Config struct {
 	Hub      grpc.ClientConnInterface
-	Token    string              // for the hub; empty: none
-	Recorder *telemetry.Recorder // nobody else takes from it
-	Process  *hubpb.Process      // who this is
-	Listens  func() []string     // where it listens now
-	Counters func() Counters     // nil: none
+	Token    string                                 // for the hub; empty: none
+	Recorder *telemetry.Recorder                    // nobody else takes from it
+	Process  *hubpb.Process                         // who this is
+	Listens  func() []string                        // where it listens now
+	Counters func() Counters                        // nil: none
+	InFlight func() (made, served, connections int) // calls that are open now; nil: nobody knows
 	Logger   *slog.Logger
 
 	every time.Duration // instead of Window
@@ -58,7 +59,8 @@ type Agent struct {
 	once   sync.Once
 
 	// The rest is the goroutine's.
-	load     load
+	samples  *sampler
+	counters Counters
 	from     time.Time
 	sequence uint64
 	held     []window
@@ -81,8 +83,10 @@ func Start(cfg Config) *Agent {
 		cfg.every = Window
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now()}
-	a.load.begin(cfg.Counters)
+	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now(), samples: newSampler(&cfg)}
+	if cfg.Counters != nil {
+		a.counters = cfg.Counters()
+	}
 	go a.run(ctx)
 	return a
 }
@@ -98,6 +102,9 @@ func (a *Agent) Close(ctx context.Context) {
 
 func (a *Agent) run(ctx context.Context) {
 	defer close(a.done)
+	var sampling sync.WaitGroup
+	sampling.Go(func() { a.samples.run(ctx) })
+	defer sampling.Wait()
 	if answer, _ := a.ask(ctx, a.request(0)); answer != nil { // who this is, so that others' routes have a name at once
 		a.hub = answer.GetHub()
 	}
@@ -131,7 +138,12 @@ func (a *Agent) close(now time.Time) {
 	a.sequence++
 	r := a.request(a.sequence)
 	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
-	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
+	used, samples := a.samples.window()
+	was := a.counters
+	if a.cfg.Counters != nil {
+		a.counters = a.cfg.Counters()
+	}
+	r.Routes, r.Load, r.Samples = routes(a.cfg.Recorder.Take()), loadOf(used, a.counters, was), columns(samples)
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept

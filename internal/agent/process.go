@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/usage"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -32,7 +33,7 @@ func Self(id telemetry.Identity) *hubpb.Process {
 	host, _ := os.Hostname()
 	p := &hubpb.Process{
 		Identity: id[:], Service: short(serviceName(os.Getenv, exe)), Pid: int64(os.Getpid()), StartUnixNano: started.UnixNano(),
-		Executable: short(exe), Host: short(host), Boot: bootID(), GoVersion: runtime.Version(), Uid: int64(os.Getuid()),
+		Executable: short(exe), Host: short(host), Boot: short(usage.Boot()), GoVersion: runtime.Version(), Uid: int64(os.Getuid()),
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		p.StileVersion = short(version(info))
@@ -70,14 +71,4 @@ func version(info *debug.BuildInfo) string {
 		}
 	}
 	return ""
-}
-
-// bootID is of the host, since it was started.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		host, _ := os.Hostname() // the next best
-		return short(host)
-	}
-	return strings.TrimSpace(string(id))
 }

@@ -1,0 +1,247 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/internal/usage"
+	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// A window of a host has cells: all processes look at what they use at the same times, or little later.
+const (
+	cell     = 200 * time.Millisecond
+	cells    = int64(store.Finest / cell)
+	maxSlots = 20_000 // of all hosts
+)
+
+// slot is what is known of a host's window. Times are ns.
+type slot struct {
+	host  [cells]hostCell
+	known [cells]float64 // used by processes that report
+	who   map[identity]bool
+}
+
+type hostCell struct {
+	looked bool
+	of     [4]float64 // user, system, idle, steal
+}
+
+type slotKey struct {
+	boot  string
+	start int64 // in windows since 1970
+}
+
+// hosts puts together what a host used, and what of it is that of processes that report. Those of agents, it is used under their lock.
+type hosts struct {
+	boot  string // of the hub's host
+	slots map[slotKey]*slot
+	names map[string]string // by boot, as the first that reports has it
+	last  map[string]lastSlot
+	own   map[int64]*[cells]float64 // what the hub used, by window
+}
+
+// lastSlot is who reported in a host's window that is over.
+type lastSlot struct {
+	start int64
+	who   map[identity]bool
+}
+
+func newHosts() hosts {
+	return hosts{boot: usage.Boot(), slots: map[slotKey]*slot{}, names: map[string]string{}, last: map[string]lastSlot{}, own: map[int64]*[cells]float64{}}
+}
+
+// spread calls f with each cell that a stretch of time covers, and the part of the stretch that is in it.
+func spread(from time.Time, took time.Duration, f func(n int64, part float64)) {
+	near := func(t time.Time) int64 { return (t.UnixNano() + int64(cell)/2) / int64(cell) }
+	first := near(from)
+	end := max(near(from.Add(took)), first+1)
+	for n := first; n < end; n++ {
+		f(n, 1/float64(end-first))
+	}
+}
+
+// at is a host's window, which is made; nil: there are too many.
+func (h *hosts) at(boot string, start int64) *slot {
+	k := slotKey{boot, start}
+	s := h.slots[k]
+	if s == nil && len(h.slots) < maxSlots {
+		s = &slot{who: map[identity]bool{}}
+		h.slots[k] = s
+	}
+	return s
+}
+
+// add adds samples of a process, which were checked.
+func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) {
+	boot, id := p.GetBoot(), identity(p.GetIdentity())
+	if boot == "" {
+		return
+	}
+	if h.names[boot] == "" {
+		h.names[boot] = cmp.Or(p.GetHost(), "of boot "+boot[:min(len(boot), 8)])
+	}
+	at := time.Unix(0, run.GetFromUnixNano())
+	columns, host := columnsOf(run), hostOf(run)
+	value := func(column []uint64, i int) float64 {
+		if len(column) == 0 {
+			return 0
+		}
+		return 1000 * float64(column[i])
+	}
+	for i, us := range run.GetTookUs() {
+		took := time.Duration(us) * time.Microsecond
+		used := value(columns[loadUser], i) + value(columns[loadSystem], i)
+		spread(at, took, func(n int64, part float64) {
+			if s := h.at(boot, n/cells); s != nil {
+				s.known[n%cells] += part * used
+				s.who[id] = true
+			}
+		})
+		var of [4]float64
+		for j := range of {
+			of[j] = value(host[j], i)
+		}
+		if of != [4]float64{} {
+			h.look(boot, at, took, of)
+		}
+		at = at.Add(took)
+	}
+}
+
+// look takes what a process says of its host, where nobody has before.
+func (h *hosts) look(boot string, at time.Time, took time.Duration, of [4]float64) {
+	n, taken := 0, false
+	spread(at, took, func(i int64, _ float64) {
+		s := h.at(boot, i/cells)
+		n, taken = n+1, taken || s == nil || s.host[i%cells].looked
+	})
+	if taken || took < time.Duration(n)*cell/2 {
+		return
+	}
+	spread(at, took, func(i int64, part float64) {
+		c := &h.at(boot, i/cells).host[i%cells]
+		c.looked = true
+		for j := range of {
+			c.of[j] = part * of[j]
+		}
+	})
+}
+
+// spend notes what the hub used.
+func (h *hosts) spend(u usage.Used) {
+	spread(u.From, u.Took, func(n int64, part float64) {
+		if h.own[n/cells] == nil {
+			h.own[n/cells] = new([cells]float64)
+		}
+		h.own[n/cells][n%cells] += part * float64(u.User+u.System)
+	})
+	for start := range h.own {
+		if old := u.From.Add(-loadsOld).UnixNano() / int64(store.Finest); start < old {
+			delete(h.own, start)
+		}
+	}
+}
+
+// over ends the windows of hosts that end by a time, and returns them. On the map of the hub's window that begins at start it notes what others used in them, if they are of the
+// time just before, and nobody who reported in the one before is missing.
+func (h *hosts) over(m *routemap.Map, start, end time.Time) (all []store.Load) {
+	var done []slotKey
+	for k := range h.slots {
+		if !k.end().After(end) {
+			done = append(done, k)
+		}
+	}
+	slices.SortFunc(done, func(a, b slotKey) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.boot, b.boot)) })
+	for _, k := range done {
+		s := h.slots[k]
+		delete(h.slots, k)
+		if k.boot == h.boot && h.own[k.start] != nil && !s.who[identity(telemetry.Self)] {
+			for i, used := range h.own[k.start] {
+				s.known[i] += used
+			}
+		}
+		all = append(all, h.load(k, s))
+		if looked, used := s.others(); looked >= store.Finest/2 && k.end().After(start.Add(-store.Finest)) && !h.missing(k, s) {
+			m.AddOthers(h.names[k.boot], looked, used)
+		}
+		h.last[k.boot] = lastSlot{k.start, s.who}
+	}
+	for boot, l := range h.last {
+		if start.Sub((slotKey{boot, l.start}).end()) > processGoneAfter {
+			delete(h.last, boot)
+			delete(h.names, boot)
+		}
+	}
+	return all
+}
+
+func (k slotKey) end() time.Time { return time.Unix(0, (k.start+1)*int64(store.Finest)) }
+
+// missing tells whether one who reported in the window before does not in this one: it may have ended, and used something before.
+func (h *hosts) missing(k slotKey, s *slot) bool {
+	before := h.last[k.boot]
+	if before.start != k.start-1 {
+		return false
+	}
+	for id := range before.who {
+		if !s.who[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// others is what others used, in as much of the window as somebody looked.
+func (s *slot) others() (looked, used time.Duration) {
+	sum := 0.0
+	for i := range s.host {
+		if c := &s.host[i]; c.looked {
+			looked += cell
+			sum += c.of[0] + c.of[1] + c.of[3] - s.known[i]
+		}
+	}
+	return looked, time.Duration(min(max(sum, 0), 1<<53))
+}
+
+// load is the window as it is kept.
+func (h *hosts) load(k slotKey, s *slot) store.Load {
+	l := store.Load{ID: hostID(k.boot), Host: hostID(k.boot), Name: h.names[k.boot], From: k.end().Add(-store.Finest).UTC(), Took: make([]uint64, cells)}
+	for j := range hostColumns {
+		l.Columns[j] = make([]uint64, cells)
+	}
+	for i := range s.host {
+		l.Took[i] = uint64(cell / time.Microsecond)
+		of := s.host[i].of
+		for j, ns := range []float64{of[0], of[1], of[2], of[3], s.known[i]} {
+			l.Columns[j][i] = uint64(math.Round(ns / 1000))
+		}
+	}
+	return l
+}
+
+// watch notes what the hub itself uses, until ctx ends.
+func (a *agents) watch(ctx context.Context) {
+	meter := usage.NewMeter()
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		now := time.Now()
+		t.Reset(now.Truncate(cell).Add(cell).Sub(now))
+		select {
+		case <-t.C:
+			used := meter.Read()
+			a.mu.Lock()
+			a.hosts.spend(used)
+			a.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package usage
+
+import "time"
+
+type threads struct{}
+
+func (t *threads) read() time.Duration { return 0 }
+
+type hostMeter struct{}
+
+func (h *hostMeter) read() Host { return Host{} }
