@@ -52,6 +52,7 @@ type agents struct {
 	self  identity // of this start of the hub
 
 	counted counted
+	queues  *queues
 
 	mu        sync.Mutex
 	processes map[identity]*process
@@ -89,7 +90,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, queues: newQueues(clock)}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -144,6 +145,9 @@ func checkReport(r *hubpb.ReportRequest) error {
 		if e.GetFirstUnixNano() < 0 || e.GetLastUnixNano() < e.GetFirstUnixNano() || e.GetCount() == 0 {
 			return fmt.Errorf("an event from %d to %d, %d times", e.GetFirstUnixNano(), e.GetLastUnixNano(), e.GetCount())
 		}
+	}
+	if err := checkQueues(r.GetQueues()); err != nil {
+		return err
 	}
 	for _, route := range r.GetRoutes() {
 		if err := checkRoute(route); err != nil {
@@ -244,7 +248,8 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 			Kind: e.GetKind(), Subject: e.GetSubject(), Detail: e.GetDetail(), Trace: e.GetTrace(), Error: e.GetError(), Count: e.GetCount(),
 		})
 	}
-	r.Events = nil
+	a.queues.take(p.is, p.window, r.GetQueues())
+	r.Events, r.Queues = nil, nil
 	return p.kept, nil
 }
 

@@ -61,6 +61,7 @@ func (h *Hub) api() http.Handler {
 	handle("brief", h.inTurn(h.brief))
 	handle("windows", h.windows)
 	handle("events", h.events)
+	handle("queues", h.inTurn(h.queuesOf))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("traces", h.inTurn(h.traces))
@@ -162,7 +163,13 @@ func (h *Hub) Map(ctx context.Context, from, to time.Time) (Map, error) {
 	if err != nil {
 		return Map{}, err
 	}
-	return Map{m.Report(), h.intake.status().LeftOut, len(chosen), damaged}, nil
+	windows, bad, err := h.store.Queues(ctx, from, to)
+	if err != nil {
+		return Map{}, err
+	}
+	r := m.Report()
+	r.AddQueues(inAll(windows))
+	return Map{r, h.intake.status().LeftOut, len(chosen), damaged + bad}, nil
 }
 
 func (h *Hub) windows(r *http.Request) (any, error) {

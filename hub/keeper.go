@@ -58,6 +58,13 @@ type window struct {
 	sample   *sample
 	reported upTo // windows of processes that are in it
 	events   []store.Event
+	queues   []queueWindow
+}
+
+// queueWindow is what was said of queues in a window that began then.
+type queueWindow struct {
+	start  time.Time
+	queues store.Queues
 }
 
 func (k *keeper) open() window {
@@ -66,6 +73,7 @@ func (k *keeper) open() window {
 
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
+	PutQueues(ctx context.Context, start time.Time, q store.Queues) error
 	PutEvents(ctx context.Context, all []store.Event) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
@@ -122,7 +130,11 @@ func (k *keeper) draw() {
 
 // over ends a window. Of one in which nothing came there is nothing to keep.
 func (k *keeper) over(w window, drawn bool) {
-	if w.reported, w.events = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+	w.reported, w.events = k.agents.draw(w.m)
+	if q := k.agents.queues.window(); len(q) > 0 {
+		w.queues = []queueWindow{{w.start, q}}
+	}
+	if !drawn && len(w.reported) == 0 && len(w.queues) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -147,6 +159,7 @@ func (k *keeper) keep() {
 				maps.Copy(unkept.reported, w.reported)
 				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
 				unkept.sample.merge(w.sample)
+				unkept.queues = append(unkept.queues, w.queues[:min(len(w.queues), maxUnkeptQueues-len(unkept.queues))]...)
 			}
 		case <-again.C:
 		}
@@ -154,6 +167,9 @@ func (k *keeper) keep() {
 			err := k.store.PutEvents(context.Background(), unkept.events)
 			if err == nil {
 				unkept.events = nil // a window that comes again does not bring them twice
+				err = k.putQueues(unkept)
+			}
+			if err == nil {
 				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
@@ -172,6 +188,20 @@ func (k *keeper) keep() {
 		k.log.Error("hub: what could not be kept is lost", "since", unkept.start, "error", k.unkept.now())
 	}
 }
+
+// putQueues keeps what was said of queues, each window once.
+func (k *keeper) putQueues(w *window) error {
+	for len(w.queues) > 0 {
+		if err := k.store.PutQueues(context.Background(), w.queues[0].start, w.queues[0].queues); err != nil {
+			return err
+		}
+		w.queues = w.queues[1:]
+	}
+	return nil
+}
+
+// maxUnkeptQueues is how many windows of queues are held while the disk is full.
+const maxUnkeptQueues = 360
 
 // maxUnkeptEvents is how many are held while the disk is full.
 const maxUnkeptEvents = 10 * maxWindowEvents
