@@ -103,6 +103,7 @@ type queueSeen struct {
 	last, bytes uint64
 	left        uint64
 	seen        time.Time
+	total       *routemap.QueueStats // since the hub was opened
 }
 
 // queuePlace is where a topic is, as a process has said.
@@ -196,15 +197,32 @@ func (a *queues) addLocked(out store.Queues, name topicName, t *topicSeen, now t
 			Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
 			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: t.refused,
 		}}
-		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now}
-		if was, known := a.last[k]; known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
+		was, known := a.last[k]
+		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
+		if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
 			s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
 			s.Handled = max(s.Published+was.left, is.left) - is.left
 		}
 		w := s.Window()
 		out[k] = &w
-		if _, known := a.last[k]; known || len(a.last) < maxQueuesKnown {
+		if !known {
+			is.total = new(routemap.QueueStats)
+		}
+		is.total.Then(&w)
+		if known || len(a.last) < maxQueuesKnown {
 			a.last[k] = is
+		}
+	}
+}
+
+// each tells of each queue that was told of in the last minute, and how it did since the hub was opened.
+func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
+	now := a.clock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, s := range a.last {
+		if now.Sub(s.seen) <= countedFor {
+			f(k, s.total)
 		}
 	}
 }
