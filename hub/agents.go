@@ -253,6 +253,17 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 	return p.kept, nil
 }
 
+// note takes in an event of the hub's own.
+func (a *agents) note(e store.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.events) >= maxWindowEvents {
+		a.lost++
+		return
+	}
+	a.events = append(a.events, e)
+}
+
 func callsOf(routes ...*hubpb.Route) (n uint64) {
 	for _, r := range routes {
 		for _, of := range r.GetCodes() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/hub/web"
+	"github.com/stile-ipc/stile/queue"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -62,6 +63,10 @@ func (h *Hub) api() http.Handler {
 	handle("windows", h.windows)
 	handle("events", h.events)
 	handle("queues", h.inTurn(h.queuesOf))
+	mux.Handle(prefix+"queues/dead", h.access.operator(asked(h.deadLetters)))
+	post := "POST /api/" + APIVersion + "/queues/"
+	mux.Handle(post+"redrive", h.access.operator(h.acting("dead letters redriven", (*queue.DeadLetters).Redrive)))
+	mux.Handle(post+"discard", h.access.operator(h.acting("dead letters discarded", (*queue.DeadLetters).Discard)))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("traces", h.inTurn(h.traces))
@@ -113,6 +118,8 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 				code = http.StatusBadRequest
 			case notThere:
 				code = http.StatusNotFound
+			case conflict:
+				code = http.StatusConflict
 			}
 			if errors.Is(err, errBusy) {
 				code = http.StatusTooManyRequests

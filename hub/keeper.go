@@ -134,7 +134,7 @@ func (k *keeper) over(w window, drawn bool) {
 	if q := k.agents.queues.window(); len(q) > 0 {
 		w.queues = []queueWindow{{w.start, q}}
 	}
-	if !drawn && len(w.reported) == 0 && len(w.queues) == 0 {
+	if !drawn && len(w.reported)+len(w.queues)+len(w.events) == 0 {
 		return
 	}
 	k.totals.add(w.m)

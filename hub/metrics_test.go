@@ -92,7 +92,7 @@ func TestTotalsBounded(t *testing.T) {
 // TestMetricsToken: a scrape needs a token that reads, where there are tokens.
 func TestMetricsToken(t *testing.T) {
 	secret := strings.Repeat("r", 32)
-	h := openHub(t, Config{Tokens: []Token{{Read, secret}}})
+	h := openHub(t, Config{Tokens: []Token{{Role: Read, Secret: secret}}})
 	defer closeHub(t, h)
 	if r := get(t, h, "/metrics"); r.code != http.StatusUnauthorized {
 		t.Errorf("%d", r.code)

@@ -227,6 +227,18 @@ func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
 	}
 }
 
+// find returns the key of an ID that was told of lately.
+func (a *queues) find(id string) (routemap.QueueKey, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k := range a.last {
+		if k.ID() == id {
+			return k, true
+		}
+	}
+	return routemap.QueueKey{}, false
+}
+
 // where tells where a topic is.
 func (a *queues) where(name topicName) (queuePlace, bool) {
 	a.mu.Lock()

@@ -30,7 +30,7 @@ type Queue struct {
 	Seen      time.Time     `json:"seen"` // of what is of a moment
 	In        float64       `json:"in"`   // messages a second
 	Out       float64       `json:"out"`
-	UntilFull time.Duration `json:"untilFull"` // ns; 0: it does not grow, or that is not known
+	UntilFull time.Duration `json:"untilFull"`    // ns; 0: it does not grow, or that is not known
 	At        int64         `json:"at,omitempty"` // 0
 }
 
