@@ -18,14 +18,21 @@ type Role string
 
 // The roles.
 const (
-	Write Role = "write" // to send spans
-	Read  Role = "read"  // to ask the API
+	Write   Role = "write"   // to send spans
+	Read    Role = "read"    // to ask the API
+	Operate Role = "operate" // to act on queues, and to ask the API
 )
 
 // Token lets who has it do what its role says.
 type Token struct {
 	Role   Role
 	Secret string
+	Name   string // of who has it, for the events of what was done with it; may be empty
+}
+
+// is tells whether it is for what a role does.
+func (t Token) is(role Role) bool {
+	return t.Role == role || t.Role == Operate && role == Read
 }
 
 // leastSecret is how long a token's secret is at least, in bytes.
@@ -39,8 +46,8 @@ type access struct {
 
 func (a access) check() error {
 	for _, t := range a.tokens {
-		if t.Role != Write && t.Role != Read {
-			return fmt.Errorf("a token's role is %q: there are %s and %s", t.Role, Write, Read)
+		if t.Role != Write && t.Role != Read && t.Role != Operate {
+			return fmt.Errorf("a token's role is %q: there are %s, %s and %s", t.Role, Write, Read, Operate)
 		}
 		if len(t.Secret) < leastSecret {
 			return fmt.Errorf("a token for %q has %d characters, and needs %d: openssl rand -hex 16 makes one", t.Role, len(t.Secret), leastSecret)
@@ -70,18 +77,28 @@ func (a access) allows(role Role, authorization string) error {
 	if len(a.tokens) == 0 {
 		return nil
 	}
+	_, err := a.token(role, authorization)
+	return err
+}
+
+// token returns the one that who sends an authorization has for a role.
+func (a access) token(role Role, authorization string) (with Token, err error) {
 	scheme, secret, _ := strings.Cut(authorization, " ")
 	given, found := sha256.Sum256([]byte(strings.TrimSpace(secret))), 0
 	for _, t := range a.tokens {
-		if t.Role == role {
+		if t.is(role) {
 			want := sha256.Sum256([]byte(t.Secret))
-			found |= subtle.ConstantTimeCompare(given[:], want[:])
+			is := subtle.ConstantTimeCompare(given[:], want[:])
+			if is == 1 {
+				with = t
+			}
+			found |= is
 		}
 	}
 	if found == 0 || !strings.EqualFold(scheme, "bearer") {
-		return errToken
+		return Token{}, errToken
 	}
-	return nil
+	return with, nil
 }
 
 // guard lets requests with a role through that may come from where they come.

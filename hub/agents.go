@@ -52,6 +52,7 @@ type agents struct {
 	self  identity // of this start of the hub
 
 	counted counted
+	queues  *queues
 
 	mu          sync.Mutex
 	processes   map[identity]*process
@@ -93,7 +94,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts()}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock)}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -154,6 +155,9 @@ func checkReport(r *hubpb.ReportRequest) error {
 		if e.GetFirstUnixNano() < 0 || e.GetLastUnixNano() < e.GetFirstUnixNano() || e.GetCount() == 0 {
 			return fmt.Errorf("an event from %d to %d, %d times", e.GetFirstUnixNano(), e.GetLastUnixNano(), e.GetCount())
 		}
+	}
+	if err := checkQueues(r.GetQueues()); err != nil {
+		return err
 	}
 	for _, route := range r.GetRoutes() {
 		if err := checkRoute(route); err != nil {
@@ -255,8 +259,20 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 			Kind: e.GetKind(), Subject: e.GetSubject(), Detail: e.GetDetail(), Trace: e.GetTrace(), Error: e.GetError(), Count: e.GetCount(),
 		})
 	}
-	r.Events = nil
+	a.queues.take(p.is, p.window, r.GetQueues())
+	r.Events, r.Queues = nil, nil
 	return p.kept, nil
+}
+
+// note takes in an event of the hub's own.
+func (a *agents) note(e store.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.events) >= maxWindowEvents {
+		a.lost++
+		return
+	}
+	a.events = append(a.events, e)
 }
 
 func callsOf(routes ...*hubpb.Route) (n uint64) {

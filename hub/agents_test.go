@@ -280,7 +280,7 @@ func TestReportsBounded(t *testing.T) {
 
 // TestReportToken: where there are tokens, one that writes is needed.
 func TestReportToken(t *testing.T) {
-	h := openHub(t, Config{Tokens: []Token{{Write, strings.Repeat("w", 32)}, {Read, strings.Repeat("r", 32)}}})
+	h := openHub(t, Config{Tokens: []Token{{Role: Write, Secret: strings.Repeat("w", 32)}, {Role: Read, Secret: strings.Repeat("r", 32)}}})
 	defer closeHub(t, h)
 	agents := agentsOf(t, h)
 	for token, want := range map[string]codes.Code{"": codes.Unauthenticated, strings.Repeat("r", 32): codes.Unauthenticated, strings.Repeat("w", 32): codes.OK} {

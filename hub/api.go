@@ -14,6 +14,7 @@ import (
 
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/hub/web"
+	"github.com/stile-ipc/stile/queue"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -62,6 +63,11 @@ func (h *Hub) api() http.Handler {
 	handle("windows", h.windows)
 	handle("events", h.events)
 	handle("load", h.inTurn(h.load))
+	handle("queues", h.inTurn(h.queuesOf))
+	mux.Handle(prefix+"queues/dead", h.access.operator(asked(h.deadLetters)))
+	post := "POST /api/" + APIVersion + "/queues/"
+	mux.Handle(post+"redrive", h.access.operator(h.acting("dead letters redriven", (*queue.DeadLetters).Redrive)))
+	mux.Handle(post+"discard", h.access.operator(h.acting("dead letters discarded", (*queue.DeadLetters).Discard)))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("series", h.inTurn(h.series))
 	handle("traces", h.inTurn(h.traces))
@@ -113,6 +119,8 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 				code = http.StatusBadRequest
 			case notThere:
 				code = http.StatusNotFound
+			case conflict:
+				code = http.StatusConflict
 			}
 			if errors.Is(err, errBusy) {
 				code = http.StatusTooManyRequests
@@ -163,7 +171,13 @@ func (h *Hub) Map(ctx context.Context, from, to time.Time) (Map, error) {
 	if err != nil {
 		return Map{}, err
 	}
-	return Map{m.Report(), h.intake.status().LeftOut, len(chosen), damaged}, nil
+	windows, bad, err := h.store.Queues(ctx, from, to)
+	if err != nil {
+		return Map{}, err
+	}
+	r := m.Report()
+	r.AddQueues(inAll(windows))
+	return Map{r, h.intake.status().LeftOut, len(chosen), damaged + bad}, nil
 }
 
 func (h *Hub) windows(r *http.Request) (any, error) {

@@ -62,8 +62,10 @@ type Hub struct {
 	keeper *keeper
 	access access
 
-	reading, decoding, asking turns
-	began                     time.Time
+	nats *servers
+
+	reading, decoding, asking, acts turns
+	began                           time.Time
 
 	listeners map[string]net.Listener // by what they are for
 	grpc      []*grpc.Server
@@ -91,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	if cfg.readWithin == 0 {
 		cfg.readWithin = readWithin
 	}
-	h := &Hub{cfg: cfg, log: cfg.Logger, access: access{cfg.Tokens, cfg.TLS != nil}, reading: newTurns(reading, patience), decoding: newTurns(decoding(), patience), asking: newTurns(maxAsking, askPatience), began: cfg.clock(), listeners: map[string]net.Listener{}}
+	h := &Hub{cfg: cfg, log: cfg.Logger, access: access{cfg.Tokens, cfg.TLS != nil}, reading: newTurns(reading, patience), decoding: newTurns(decoding(), patience), asking: newTurns(maxAsking, askPatience), acts: newTurns(1, actPatience), began: cfg.clock(), listeners: map[string]net.Listener{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("hub: %w", err), h.closeListeners())

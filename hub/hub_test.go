@@ -488,7 +488,7 @@ func TestAccess(t *testing.T) {
 	}
 	closeHub(t, h)
 
-	h = openHub(t, Config{Tokens: []Token{{Read, reads}, {Write, writes}}})
+	h = openHub(t, Config{Tokens: []Token{{Role: Read, Secret: reads}, {Role: Write, Secret: writes}}})
 	defer closeHub(t, h)
 	cc := dial(t, h)
 	for authorization, can := range map[string][2]bool{"": {}, "Bearer " + reads: {true, false}, "bearer " + writes: {false, true}, "Basic " + reads: {}, "Bearer": {}, reads: {}, "Bearer wrong": {}} {
@@ -509,7 +509,7 @@ func TestAccess(t *testing.T) {
 			t.Errorf("%s without a token: %d, want %d", path, r.code, want)
 		}
 	}
-	for _, cfg := range []Config{{HTTP: "0.0.0.0:0"}, {OTLPGRPC: "[::]:0"}, {OTLPHTTP: "0.0.0.0:0", Tokens: []Token{{Write, writes}}}, {Tokens: []Token{{Write, "short"}}}, {Tokens: []Token{{"admin", writes}}}, {HTTP: "nowhere"}} {
+	for _, cfg := range []Config{{HTTP: "0.0.0.0:0"}, {OTLPGRPC: "[::]:0"}, {OTLPHTTP: "0.0.0.0:0", Tokens: []Token{{Role: Write, Secret: writes}}}, {Tokens: []Token{{Role: Write, Secret: "short"}}}, {Tokens: []Token{{Role: "admin", Secret: writes}}}, {HTTP: "nowhere"}} {
 		cfg.Dir = t.TempDir()
 		for _, at := range []*string{&cfg.HTTP, &cfg.OTLPGRPC, &cfg.OTLPHTTP} {
 			if *at == "" {

@@ -57,6 +57,13 @@ type window struct {
 	start  time.Time
 	m      *routemap.Map
 	sample *sample
+	queues []queueWindow
+}
+
+// queueWindow is what was said of queues in a window that began then.
+type queueWindow struct {
+	start  time.Time
+	queues store.Queues
 }
 
 func (k *keeper) open() window {
@@ -65,6 +72,7 @@ func (k *keeper) open() window {
 
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
+	PutQueues(ctx context.Context, start time.Time, q store.Queues) error
 	PutEvents(ctx context.Context, all []store.Event) error
 	PutLoads(ctx context.Context, all []store.Load) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
@@ -123,7 +131,11 @@ func (k *keeper) draw() {
 
 // over ends a window; hosts' windows that end by a time have been told of by all. Of one in which nothing came there is nothing to keep.
 func (k *keeper) over(w window, drawn bool, hosts time.Time) {
-	if w.told = k.agents.draw(w.m, w.start, hosts); !drawn && len(w.reported) == 0 && len(w.loads) == 0 {
+	w.told = k.agents.draw(w.m, w.start, hosts)
+	if q := k.agents.queues.window(); len(q) > 0 {
+		w.queues = []queueWindow{{w.start, q}}
+	}
+	if !drawn && len(w.reported)+len(w.queues)+len(w.events)+len(w.loads) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -149,6 +161,7 @@ func (k *keeper) keep() {
 				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
 				unkept.loads = append(unkept.loads, w.loads[:min(len(w.loads), maxUnkeptLoads-len(unkept.loads))]...)
 				unkept.sample.merge(w.sample)
+				unkept.queues = append(unkept.queues, w.queues[:min(len(w.queues), maxUnkeptQueues-len(unkept.queues))]...)
 			}
 		case <-again.C:
 		}
@@ -160,6 +173,9 @@ func (k *keeper) keep() {
 			}
 			if err == nil {
 				unkept.loads = nil
+				err = k.putQueues(unkept)
+			}
+			if err == nil {
 				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
@@ -179,10 +195,22 @@ func (k *keeper) keep() {
 	}
 }
 
+// putQueues keeps what was said of queues, each window once.
+func (k *keeper) putQueues(w *window) error {
+	for len(w.queues) > 0 {
+		if err := k.store.PutQueues(context.Background(), w.queues[0].start, w.queues[0].queues); err != nil {
+			return err
+		}
+		w.queues = w.queues[1:]
+	}
+	return nil
+}
+
 // How many are held while the disk is full.
 const (
 	maxUnkeptEvents = 10 * maxWindowEvents
 	maxUnkeptLoads  = 2 * maxProcesses
+	maxUnkeptQueues = 360 // windows
 )
 
 const tidyEvery = time.Minute

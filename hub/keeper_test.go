@@ -19,6 +19,7 @@ type fakeStore struct {
 	full   atomic.Bool
 	puts   []string
 	events []store.Event
+	queues []string // windows, and how many they had
 	tidied int
 }
 
@@ -31,6 +32,14 @@ func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kep
 		return fmt.Errorf("%d traces of %d are kept, %d are on the map", len(kept.Kept), kept.Seen, traces)
 	}
 	s.puts = append(s.puts, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), traces))
+	return nil
+}
+
+func (s *fakeStore) PutQueues(_ context.Context, start time.Time, q store.Queues) error {
+	if s.full.Load() {
+		return errors.New("disk full")
+	}
+	s.queues = append(s.queues, fmt.Sprintf("%s: %d", start.UTC().Format("04:05"), len(q)))
 	return nil
 }
 

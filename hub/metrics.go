@@ -39,6 +39,25 @@ const (
 	metricLeftOut   = "stile_hub_left_out_total"
 	metricRefused   = "stile_hub_refused_total"
 	metricFailing   = "stile_hub_failing"
+
+	metricQueueMessages = "stile_queue_messages"
+	metricQueueBytes    = "stile_queue_bytes"
+	metricQueueMost     = "stile_queue_capacity_bytes"
+	metricQueueDelayed  = "stile_queue_delayed_messages"
+	metricQueueLag      = "stile_queue_lag_messages"
+	metricQueueInFlight = "stile_queue_in_flight_messages"
+	metricQueueDead     = "stile_queue_dead_letters"
+	metricQueueOldest   = "stile_queue_oldest_message_seconds"
+	metricQueueIn       = "stile_queue_published_messages_total"
+	metricQueueOut      = "stile_queue_handled_messages_total"
+	metricQueueBlocked  = "stile_queue_blocked_seconds_total"
+	metricQueueRefused  = "stile_queue_refused_messages_total"
+)
+
+// What queues are told by: the topic, or a group of it.
+var (
+	topicLabels = []string{"messaging_destination_name", "place"}
+	groupLabels = []string{"messaging_destination_name", "place", "messaging_consumer_group_name"}
 )
 
 var routeLabels = []string{"service_name", "peer_service", "rpc_method", "network_transport", "mode"}
@@ -66,6 +85,19 @@ func newMetrics(h *Hub) *metrics {
 		metricLeftOut:   {"Spans that were left out.", []string{"reason"}},
 		metricRefused:   {"Requests that were refused.", []string{"reason"}},
 		metricFailing:   {"1 while windows cannot be kept.", nil},
+
+		metricQueueMessages: {"Messages that a topic has.", topicLabels},
+		metricQueueBytes:    {"Bytes that they have.", topicLabels},
+		metricQueueMost:     {"Bytes that they may have.", topicLabels},
+		metricQueueDelayed:  {"Messages that are not due yet.", topicLabels},
+		metricQueueIn:       {"Messages that a topic got.", topicLabels},
+		metricQueueBlocked:  {"How long senders waited for room.", topicLabels},
+		metricQueueRefused:  {"Messages for which there was no room.", topicLabels},
+		metricQueueLag:      {"Messages never delivered to a group.", groupLabels},
+		metricQueueInFlight: {"Messages delivered to a group and not done with.", groupLabels},
+		metricQueueDead:     {"Dead letters of a group.", groupLabels},
+		metricQueueOldest:   {"Age of the oldest message that a group is not done with.", groupLabels},
+		metricQueueOut:      {"Messages that a group was done with, or that were too old.", groupLabels},
 	} {
 		m.desc[name] = prometheus.NewDesc(name, of.help, of.labels, nil)
 	}
@@ -101,6 +133,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		m.gauge(out, metricRunQueue, float64(p.RunQueue)/float64(p.Window), labels...)
 		m.gauge(out, metricProcess, float64(p.Voluntary+p.Involuntary), labels...)
 	}
+	m.queues(out)
 	in := m.hub.intake.status()
 	m.count(out, metricSpans, float64(in.Spans))
 	m.count(out, metricReports, float64(m.hub.agents.status().Reports))
@@ -115,6 +148,33 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		failing = 1
 	}
 	m.gauge(out, metricFailing, failing)
+}
+
+// queues tells of a topic with one of its groups, as it is the same with all.
+func (m *metrics) queues(out chan<- prometheus.Metric) {
+	told := map[topicName]bool{}
+	m.hub.agents.queues.each(func(k routemap.QueueKey, s *routemap.QueueStats) {
+		labels := []string{k.Topic, s.Where}
+		if topic := (topicName{k.Topic, k.Created}); !told[topic] {
+			told[topic] = true
+			m.gauge(out, metricQueueMessages, float64(s.Messages), labels...)
+			m.gauge(out, metricQueueBytes, float64(s.Bytes), labels...)
+			m.gauge(out, metricQueueMost, float64(s.MaxBytes), labels...)
+			m.gauge(out, metricQueueDelayed, float64(s.Delayed), labels...)
+			m.count(out, metricQueueIn, float64(s.Published), labels...)
+			m.count(out, metricQueueBlocked, seconds(s.Blocked), labels...)
+			m.count(out, metricQueueRefused, float64(s.Refused), labels...)
+		}
+		if k.Group == "" {
+			return
+		}
+		labels = append(labels, k.Group)
+		m.gauge(out, metricQueueLag, float64(s.Lag), labels...)
+		m.gauge(out, metricQueueInFlight, float64(s.InFlight), labels...)
+		m.gauge(out, metricQueueDead, float64(s.Dead), labels...)
+		m.gauge(out, metricQueueOldest, seconds(s.Oldest), labels...)
+		m.count(out, metricQueueOut, float64(s.Handled), labels...)
+	})
 }
 
 func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routemap.Stats) {

@@ -6,9 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -32,6 +35,13 @@ func TestMetrics(t *testing.T) {
 	h.totals.add(m)
 	h.totals.add(m)
 	newReporter(t, agentsOf(t, h), 1, "front").report()
+	for at := range int64(2) {
+		q := reported(time.Now().Unix()+at, 100+uint64(at)*5, 4, 1)
+		q.BlockedNs = 5e8
+		q.Groups = append(q.Groups, &hubpb.QueueGroup{Name: "audit"})
+		h.agents.queues.take(&hubpb.Process{Identity: id(2, 16)}, store.Finest, []*hubpb.Queue{q})
+		h.agents.queues.window()
+	}
 	r := get(t, h, "/metrics")
 	if r.code != http.StatusOK {
 		t.Fatalf("%d, %s", r.code, r.body)
@@ -41,6 +51,9 @@ func TestMetrics(t *testing.T) {
 		`rpc_client_call_duration_seconds_bucket` + route + `,le="2.048e-06"} 2`, `rpc_client_call_duration_seconds_bucket` + route + `,le="0.001048576"} 4`,
 		`rpc_client_call_duration_seconds_bucket` + route + `,le="+Inf"} 8`, `rpc_client_call_duration_seconds_count` + route + `} 8`,
 		`stile_call_errors_total{error_type="NOT_FOUND",` + route[1:] + `} 2`, `stile_call_context_switches_total` + route + `} 14`,
+		`stile_queue_messages{messaging_destination_name="orders",place="unix:/q"} 105`, `stile_queue_blocked_seconds_total{messaging_destination_name="orders",place="unix:/q"} 1`,
+		`stile_queue_lag_messages{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 4`,
+		`stile_queue_handled_messages_total{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 5`,
 		`stile_hub_reports_total 1`, `stile_hub_failing 0`,
 	} {
 		if !strings.Contains(string(r.body), want+"\n") {
@@ -79,7 +92,7 @@ func TestTotalsBounded(t *testing.T) {
 // TestMetricsToken: a scrape needs a token that reads, where there are tokens.
 func TestMetricsToken(t *testing.T) {
 	secret := strings.Repeat("r", 32)
-	h := openHub(t, Config{Tokens: []Token{{Read, secret}}})
+	h := openHub(t, Config{Tokens: []Token{{Role: Read, Secret: secret}}})
 	defer closeHub(t, h)
 	if r := get(t, h, "/metrics"); r.code != http.StatusUnauthorized {
 		t.Errorf("%d", r.code)

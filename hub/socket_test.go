@@ -31,7 +31,7 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	const secret = "a token that writes"
-	h := openHub(t, Config{Socket: path, Tokens: []Token{{Write, secret}}})
+	h := openHub(t, Config{Socket: path, Tokens: []Token{{Role: Write, Secret: secret}}})
 	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("the socket is %v, %v", info, err)
 	}

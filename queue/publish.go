@@ -119,15 +119,17 @@ func (p *publishing) check() error {
 
 // store has the server take a message.
 func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (answer, error) {
-	return q.untilAnswered(ctx, block, func() (answer, error) { return q.asker.ask(ctx, msg) })
+	return q.untilAnswered(ctx, msg.Subject, block, func() (answer, error) { return q.asker.ask(ctx, msg) })
 }
 
 // untilAnswered asks again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
-func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answer, error)) (answer, error) {
+func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, ask func() (answer, error)) (answer, error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, err // nothing was sent
 	}
 	var began time.Time
+	var blocked *senders // that this one is among
+	defer func() { blocked.leave() }()
 	for wait := againAfter; ; wait = min(2*wait, againLater) {
 		ack, err := ask()
 		if err == nil {
@@ -147,13 +149,23 @@ func (q *Queue) untilAnswered(ctx context.Context, block bool, ask func() (answe
 		case unanswered(err):
 			return answer{}, q.noAnswer(err)
 		default:
-			if err = explained(err); !block || !goesOn || !errors.Is(err, ErrFull) {
+			err = explained(err)
+			if !errors.Is(err, ErrFull) {
 				return answer{}, err
+			}
+			if !block || !goesOn {
+				q.full.of(subject).refuse()
+				return answer{}, err
+			}
+			if blocked == nil {
+				blocked = q.full.of(subject)
+				blocked.enter()
 			}
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
+			blocked.refuse()
 			return answer{}, fmt.Errorf("%w; %w", err, ctx.Err())
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stile-ipc/stile/queue/embedded"
 	"github.com/stile-ipc/stile/queue/internal/redo"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Config says where a Queue keeps its messages. One of Dir and URL is set.
@@ -64,6 +65,9 @@ type Queue struct {
 	batches   chan struct{} // one for each that is on its way
 
 	counts counts
+	full   fullTopics
+	where  string // its folder or URLs, as others are told
+	told   func() // takes it from those that are asked for their topics
 	once   sync.Once
 	closed error
 	now    func() time.Time // of delays
@@ -95,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if err := q.open(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.Close())
 	}
+	q.told = telemetry.Process().AddQueues(q.tell)
 	return q, nil
 }
 
@@ -109,15 +114,17 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 		dir = strings.TrimPrefix(dir, "//")
 		if q.nc, err = embedded.Visit(dir, opts...); err == nil {
 			q.redo, q.dial = guest{q.nc}, func() (net.Conn, error) { return embedded.Dial(dir) }
+			q.where = folderURL(dir)
 		}
 	} else if cfg.URL != "" {
 		if q.nc, err = nats.Connect(cfg.URL, opts...); err != nil {
 			err = fmt.Errorf("%s: %w", withoutPasswords(cfg.URL), err)
 		}
+		q.where = withoutPasswords(cfg.URL)
 	} else {
 		q.server, err = embedded.Start(embedded.Config{Dir: cfg.Dir, MaxStore: cfg.MaxStore, Logger: cfg.Logger})
 		if err == nil {
-			q.dial = q.server.Dial
+			q.dial, q.where = q.server.Dial, folderURL(cfg.Dir)
 			q.nc, err = q.server.Connect()
 		}
 	}
@@ -153,11 +160,22 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	return q.server.OpenDoor() // not before: what guests store would pass for what the log is to put back
 }
 
+// folderURL is the URL of a folder, as guests have it.
+func folderURL(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	return "unix:" + dir
+}
+
 // withoutPasswords is a list of URLs as it may be shown.
 func withoutPasswords(urls string) string {
 	var all []string
 	for one := range strings.SplitSeq(urls, ",") {
 		if u, err := url.Parse(strings.TrimSpace(one)); err == nil {
+			if _, has := u.User.Password(); u.User != nil && !has {
+				u.User = url.User("xxxxx") // a token
+			}
 			one = u.Redacted()
 		} else if strings.Contains(one, "@") {
 			one = "a URL that cannot be read"
@@ -195,6 +213,9 @@ func (q *Queue) Close() error {
 	q.once.Do(func() {
 		q.stopMovers()
 		q.counts.close()
+		if q.told != nil {
+			q.told()
+		}
 		q.mu.Lock()
 		l := q.line
 		q.mu.Unlock()

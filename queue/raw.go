@@ -29,6 +29,7 @@ type TopicInfo struct {
 	Oldest   time.Time     `json:"oldest"`
 	Newest   time.Time     `json:"newest"`
 	Groups   []string      `json:"groups"`
+	Created  time.Time     `json:"created"` // on its server: with its name, which one it is
 }
 
 // RawMsg is a message whose Go type is not known.
@@ -88,7 +89,7 @@ func (q *Queue) topicInfo(ctx context.Context, info *jetstream.StreamInfo) (Topi
 	s, c := &info.State, &info.Config
 	t := TopicInfo{
 		Name: strings.ReplaceAll(c.Name, "~", "."), Type: c.Metadata[schemaKey], Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: c.MaxBytes, MaxAge: c.MaxAge,
-		First: s.FirstSeq, Last: s.LastSeq, Oldest: s.FirstTime, Newest: s.LastTime, Groups: []string{},
+		First: s.FirstSeq, Last: s.LastSeq, Oldest: s.FirstTime, Newest: s.LastTime, Groups: []string{}, Created: info.Created,
 	}
 	later, err := q.js.Stream(ctx, c.Name+laterStreamEnd)
 	switch {

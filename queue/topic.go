@@ -158,6 +158,7 @@ func (t *Topic[T]) open() error {
 	if err := t.q.settle(ctx); err != nil {
 		return err
 	}
+	t.q.full.open(t.name, t.stream)
 	t.mover = t.q.mover(t.stream, t.set.maxBytes)
 	return nil
 }

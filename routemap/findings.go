@@ -9,11 +9,12 @@ import (
 
 // What is found is of one of these kinds. docs/MAP.md defines them.
 const (
-	PlusOne    = "n+1"
-	Chatty     = "chatty"
-	Repeated   = "repeated"
-	Blocking   = "blocking"
-	Duplicated = "duplicated"
+	PlusOne      = "n+1"
+	Chatty       = "chatty"
+	Repeated     = "repeated"
+	Blocking     = "blocking"
+	Duplicated   = "duplicated"
+	Backpressure = "backpressure"
 )
 
 const (
@@ -206,10 +207,14 @@ func (m *Map) findings() []Finding {
 		all = append(all, repeated(k, s)...)
 		all = append(all, duplicated(k, s)...)
 	}
+	sortFindings(all)
+	return all
+}
+
+func sortFindings(all []Finding) {
 	slices.SortFunc(all, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation))
 	})
-	return all
 }
 
 // chatty tells whether a route has many small calls for each trace, whose time is the way.

@@ -22,6 +22,7 @@ const (
 	Queue    NodeKind = "queue"
 	Memory   NodeKind = "shm"
 	External NodeKind = "external" // only its callers tell of it
+	Group    NodeKind = "group"    // of those who handle a queue's messages; only findings have it
 )
 
 // Node names an end of a route.

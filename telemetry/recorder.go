@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"context"
 	"math/bits"
 	"runtime"
 	"sync"
@@ -37,6 +38,7 @@ type Recorder struct {
 	mu     sync.Mutex
 	links  map[*Link]struct{}
 	events events
+	queues map[*func(context.Context) []Queue]struct{} // that tell of queues
 }
 
 // NewRecorder returns one that has counted nothing.

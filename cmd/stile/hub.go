@@ -40,7 +40,8 @@ func newHub() *cobra.Command {
 hours, days and months in one folder. stile map shows them, of now and of any time since.
 
 It listens on this host's loopback alone. Another address needs --tokens, and TLS; a file of
-tokens has one a line, "write TOKEN" for those who send, "read TOKEN" for those who ask.
+tokens has one a line, "write TOKEN" for those who send, "read TOKEN" for those who ask, and
+"operate TOKEN NAME" for those who also redrive and discard dead letters.
 
 Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 		Example: `  stile hub
@@ -88,7 +89,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` the file of maps and traces may have")
 	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents())
+	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents(), newHubQueues())
 	return cmd
 }
 
@@ -182,7 +183,7 @@ func hubDir() (string, error) {
 	return filepath.Join(state, "stile", "hub"), nil
 }
 
-// readTokens reads lines ROLE TOKEN; empty ones and those that begin with # say nothing.
+// readTokens reads lines ROLE TOKEN, or ROLE TOKEN NAME; empty ones and those that begin with # say nothing.
 func readTokens(path string) (all []hub.Token, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -203,10 +204,11 @@ func readTokens(path string) (all []hub.Token, err error) {
 			continue
 		}
 		words := strings.Fields(line)
-		if len(words) != 2 {
-			return nil, fmt.Errorf("%s:%d: a line is a role and a token: read or write, a space, and the token", path, n)
+		if len(words) != 2 && len(words) != 3 {
+			return nil, fmt.Errorf("%s:%d: a line is a role and a token: read, write or operate, a space, and the token; and may have a name", path, n)
 		}
-		all = append(all, hub.Token{Role: hub.Role(words[0]), Secret: words[1]})
+		words = append(words, "")
+		all = append(all, hub.Token{Role: hub.Role(words[0]), Secret: words[1], Name: words[2]})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -82,6 +82,7 @@ type ReportRequest struct {
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
 	Samples       []*Sample              `protobuf:"bytes,13,rep,name=samples,proto3" json:"samples,omitempty"`
+	Queues        []*Queue               `protobuf:"bytes,16,rep,name=queues,proto3" json:"queues,omitempty"`
 	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"` // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -183,6 +184,13 @@ func (x *ReportRequest) GetEventsLost() uint64 {
 func (x *ReportRequest) GetSamples() []*Sample {
 	if x != nil {
 		return x.Samples
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetQueues() []*Queue {
+	if x != nil {
+		return x.Queues
 	}
 	return nil
 }
@@ -1173,11 +1181,236 @@ func (x *Sample) GetHostStealUs() []uint64 {
 	return nil
 }
 
+// Queue is how a topic is doing, as its server says, and what senders of the process met.
+type Queue struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Topic           string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	CreatedUnixNano int64                  `protobuf:"varint,2,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"` // of the topic on its server: with its name, which one it is
+	Where           string                 `protobuf:"bytes,3,opt,name=where,proto3" json:"where,omitempty"`                                               // unix: and the folder of an embedded server, or the URLs of others, without passwords
+	AtUnixNano      int64                  `protobuf:"varint,4,opt,name=at_unix_nano,json=atUnixNano,proto3" json:"at_unix_nano,omitempty"`
+	Asked           bool                   `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"` // the server has said what follows up to groups
+	Messages        uint64                 `protobuf:"varint,6,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes           uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	MaxBytes        int64                  `protobuf:"varint,8,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"` // that there may be
+	Last            uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`                         // sequence of the newest message there was
+	Delayed         uint64                 `protobuf:"varint,10,opt,name=delayed,proto3" json:"delayed,omitempty"`                  // messages that are not due yet
+	Groups          []*QueueGroup          `protobuf:"bytes,11,rep,name=groups,proto3" json:"groups,omitempty"`
+	BlockedNs       int64                  `protobuf:"varint,12,opt,name=blocked_ns,json=blockedNs,proto3" json:"blocked_ns,omitempty"` // that senders waited for room in the window; those that waited at once each count
+	Refused         uint64                 `protobuf:"varint,13,opt,name=refused,proto3" json:"refused,omitempty"`                      // messages for which there was no room
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Queue) Reset() {
+	*x = Queue{}
+	mi := &file_hub_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queue) ProtoMessage() {}
+
+func (x *Queue) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queue.ProtoReflect.Descriptor instead.
+func (*Queue) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Queue) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Queue) GetCreatedUnixNano() int64 {
+	if x != nil {
+		return x.CreatedUnixNano
+	}
+	return 0
+}
+
+func (x *Queue) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Queue) GetAtUnixNano() int64 {
+	if x != nil {
+		return x.AtUnixNano
+	}
+	return 0
+}
+
+func (x *Queue) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
+}
+
+func (x *Queue) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *Queue) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Queue) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Queue) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Queue) GetDelayed() uint64 {
+	if x != nil {
+		return x.Delayed
+	}
+	return 0
+}
+
+func (x *Queue) GetGroups() []*QueueGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Queue) GetBlockedNs() int64 {
+	if x != nil {
+		return x.BlockedNs
+	}
+	return 0
+}
+
+func (x *Queue) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+type QueueGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Lag           uint64                 `protobuf:"varint,2,opt,name=lag,proto3" json:"lag,omitempty"`                           // messages never delivered to it
+	InFlight      uint64                 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"` // delivered and not done with
+	Retrying      uint64                 `protobuf:"varint,4,opt,name=retrying,proto3" json:"retrying,omitempty"`                 // of them, those that were delivered more than once
+	Dead          uint64                 `protobuf:"varint,5,opt,name=dead,proto3" json:"dead,omitempty"`
+	OldestNs      int64                  `protobuf:"varint,6,opt,name=oldest_ns,json=oldestNs,proto3" json:"oldest_ns,omitempty"` // age of the oldest message that is not done with
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueGroup) Reset() {
+	*x = QueueGroup{}
+	mi := &file_hub_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueGroup) ProtoMessage() {}
+
+func (x *QueueGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueGroup.ProtoReflect.Descriptor instead.
+func (*QueueGroup) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *QueueGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *QueueGroup) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *QueueGroup) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *QueueGroup) GetRetrying() uint64 {
+	if x != nil {
+		return x.Retrying
+	}
+	return 0
+}
+
+func (x *QueueGroup) GetDead() uint64 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+func (x *QueueGroup) GetOldestNs() int64 {
+	if x != nil {
+		return x.OldestNs
+	}
+	return 0
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xa3\x03\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xd0\x03\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -1191,7 +1424,8 @@ const file_hub_proto_rawDesc = "" +
 	"\vevents_lost\x18\n" +
 	" \x01(\x04R\n" +
 	"eventsLost\x12.\n" +
-	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x12\x10\n" +
+	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x12+\n" +
+	"\x06queues\x18\x10 \x03(\v2\x13.stile.hub.v1.QueueR\x06queues\x12\x10\n" +
 	"\x03hub\x18\b \x01(\fR\x03hub\"\xdd\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
@@ -1302,7 +1536,32 @@ const file_hub_proto_rawDesc = "" +
 	"\x0ehost_system_us\x18\x0f \x03(\x04R\fhostSystemUs\x12 \n" +
 	"\fhost_idle_us\x18\x10 \x03(\x04R\n" +
 	"hostIdleUs\x12\"\n" +
-	"\rhost_steal_us\x18\x11 \x03(\x04R\vhostStealUs*>\n" +
+	"\rhost_steal_us\x18\x11 \x03(\x04R\vhostStealUs\"\xff\x02\n" +
+	"\x05Queue\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12*\n" +
+	"\x11created_unix_nano\x18\x02 \x01(\x03R\x0fcreatedUnixNano\x12\x14\n" +
+	"\x05where\x18\x03 \x01(\tR\x05where\x12 \n" +
+	"\fat_unix_nano\x18\x04 \x01(\x03R\n" +
+	"atUnixNano\x12\x14\n" +
+	"\x05asked\x18\x05 \x01(\bR\x05asked\x12\x1a\n" +
+	"\bmessages\x18\x06 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x1b\n" +
+	"\tmax_bytes\x18\b \x01(\x03R\bmaxBytes\x12\x12\n" +
+	"\x04last\x18\t \x01(\x04R\x04last\x12\x18\n" +
+	"\adelayed\x18\n" +
+	" \x01(\x04R\adelayed\x120\n" +
+	"\x06groups\x18\v \x03(\v2\x18.stile.hub.v1.QueueGroupR\x06groups\x12\x1d\n" +
+	"\n" +
+	"blocked_ns\x18\f \x01(\x03R\tblockedNs\x12\x18\n" +
+	"\arefused\x18\r \x01(\x04R\arefused\"\x9c\x01\n" +
+	"\n" +
+	"QueueGroup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03lag\x18\x02 \x01(\x04R\x03lag\x12\x1b\n" +
+	"\tin_flight\x18\x03 \x01(\x04R\binFlight\x12\x1a\n" +
+	"\bretrying\x18\x04 \x01(\x04R\bretrying\x12\x12\n" +
+	"\x04dead\x18\x05 \x01(\x04R\x04dead\x12\x1b\n" +
+	"\toldest_ns\x18\x06 \x01(\x03R\boldestNs*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
@@ -1323,7 +1582,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
@@ -1336,7 +1595,9 @@ var file_hub_proto_goTypes = []any{
 	(*Histogram)(nil),      // 8: stile.hub.v1.Histogram
 	(*Load)(nil),           // 9: stile.hub.v1.Load
 	(*Sample)(nil),         // 10: stile.hub.v1.Sample
-	nil,                    // 11: stile.hub.v1.Route.CodesEntry
+	(*Queue)(nil),          // 11: stile.hub.v1.Queue
+	(*QueueGroup)(nil),     // 12: stile.hub.v1.QueueGroup
+	nil,                    // 13: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
@@ -1344,23 +1605,25 @@ var file_hub_proto_depIdxs = []int32{
 	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
 	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
 	10, // 4: stile.hub.v1.ReportRequest.samples:type_name -> stile.hub.v1.Sample
-	0,  // 5: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	11, // 6: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	8,  // 7: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	8,  // 8: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	8,  // 9: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	8,  // 10: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	8,  // 11: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	8,  // 12: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	6,  // 13: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	7,  // 14: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
-	1,  // 15: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 16: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	16, // [16:17] is the sub-list for method output_type
-	15, // [15:16] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 5: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
+	0,  // 6: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	13, // 7: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	8,  // 8: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	8,  // 9: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	8,  // 10: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	8,  // 11: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	8,  // 12: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	8,  // 13: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	6,  // 14: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	7,  // 15: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	12, // 16: stile.hub.v1.Queue.groups:type_name -> stile.hub.v1.QueueGroup
+	1,  // 17: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 18: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -1374,7 +1637,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

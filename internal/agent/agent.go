@@ -115,10 +115,10 @@ func (a *Agent) run(ctx context.Context) {
 		t.Reset(now.Truncate(a.cfg.every).Add(a.cfg.every).Sub(now))
 		select {
 		case <-t.C:
-			a.close(time.Now())
+			a.close(ctx, time.Now())
 			a.send(ctx)
 		case <-ctx.Done():
-			a.close(time.Now())
+			a.close(a.last, time.Now())
 			a.send(a.last)
 			return
 		}
@@ -133,8 +133,8 @@ func (a *Agent) request(sequence uint64) *hubpb.ReportRequest {
 	return &hubpb.ReportRequest{Process: who, Sequence: sequence, Dropped: a.dropped}
 }
 
-// close ends a window.
-func (a *Agent) close(now time.Time) {
+// close ends a window. Queues are asked until ctx ends.
+func (a *Agent) close(ctx context.Context, now time.Time) {
 	a.sequence++
 	r := a.request(a.sequence)
 	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
@@ -144,6 +144,7 @@ func (a *Agent) close(now time.Time) {
 		a.counters = a.cfg.Counters()
 	}
 	r.Routes, r.Load, r.Samples = routes(a.cfg.Recorder.Take()), loadOf(used, a.counters, was), columns(samples)
+	r.Queues = queues(ctx, a.cfg.Recorder)
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept

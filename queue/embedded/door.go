@@ -167,9 +167,21 @@ func Visit(dir string, opts ...nats.Option) (*nats.Conn, error) {
 
 // Dial makes a connection to the server that another process has started on a folder. It is the caller's.
 func Dial(dir string) (net.Conn, error) {
-	c, err := net.Dial("unix", doorPath(dir))
+	c, err := dialDoor(doorPath(dir))
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %s: %w: %w", dir, ErrAway, err)
+	}
+	return c, nil
+}
+
+func dialDoor(path string) (net.Conn, error) {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := ours(c); err != nil {
+		c.Close()
+		return nil, err
 	}
 	return c, nil
 }
@@ -181,6 +193,6 @@ type visitor struct {
 }
 
 func (v *visitor) Dial(_, _ string) (c net.Conn, err error) {
-	c, v.err = net.Dial("unix", v.path)
+	c, v.err = dialDoor(v.path)
 	return c, v.err
 }

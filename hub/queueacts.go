@@ -1,0 +1,284 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/queue"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// DeadLetters is what GET /api/v1/queues/dead answers: the oldest dead letters of a group.
+type DeadLetters struct {
+	Queue   string       `json:"queue"`
+	Letters []DeadLetter `json:"letters"`
+}
+
+// DeadLetter is one of them, and the beginning of what it says.
+type DeadLetter struct {
+	queue.DeadLetter
+	Size int    `json:"size"` // bytes of the message
+	Data []byte `json:"data"` // of them, 2,048 at most
+}
+
+// QueueAct is what is asked of the hub by POST to /api/v1/queues/redrive and /api/v1/queues/discard.
+type QueueAct struct {
+	Queue     string   `json:"queue"`     // ID
+	Sequences []uint64 `json:"sequences"` // of dead letters
+	All       bool     `json:"all"`       // instead of these
+	Limit     int      `json:"limit"`     // how many at most; 0: 10,000
+}
+
+// QueueActed is what was done.
+type QueueActed struct {
+	Done  int    `json:"done"`
+	Left  uint64 `json:"left"` // dead letters of the group
+	Error string `json:"error,omitempty"`
+}
+
+// Bounds of what is done for one request.
+const (
+	DefaultLetters = 20
+	MaxLetters     = 100
+	maxLetterData  = 2048
+	maxActed       = 10_000
+	maxActBytes    = 1 << 20
+	actWithin      = time.Minute
+	actPatience    = 30 * time.Second
+)
+
+func (h *Hub) deadLetters(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	if err := onlyKnown(q, "queue", "limit"); err != nil {
+		return nil, err
+	}
+	limit, err := number(r, "limit", DefaultLetters, MaxLetters)
+	if err != nil {
+		return nil, err
+	}
+	out := DeadLetters{Queue: q.Get("queue"), Letters: []DeadLetter{}}
+	err = h.withQueue(r.Context(), out.Queue, func(ctx context.Context, k routemap.QueueKey, q *queue.Queue) error {
+		dead, err := q.DeadLetters(ctx, k.Topic, k.Group)
+		if err != nil {
+			return err
+		}
+		all, err := dead.List(ctx, limit, nil)
+		for _, l := range all {
+			l.Reason, l.Error = strings.ToValidUTF8(l.Reason, "?"), strings.ToValidUTF8(l.Error, "?")
+			out.Letters = append(out.Letters, DeadLetter{l, len(l.Data), l.Data[:min(len(l.Data), maxLetterData)]})
+		}
+		return err
+	})
+	return out, err
+}
+
+// acting answers a request to act, of which name tells in an event.
+func (h *Hub) acting(name string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) http.Handler {
+	return asked(func(r *http.Request) (any, error) {
+		act, err := readAct(r)
+		if err != nil {
+			return nil, badQuestion{err}
+		}
+		var acted QueueActed
+		who, _ := r.Context().Value(byWhom{}).(string)
+		err = h.withQueue(r.Context(), act.Queue, func(ctx context.Context, k routemap.QueueKey, q *queue.Queue) error {
+			dead, err := q.DeadLetters(ctx, k.Topic, k.Group)
+			if err != nil {
+				return err
+			}
+			acted.Done, err = act.on(ctx, dead, do)
+			h.acted(name, who, k, acted.Done, err)
+			if err != nil {
+				acted.Error = err.Error()
+			}
+			if st, err := q.GroupStats(ctx, k.Topic, k.Group); err == nil {
+				acted.Left = st.Dead
+			}
+			return nil
+		})
+		return acted, err
+	})
+}
+
+func readAct(r *http.Request) (act QueueAct, err error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != typeJSON {
+		return act, fmt.Errorf("the body is to be %s", typeJSON)
+	}
+	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxActBytes))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&act); err != nil {
+		return act, fmt.Errorf("the body is none that can be read: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return act, errors.New("the body has more than one value")
+	}
+	switch {
+	case act.All == (len(act.Sequences) > 0):
+		return act, errors.New("say which dead letters: their sequences, or all")
+	case act.Limit < 0 || act.Limit > maxActed || len(act.Sequences) > maxActed:
+		return act, fmt.Errorf("%d at most at once", maxActed)
+	}
+	if act.Limit == 0 {
+		act.Limit = maxActed
+	}
+	return act, nil
+}
+
+// on does something with the dead letters that are meant, and tells with how many it has.
+func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) (int, error) {
+	most := a.Limit
+	if !a.All {
+		most = min(most, len(a.Sequences))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	met := 0
+	n, err := do(dead, ctx, func(l *queue.DeadLetter) bool {
+		if met == most {
+			cancel() // the rest is not looked at
+			return false
+		}
+		if !a.All && !slices.Contains(a.Sequences, l.Sequence) {
+			return false
+		}
+		met++
+		return true
+	})
+	if n == most {
+		err = nil
+	}
+	return n, err
+}
+
+// acted has it remembered who did what.
+func (h *Hub) acted(what, who string, k routemap.QueueKey, n int, err error) {
+	detail := fmt.Sprintf("%d by %s", n, who)
+	if err != nil {
+		detail += ": " + err.Error()
+	}
+	h.log.Info("hub: "+what, "topic", k.Topic, "group", k.Group, "letters", n, "by", who, "error", err)
+	now := h.cfg.clock().UTC()
+	host, _ := os.Hostname()
+	h.agents.note(store.Event{
+		First: now, Last: now, Count: 1, Service: "stile hub", Host: shortName(host), PID: int64(os.Getpid()), Kind: what, Subject: shortName(k.Topic + " " + k.Group), Detail: shortName(detail), Error: err != nil,
+	})
+}
+
+// shortName is a text as events have it.
+func shortName(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	for len(s) > maxReportName {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
+
+// withQueue has f act on the queue of an ID, one at a time.
+func (h *Hub) withQueue(ctx context.Context, id string, f func(context.Context, routemap.QueueKey, *queue.Queue) error) error {
+	k, known := h.agents.queues.find(id)
+	if !known {
+		return notThere{fmt.Errorf("no process has told of a queue of the ID %.64q in the last %s", id, processGoneAfter)}
+	}
+	if k.Group == "" {
+		return badQuestion{fmt.Errorf("nobody has subscribed to the topic %q: it has no dead letters", k.Topic)}
+	}
+	if err := h.acts.take(ctx); err != nil {
+		return err
+	}
+	defer h.acts.give()
+	ctx, cancel := context.WithTimeout(ctx, actWithin)
+	defer cancel()
+	q, done, err := h.reach(ctx, k)
+	if err != nil {
+		return conflict{err}
+	}
+	err = f(ctx, k, q)
+	return errors.Join(err, done())
+}
+
+// conflict is an error of what cannot be done here.
+type conflict struct{ error }
+
+// reach connects to the server that has a topic: one of the hub's own, or that in a folder of this host and user. What a process has said of where it is, is not believed: the
+// topic that is there has to be the one that is meant.
+func (h *Hub) reach(ctx context.Context, k routemap.QueueKey) (*queue.Queue, func() error, error) {
+	for _, q := range h.nats.all() {
+		if is(ctx, q, k) == nil {
+			return q, func() error { return nil }, nil
+		}
+	}
+	at, _ := h.agents.queues.where(topicName{k.Topic, k.Created})
+	dir, isFolder := strings.CutPrefix(at.where, "unix:")
+	switch {
+	case !isFolder:
+		return nil, nil, fmt.Errorf("the topic is on %q, which the hub does not know: start it with --nats-url, or use stile queue --url", at.where)
+	case at.boot != bootID():
+		return nil, nil, fmt.Errorf("the topic is in the folder %q of another host: use stile queue --dir there", dir)
+	case at.uid != int64(os.Getuid()):
+		return nil, nil, fmt.Errorf("the folder %q is of the user %d, and the hub of %d: use stile queue --dir as that user", dir, at.uid, os.Getuid())
+	}
+	real, err := ownFolder(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the folder %q is not entered: %w", dir, err)
+	}
+	q, err := queue.Open(ctx, queue.Config{URL: "unix:" + real, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := is(ctx, q, k); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("the folder %q: %w", dir, err), q.Close())
+	}
+	return q, q.Close, nil
+}
+
+// is tells whether a server has the topic that is meant, and not another one of its name.
+func is(ctx context.Context, q *queue.Queue, k routemap.QueueKey) error {
+	t, err := q.Topic(ctx, k.Topic)
+	if err != nil {
+		return err
+	}
+	if t.Created.UnixNano() != k.Created {
+		return fmt.Errorf("it has a topic %q, and that is another one", k.Topic)
+	}
+	return nil
+}
+
+// bootID is of this host since it was started, as processes report it.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		host, _ := os.Hostname()
+		return shortName(host)
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// servers are NATS servers that the hub is connected to. A nil one has none.
+type servers struct {
+	own, elsewhere *queue.Queue
+}
+
+func (s *servers) all() (all []*queue.Queue) {
+	if s == nil {
+		return nil
+	}
+	for _, q := range []*queue.Queue{s.own, s.elsewhere} {
+		if q != nil {
+			all = append(all, q)
+		}
+	}
+	return all
+}

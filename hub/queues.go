@@ -1,0 +1,248 @@
+package hub
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/routemap"
+)
+
+// Bounds of what is reported of queues.
+const (
+	maxReportQueues = 1_000
+	maxReportGroups = 1_000   // of all of them
+	maxWindowQueues = 10_000  // groups of a window, of all reports
+	maxQueueNumber  = 1 << 50 // of messages or bytes
+	maxQueuesKnown  = 20_000  // of the last ten minutes
+	blockedHeld     = time.Minute
+)
+
+func checkQueues(all []*hubpb.Queue) error {
+	groups := 0
+	for _, q := range all {
+		groups += len(q.GetGroups())
+	}
+	if len(all) > maxReportQueues || groups > maxReportGroups {
+		return fmt.Errorf("%d queues with %d groups; %d and %d at most", len(all), groups, maxReportQueues, maxReportGroups)
+	}
+	for _, q := range all {
+		if err := checkQueue(q); err != nil {
+			return fmt.Errorf("queue %.256q: %w", q.GetTopic(), err)
+		}
+	}
+	return nil
+}
+
+func checkQueue(q *hubpb.Queue) error {
+	names := []string{q.GetTopic(), q.GetWhere()}
+	numbers := []uint64{q.GetMessages(), q.GetBytes(), uint64(q.GetMaxBytes()), q.GetLast(), q.GetDelayed(), q.GetRefused()}
+	times := []int64{q.GetAtUnixNano(), q.GetBlockedNs()}
+	seen := map[string]bool{}
+	for _, g := range q.GetGroups() {
+		if seen[g.GetName()] || g.GetName() == "" {
+			return fmt.Errorf("a group %q, again or without a name", g.GetName())
+		}
+		seen[g.GetName()] = true
+		names = append(names, g.GetName())
+		numbers = append(numbers, g.GetLag(), g.GetInFlight(), g.GetRetrying(), g.GetDead())
+		times = append(times, g.GetOldestNs())
+	}
+	if q.GetTopic() == "" {
+		return fmt.Errorf("a topic without a name")
+	}
+	for _, n := range numbers {
+		if n > maxQueueNumber {
+			return fmt.Errorf("a number of %d; %d at most", n, uint64(maxQueueNumber))
+		}
+	}
+	for _, ns := range times {
+		if ns < 0 {
+			return fmt.Errorf("a time of %d ns", ns)
+		}
+	}
+	if q.GetBlockedNs() > maxQueueNumber*int64(time.Microsecond) {
+		return fmt.Errorf("senders waited for %s", time.Duration(q.GetBlockedNs()))
+	}
+	return checkNames(names...)
+}
+
+// topicName is which topic it is, wherever.
+type topicName struct {
+	name    string
+	created int64
+}
+
+// queues takes in what processes say of queues. Its methods are safe for concurrent use.
+type queues struct {
+	clock func() time.Time
+
+	mu     sync.Mutex
+	open   map[topicName]*topicSeen // of the window that is open
+	groups int                      // of them
+	last   map[routemap.QueueKey]queueSeen
+	places map[topicName]queuePlace
+	lost   uint64 // that there was no room for
+}
+
+// topicSeen is what was said of a topic in a window.
+type topicSeen struct {
+	q       *hubpb.Queue // the newest that the server has said; nil: it was not asked
+	host    string
+	since   time.Time
+	blocked int64
+	refused uint64
+	told    map[identity]int64 // ns of the windows of those who tell
+}
+
+// queueSeen is what was known of a group at the end of a window.
+type queueSeen struct {
+	at          int64 // by the clock of who told
+	last, bytes uint64
+	left        uint64
+	seen        time.Time
+	total       *routemap.QueueStats // since the hub was opened
+}
+
+// queuePlace is where a topic is, as a process has said.
+type queuePlace struct {
+	where, boot string
+	uid         int64
+	seen        time.Time
+}
+
+func newQueues(clock func() time.Time) *queues {
+	return &queues{clock: clock, open: map[topicName]*topicSeen{}, last: map[routemap.QueueKey]queueSeen{}, places: map[topicName]queuePlace{}}
+}
+
+// take takes in what a process says of a window that was so long. Of what several say of one topic the newest counts, and how long their senders waited in sum.
+func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) {
+	now := a.clock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, q := range all {
+		name := topicName{q.GetTopic(), q.GetCreatedUnixNano()}
+		seen := a.open[name]
+		if more := max(len(q.GetGroups()), 1); seen == nil || seen.q == nil {
+			if a.groups+more > maxWindowQueues {
+				a.lost++
+				continue
+			}
+			a.groups += more
+		}
+		if seen == nil {
+			seen = &topicSeen{since: now, told: map[identity]int64{}}
+			a.open[name] = seen
+		}
+		if q.GetAsked() && (seen.q == nil || seen.q.GetAtUnixNano() <= q.GetAtUnixNano()) {
+			seen.q, seen.host = q, p.GetHost()
+			if _, known := a.places[name]; known || len(a.places) < maxQueuesKnown {
+				a.places[name] = queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now}
+			}
+		}
+		seen.blocked += q.GetBlockedNs()
+		seen.refused += q.GetRefused()
+		seen.told[identity(p.GetIdentity())] += int64(long)
+	}
+}
+
+// window ends the window that is open. What senders met of a topic of which the server has said nothing waits for that.
+func (a *queues) window() store.Queues {
+	now := a.clock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.open) == 0 && len(a.last) == 0 {
+		return nil
+	}
+	out := store.Queues{}
+	open := a.open
+	a.open, a.groups = map[topicName]*topicSeen{}, 0
+	for name, t := range open {
+		switch {
+		case t.q != nil:
+			a.addLocked(out, name, t, now)
+		case now.Sub(t.since) < blockedHeld:
+			a.open[name] = t
+			a.groups++
+		}
+	}
+	for k, s := range a.last {
+		if now.Sub(s.seen) > processGoneAfter {
+			delete(a.last, k)
+		}
+	}
+	for name, p := range a.places {
+		if now.Sub(p.seen) > processGoneAfter {
+			delete(a.places, name)
+		}
+	}
+	return out
+}
+
+func (a *queues) addLocked(out store.Queues, name topicName, t *topicSeen, now time.Time) {
+	q := t.q
+	groups := q.GetGroups()
+	if len(groups) == 0 {
+		groups = []*hubpb.QueueGroup{{}}
+	}
+	long := int64(0)
+	for _, ns := range t.told {
+		long = max(long, ns)
+	}
+	for _, g := range groups {
+		k := routemap.QueueKey{Topic: name.name, Created: name.created, Group: g.GetName()}
+		s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
+			Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
+			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: t.refused,
+		}}
+		was, known := a.last[k]
+		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
+		if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
+			s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
+			s.Handled = max(s.Published+was.left, is.left) - is.left
+		}
+		w := s.Window()
+		out[k] = &w
+		if !known {
+			is.total = new(routemap.QueueStats)
+		}
+		is.total.Then(&w)
+		if known || len(a.last) < maxQueuesKnown {
+			a.last[k] = is
+		}
+	}
+}
+
+// each tells of each queue that was told of in the last minute, and how it did since the hub was opened.
+func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
+	now := a.clock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, s := range a.last {
+		if now.Sub(s.seen) <= countedFor {
+			f(k, s.total)
+		}
+	}
+}
+
+// find returns the key of an ID that was told of lately.
+func (a *queues) find(id string) (routemap.QueueKey, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k := range a.last {
+		if k.ID() == id {
+			return k, true
+		}
+	}
+	return routemap.QueueKey{}, false
+}
+
+// where tells where a topic is.
+func (a *queues) where(name topicName) (queuePlace, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p, known := a.places[name]
+	return p, known
+}

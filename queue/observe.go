@@ -1,0 +1,202 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// Bounds of what one look at a server costs.
+const (
+	maxLooked  = 4 * maxWatched // streams: a topic has up to four
+	maxGroups  = 256            // of all topics
+	lookWithin = 2 * time.Second
+)
+
+// Observe tells how all topics of the server are doing, 256 at most with 256 groups in all.
+func (q *Queue) Observe(ctx context.Context) ([]telemetry.Queue, error) {
+	all, err := q.lookAtAll(ctx)
+	return all, explained(err)
+}
+
+// tell tells a hub of the topics: of all that an embedded server has, in the process that has it; of those that this process has opened on servers elsewhere. A guest
+// tells what its senders met alone.
+func (q *Queue) tell(ctx context.Context) []telemetry.Queue {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	mine := q.full.list()
+	var all []telemetry.Queue
+	var err error
+	switch _, visits := q.redo.(guest); {
+	case q.server != nil:
+		all, err = q.lookAtAll(ctx)
+	case !visits && q.nc.IsConnected():
+		all, err = q.lookAt(ctx, mine)
+	}
+	if err != nil {
+		q.log.Debug("queue: the hub is not told of all topics", "error", err)
+	}
+	return q.withSenders(all, mine)
+}
+
+// withSenders adds what senders of this process met.
+func (q *Queue) withSenders(all []telemetry.Queue, mine []*senders) []telemetry.Queue {
+	for _, s := range mine {
+		blocked, refused := s.take()
+		i := slices.IndexFunc(all, func(o telemetry.Queue) bool { return o.Topic == s.topic && o.Created.UnixNano() == s.is.created })
+		if i < 0 {
+			if blocked == 0 && refused == 0 {
+				continue
+			}
+			i = len(all)
+			all = append(all, telemetry.Queue{Topic: s.topic, Created: time.Unix(0, s.is.created), Where: q.where, At: time.Now()})
+		}
+		all[i].Blocked, all[i].Refused = blocked, refused
+	}
+	return all
+}
+
+// lookAtAll looks at each topic that the server has.
+func (q *Queue) lookAtAll(ctx context.Context) ([]telemetry.Queue, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the list
+	streams := map[string]*jetstream.StreamInfo{}
+	list := q.js.ListStreams(ctx)
+	for info := range list.Info() {
+		if streams[info.Config.Name] = info; len(streams) >= maxLooked {
+			break
+		}
+	}
+	if err := list.Err(); err != nil && len(streams) < maxLooked {
+		return nil, err
+	}
+	var all []telemetry.Queue
+	groups := maxGroups
+	for name, info := range streams {
+		if info.Config.Metadata[schemaKey] == "" || len(all) >= maxWatched {
+			continue
+		}
+		one, err := q.look(ctx, info, streams[name+laterStreamEnd], streams[name+deadStreamEnd], groups)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue // it was deleted meanwhile
+		}
+		if err != nil {
+			return all, err
+		}
+		groups -= len(one.Groups)
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// lookAt looks at the topics that this process has opened.
+func (q *Queue) lookAt(ctx context.Context, mine []*senders) (all []telemetry.Queue, err error) {
+	groups := maxGroups
+	for _, s := range mine {
+		info := map[string]*jetstream.StreamInfo{}
+		for _, end := range []string{"", laterStreamEnd, deadStreamEnd} {
+			stream, err := q.js.Stream(ctx, s.is.name+end)
+			switch {
+			case err == nil:
+				info[end] = stream.CachedInfo()
+			case !errors.Is(err, jetstream.ErrStreamNotFound):
+				return all, err
+			}
+		}
+		if info[""] == nil {
+			continue
+		}
+		one, err := q.look(ctx, info[""], info[laterStreamEnd], info[deadStreamEnd], groups)
+		if err != nil {
+			return all, err
+		}
+		groups -= len(one.Groups)
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// look tells of a topic of which some is known, and of up to so many groups. Those of its streams that are not there are nil.
+func (q *Queue) look(ctx context.Context, info, later, dead *jetstream.StreamInfo, groups int) (telemetry.Queue, error) {
+	s := &info.State
+	one := telemetry.Queue{
+		Topic: strings.ReplaceAll(info.Config.Name, "~", "."), Created: info.Created, Where: q.where, At: time.Now(), Asked: true,
+		Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: info.Config.MaxBytes, Last: s.LastSeq,
+	}
+	if later != nil {
+		one.Delayed = later.State.Msgs
+	}
+	stream, err := q.js.Stream(ctx, info.Config.Name)
+	if err != nil {
+		return one, err
+	}
+	known, err := q.lookAtGroups(ctx, stream, groups)
+	if err != nil {
+		return one, err
+	}
+	if dead != nil && dead.State.Msgs > 0 {
+		if err := q.addDead(ctx, info.Config.Name, known); err != nil {
+			return one, err
+		}
+	}
+	for _, g := range known {
+		one.Groups = append(one.Groups, *g)
+	}
+	slices.SortFunc(one.Groups, func(a, b telemetry.QueueGroup) int { return strings.Compare(a.Name, b.Name) })
+	return one, nil
+}
+
+// lookAtGroups looks at the consumers of a topic, of which a group has one or one for each partition.
+func (q *Queue) lookAtGroups(ctx context.Context, stream jetstream.Stream, most int) (map[string]*telemetry.QueueGroup, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	known := map[string]*telemetry.QueueGroup{}
+	list := stream.ListConsumers(ctx)
+	for info := range list.Info() {
+		name, _, _ := strings.Cut(info.Name, "=")
+		if info.Config.Durable == "" || !groupName.MatchString(name) {
+			continue // it is somebody else's
+		}
+		g := known[name]
+		if g == nil {
+			if len(known) >= most {
+				return known, nil
+			}
+			g = &telemetry.QueueGroup{Name: name}
+			known[name] = g
+		}
+		oldest, err := oldestOf(ctx, stream, info)
+		if err != nil {
+			return nil, err
+		}
+		g.Lag += info.NumPending
+		g.InFlight += uint64(info.NumAckPending)
+		g.Retrying += uint64(info.NumRedelivered)
+		g.Oldest = max(g.Oldest, oldest)
+	}
+	return known, list.Err()
+}
+
+// addDead adds how many dead letters each group has.
+func (q *Queue) addDead(ctx context.Context, stream string, groups map[string]*telemetry.QueueGroup) error {
+	s, err := q.js.Stream(ctx, stream+deadStreamEnd)
+	if err != nil {
+		return err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(deadSubject(stream, "*")))
+	if err != nil {
+		return err
+	}
+	for subject, n := range info.State.Subjects {
+		if g := groups[strings.TrimPrefix(subject, deadSubject(stream, ""))]; g != nil {
+			g.Dead = n
+		}
+	}
+	return nil
+}
