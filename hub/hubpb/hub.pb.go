@@ -81,6 +81,7 @@ type ReportRequest struct {
 	Dropped       uint64                 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"` // windows that the agent had no room for, since it began
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
+	Policies      []*Policy              `protobuf:"bytes,15,rep,name=policies,proto3" json:"policies,omitempty"`                        // in force at the window's end
 	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"`                                   // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -177,6 +178,13 @@ func (x *ReportRequest) GetEventsLost() uint64 {
 		return x.EventsLost
 	}
 	return 0
+}
+
+func (x *ReportRequest) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
 }
 
 func (x *ReportRequest) GetHub() []byte {
@@ -482,7 +490,9 @@ type Route struct {
 	Waits         *Waits                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"`
 	PeerPid       int64                  `protobuf:"varint,15,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"` // as the process sees it; 0: it is not known
 	Repeats       *Repeats               `protobuf:"bytes,17,opt,name=repeats,proto3" json:"repeats,omitempty"`
-	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"` // the peer is a topic, whose messages are counted: sent by a client, handled by a server
+	Decisions     *Decisions             `protobuf:"bytes,18,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	DeadlineLeft  *Histogram             `protobuf:"bytes,19,opt,name=deadline_left,json=deadlineLeft,proto3" json:"deadline_left,omitempty"` // ns that calls had until their deadline when they arrived; a server's
+	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                                   // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +635,20 @@ func (x *Route) GetPeerPid() int64 {
 func (x *Route) GetRepeats() *Repeats {
 	if x != nil {
 		return x.Repeats
+	}
+	return nil
+}
+
+func (x *Route) GetDecisions() *Decisions {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *Route) GetDeadlineLeft() *Histogram {
+	if x != nil {
+		return x.DeadlineLeft
 	}
 	return nil
 }
@@ -992,11 +1016,346 @@ func (x *Load) GetSpinNs() int64 {
 	return 0
 }
 
+// Decisions are how often a policy, or a deadline, decided what became of calls.
+type Decisions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Retries       uint64                 `protobuf:"varint,1,opt,name=retries,proto3" json:"retries,omitempty"`                      // attempts after the first
+	Hedges        uint64                 `protobuf:"varint,2,opt,name=hedges,proto3" json:"hedges,omitempty"`                        // attempts beside one under way
+	Breaker       uint64                 `protobuf:"varint,3,opt,name=breaker,proto3" json:"breaker,omitempty"`                      // calls not sent: the breaker was open
+	Limit         uint64                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`                          // calls not sent: no place under the limit
+	Budget        uint64                 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`                        // retries and hedges not made: too many were
+	Admission     uint64                 `protobuf:"varint,6,opt,name=admission,proto3" json:"admission,omitempty"`                  // calls that the server has shed
+	CacheHits     uint64                 `protobuf:"varint,7,opt,name=cache_hits,json=cacheHits,proto3" json:"cache_hits,omitempty"` // answered from the cache, which makes no call
+	Coalesced     uint64                 `protobuf:"varint,8,opt,name=coalesced,proto3" json:"coalesced,omitempty"`                  // answered by an equal call
+	Fallbacks     uint64                 `protobuf:"varint,9,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"`                  // an old answer stood in
+	Late          uint64                 `protobuf:"varint,10,opt,name=late,proto3" json:"late,omitempty"`                           // the deadline had passed before they were sent, or when they arrived
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decisions) Reset() {
+	*x = Decisions{}
+	mi := &file_hub_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decisions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decisions) ProtoMessage() {}
+
+func (x *Decisions) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decisions.ProtoReflect.Descriptor instead.
+func (*Decisions) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Decisions) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *Decisions) GetHedges() uint64 {
+	if x != nil {
+		return x.Hedges
+	}
+	return 0
+}
+
+func (x *Decisions) GetBreaker() uint64 {
+	if x != nil {
+		return x.Breaker
+	}
+	return 0
+}
+
+func (x *Decisions) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Decisions) GetBudget() uint64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Decisions) GetAdmission() uint64 {
+	if x != nil {
+		return x.Admission
+	}
+	return 0
+}
+
+func (x *Decisions) GetCacheHits() uint64 {
+	if x != nil {
+		return x.CacheHits
+	}
+	return 0
+}
+
+func (x *Decisions) GetCoalesced() uint64 {
+	if x != nil {
+		return x.Coalesced
+	}
+	return 0
+}
+
+func (x *Decisions) GetFallbacks() uint64 {
+	if x != nil {
+		return x.Fallbacks
+	}
+	return 0
+}
+
+func (x *Decisions) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+// Policy is a policy that is in force in the process, or several that are alike.
+type Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`   // the file's path, the feed's name, or what its text was read from; empty: it was made in code
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`       // "file", "feed", "last good copy", "api"
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // as it calls itself
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`       // the first 16 bytes of SHA-256 of its text as JSON
+	SinceUnixNano int64                  `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
+	Changed       bool                   `protobuf:"varint,6,opt,name=changed,proto3" json:"changed,omitempty"` // it took another version's place then
+	Refused       string                 `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`  // why what is there now is not in force; empty: it is
+	Text          string                 `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`        // empty: the hub has had it, or it is too long
+	Alike         uint32                 `protobuf:"varint,9,opt,name=alike,proto3" json:"alike,omitempty"`     // how many there are
+	Controls      []*Control             `protobuf:"bytes,10,rep,name=controls,proto3" json:"controls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_hub_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Policy) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Policy) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Policy) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Policy) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Policy) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+func (x *Policy) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *Policy) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Policy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Policy) GetAlike() uint32 {
+	if x != nil {
+		return x.Alike
+	}
+	return 0
+}
+
+func (x *Policy) GetControls() []*Control {
+	if x != nil {
+		return x.Controls
+	}
+	return nil
+}
+
+// Control is what a policy holds now for a method.
+type Control struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`     // "breaker", "limit", "admission"
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"` // empty: all of them
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"` // of the connection; empty: the server's side
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // of a breaker: "closed", "open", "half-open"
+	Limit         uint64                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`  // calls at once
+	Most          uint64                 `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`    // that the limit may become
+	InFlight      uint64                 `protobuf:"varint,7,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Pending       uint64                 `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"` // that wait for a place
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Control) Reset() {
+	*x = Control{}
+	mi := &file_hub_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Control) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Control) ProtoMessage() {}
+
+func (x *Control) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Control.ProtoReflect.Descriptor instead.
+func (*Control) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Control) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Control) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Control) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Control) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Control) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Control) GetMost() uint64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *Control) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *Control) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xf3\x02\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xa5\x03\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -1009,7 +1368,8 @@ const file_hub_proto_rawDesc = "" +
 	"\x06events\x18\t \x03(\v2\x13.stile.hub.v1.EventR\x06events\x12\x1f\n" +
 	"\vevents_lost\x18\n" +
 	" \x01(\x04R\n" +
-	"eventsLost\x12\x10\n" +
+	"eventsLost\x120\n" +
+	"\bpolicies\x18\x0f \x03(\v2\x14.stile.hub.v1.PolicyR\bpolicies\x12\x10\n" +
 	"\x03hub\x18\b \x01(\fR\x03hub\"\xdd\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
@@ -1038,7 +1398,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xd4\x05\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xc9\x06\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -1056,7 +1416,9 @@ const file_hub_proto_rawDesc = "" +
 	"\bresponse\x18\r \x01(\v2\x17.stile.hub.v1.HistogramR\bresponse\x12)\n" +
 	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x12\x19\n" +
 	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x12/\n" +
-	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x12\x14\n" +
+	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x125\n" +
+	"\tdecisions\x18\x12 \x01(\v2\x17.stile.hub.v1.DecisionsR\tdecisions\x12<\n" +
+	"\rdeadline_left\x18\x13 \x01(\v2\x17.stile.hub.v1.HistogramR\fdeadlineLeft\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
@@ -1095,7 +1457,41 @@ const file_hub_proto_rawDesc = "" +
 	"\tdoorbells\x18\b \x01(\x04R\tdoorbells\x12\x14\n" +
 	"\x05parks\x18\t \x01(\x04R\x05parks\x12\x17\n" +
 	"\aspin_ns\x18\n" +
-	" \x01(\x03R\x06spinNs*>\n" +
+	" \x01(\x03R\x06spinNs\"\x92\x02\n" +
+	"\tDecisions\x12\x18\n" +
+	"\aretries\x18\x01 \x01(\x04R\aretries\x12\x16\n" +
+	"\x06hedges\x18\x02 \x01(\x04R\x06hedges\x12\x18\n" +
+	"\abreaker\x18\x03 \x01(\x04R\abreaker\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x04R\x05limit\x12\x16\n" +
+	"\x06budget\x18\x05 \x01(\x04R\x06budget\x12\x1c\n" +
+	"\tadmission\x18\x06 \x01(\x04R\tadmission\x12\x1d\n" +
+	"\n" +
+	"cache_hits\x18\a \x01(\x04R\tcacheHits\x12\x1c\n" +
+	"\tcoalesced\x18\b \x01(\x04R\tcoalesced\x12\x1c\n" +
+	"\tfallbacks\x18\t \x01(\x04R\tfallbacks\x12\x12\n" +
+	"\x04late\x18\n" +
+	" \x01(\x04R\x04late\"\x9b\x02\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12&\n" +
+	"\x0fsince_unix_nano\x18\x05 \x01(\x03R\rsinceUnixNano\x12\x18\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\x12\x18\n" +
+	"\arefused\x18\a \x01(\tR\arefused\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\x12\x14\n" +
+	"\x05alike\x18\t \x01(\rR\x05alike\x121\n" +
+	"\bcontrols\x18\n" +
+	" \x03(\v2\x15.stile.hub.v1.ControlR\bcontrols\"\xc4\x01\n" +
+	"\aControl\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x12\n" +
+	"\x04most\x18\x06 \x01(\x04R\x04most\x12\x1b\n" +
+	"\tin_flight\x18\a \x01(\x04R\binFlight\x12\x18\n" +
+	"\apending\x18\b \x01(\x04R\apending*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
@@ -1116,7 +1512,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
@@ -1128,30 +1524,37 @@ var file_hub_proto_goTypes = []any{
 	(*Repeats)(nil),        // 7: stile.hub.v1.Repeats
 	(*Histogram)(nil),      // 8: stile.hub.v1.Histogram
 	(*Load)(nil),           // 9: stile.hub.v1.Load
-	nil,                    // 10: stile.hub.v1.Route.CodesEntry
+	(*Decisions)(nil),      // 10: stile.hub.v1.Decisions
+	(*Policy)(nil),         // 11: stile.hub.v1.Policy
+	(*Control)(nil),        // 12: stile.hub.v1.Control
+	nil,                    // 13: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
 	5,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
 	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
 	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
-	0,  // 4: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	10, // 5: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	8,  // 6: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	8,  // 7: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	8,  // 8: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	8,  // 9: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	8,  // 10: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	8,  // 11: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	6,  // 12: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	7,  // 13: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
-	1,  // 14: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 15: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 4: stile.hub.v1.ReportRequest.policies:type_name -> stile.hub.v1.Policy
+	0,  // 5: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	13, // 6: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	8,  // 7: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	8,  // 8: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	8,  // 9: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	8,  // 10: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	8,  // 11: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	8,  // 12: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	6,  // 13: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	7,  // 14: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	10, // 15: stile.hub.v1.Route.decisions:type_name -> stile.hub.v1.Decisions
+	8,  // 16: stile.hub.v1.Route.deadline_left:type_name -> stile.hub.v1.Histogram
+	12, // 17: stile.hub.v1.Policy.controls:type_name -> stile.hub.v1.Control
+	1,  // 18: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 19: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	19, // [19:20] is the sub-list for method output_type
+	18, // [18:19] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -1165,7 +1568,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
