@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -33,11 +34,12 @@ const answerWithin = 5 * time.Second
 // Config says what an agent tells of, and to whom.
 type Config struct {
 	Hub      grpc.ClientConnInterface
-	Token    string              // for the hub; empty: none
-	Recorder *telemetry.Recorder // nobody else takes from it
-	Process  *hubpb.Process      // who this is
-	Listens  func() []string     // where it listens now
-	Counters func() Counters     // nil: none
+	Token    string                  // for the hub; empty: none
+	Recorder *telemetry.Recorder     // nobody else takes from it
+	Process  *hubpb.Process          // who this is
+	Listens  func() []string         // where it listens now
+	Counters func() Counters         // nil: none
+	Policies func() []inforce.Policy // nil: none
 	Logger   *slog.Logger
 
 	every time.Duration // instead of Window
@@ -66,6 +68,7 @@ type Agent struct {
 	dropped  uint64
 	hub      []byte // its identity
 	away     bool
+	texts    map[[16]byte]bool // of policies, that the hub has had, or will have with a window that is held
 }
 
 // window is one that the hub may not have on disk.
@@ -81,7 +84,7 @@ func Start(cfg Config) *Agent {
 		cfg.every = Window
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now()}
+	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now(), texts: map[[16]byte]bool{}}
 	a.load.begin(cfg.Counters)
 	go a.run(ctx)
 	return a
@@ -134,16 +137,25 @@ func (a *Agent) close(now time.Time) {
 	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
+	if a.cfg.Policies != nil {
+		r.Policies = a.policies(a.cfg.Policies())
+	}
 	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept
 	a.from = now
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
 		if !a.held[0].sent {
-			a.dropped++
+			a.lose()
 		}
 		a.drop(1)
 	}
+}
+
+// lose counts a window that no hub will have, and that may have had texts.
+func (a *Agent) lose() {
+	a.dropped++
+	clear(a.texts)
 }
 
 // drop lets go of the first windows.
@@ -166,7 +178,7 @@ func (a *Agent) send(ctx context.Context) {
 		w.report.Dropped, w.report.Hub = a.dropped, a.hub
 		answer, refused := a.ask(ctx, w.report)
 		if refused { // which it will be again
-			a.dropped++
+			a.lose()
 			a.drop(next + 1)
 			next = 0
 			continue
@@ -175,6 +187,7 @@ func (a *Agent) send(ctx context.Context) {
 			return
 		}
 		if !bytes.Equal(a.hub, answer.GetHub()) { // it was restarted, and has taken nothing: what was not on disk is lost
+			clear(a.texts)
 			if a.hub = answer.GetHub(); len(a.hub) == 0 || moved { // two hubs behind one address, perhaps: not for ever
 				return
 			}
