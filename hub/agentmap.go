@@ -11,16 +11,18 @@ import (
 )
 
 // draw puts what was reported on the map of a window that is over, and what traces tell of the same routes with it. It returns which windows of processes these are, and what
-// happened.
-func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
+// happened, and which policies were in force.
+func (a *agents) draw(m *routemap.Map) (upTo, []store.Event, []store.Policy) {
 	a.mu.Lock()
 	reports, events := a.reports, a.events
 	a.reports, a.routes, a.bytes, a.events = nil, 0, 0, nil
+	policies := a.versionsLocked()
 	now := a.clock()
 	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}}
 	for id, p := range a.processes {
 		if now.Sub(p.seen) > processGoneAfter {
 			delete(a.processes, id)
+			a.policyBytes -= p.policyBytes
 			continue
 		}
 		who.byIdentity[id] = p.is.GetService()
@@ -40,7 +42,7 @@ func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return windows, events
+	return windows, events, policies
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.

@@ -55,12 +55,16 @@ type agents struct {
 
 	mu        sync.Mutex
 	processes map[identity]*process
-	reports   []*hubpb.ReportRequest // of the window that is open
-	routes    int                    // of them
-	bytes     int                    // of them, as they came
-	events    []store.Event          // of them
-	lost      uint64                 // events there was no room for, since the hub was opened
-	taken     uint64                 // reports
+	reports   []*hubpb.ReportRequest     // of the window that is open
+	routes    int                        // of them
+	bytes     int                        // of them, as they came
+	events    []store.Event              // of them
+	lost      uint64                     // events there was no room for, since the hub was opened
+	versions  map[policyKey]store.Policy // of policies, of the reports
+
+	policyBytes int    // of what processes have in force
+	leftOut     uint64 // reports of which there was no room for policies
+	taken       uint64 // reports
 }
 
 // process is one that has reported.
@@ -73,6 +77,9 @@ type process struct {
 	load     *hubpb.Load
 	calls    uint64 // of the last window, made and served
 	window   time.Duration
+
+	policies    []*hubpb.Policy // in force, without texts
+	policyBytes int
 }
 
 // edge is a route, whichever way its calls go.
@@ -89,7 +96,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, versions: map[policyKey]store.Policy{}}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -150,7 +157,7 @@ func checkReport(r *hubpb.ReportRequest) error {
 			return fmt.Errorf("route %.256q: %w", route.GetMethod(), err)
 		}
 	}
-	return nil
+	return checkPolicies(r.GetPolicies())
 }
 
 func checkNames(names ...string) error {
@@ -244,7 +251,10 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 			Kind: e.GetKind(), Subject: e.GetSubject(), Detail: e.GetDetail(), Trace: e.GetTrace(), Error: e.GetError(), Count: e.GetCount(),
 		})
 	}
-	r.Events = nil
+	if !a.inForceLocked(p, r.GetPolicies()) {
+		a.leftOut++
+	}
+	r.Events, r.Policies = nil, nil
 	return p.kept, nil
 }
 
@@ -284,10 +294,11 @@ type Agents struct {
 	Processes int    `json:"processes"` // in the last 10 minutes
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
 	Lost      uint64 `json:"lost"`      // events that there was no room for
+	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost}
+	return Agents{len(a.processes), a.taken, a.lost, a.leftOut}
 }

@@ -58,6 +58,7 @@ type window struct {
 	sample   *sample
 	reported upTo // windows of processes that are in it
 	events   []store.Event
+	policies []store.Policy
 }
 
 func (k *keeper) open() window {
@@ -67,6 +68,7 @@ func (k *keeper) open() window {
 // windowStore is what a keeper wants of a store.
 type windowStore interface {
 	PutEvents(ctx context.Context, all []store.Event) error
+	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
@@ -122,7 +124,7 @@ func (k *keeper) draw() {
 
 // over ends a window. Of one in which nothing came there is nothing to keep.
 func (k *keeper) over(w window, drawn bool) {
-	if w.reported, w.events = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+	if w.reported, w.events, w.policies = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -146,6 +148,7 @@ func (k *keeper) keep() {
 				unkept.m.Merge(w.m)
 				maps.Copy(unkept.reported, w.reported)
 				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
+				unkept.policies = append(unkept.policies, w.policies[:min(len(w.policies), maxWindowPolicies-min(len(unkept.policies), maxWindowPolicies))]...)
 				unkept.sample.merge(w.sample)
 			}
 		case <-again.C:
@@ -154,6 +157,10 @@ func (k *keeper) keep() {
 			err := k.store.PutEvents(context.Background(), unkept.events)
 			if err == nil {
 				unkept.events = nil // a window that comes again does not bring them twice
+				err = k.store.PutPolicies(context.Background(), k.clock(), unkept.policies)
+			}
+			if err == nil {
+				unkept.policies = nil
 				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
 			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
