@@ -82,7 +82,7 @@ func (c *callContext) Value(key any) any {
 		return (*transportStream)(c)
 	case peerKey:
 		return c.conn.peer
-	case lazyctx.DelayedKey:
+	case lazyctx.DelayedKey, lazyctx.DecidedKey:
 		return c
 	}
 	return c.conn.ctx.Value(key)

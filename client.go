@@ -151,8 +151,9 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 			return errGoingAway
 		}
 	} else if e.shut == "" && ctx.Err() != nil { // nothing is to be sent, whichever way
-		return e.prepare(ctx, new(clientStream), unaryDesc, method, opts)
+		return e.unsent(ctx, unaryDesc, method, &rec, opts)
 	}
+	e.goesFar(ctx, method, unaryDesc, &rec)
 	a, ok := ctx.(*lazyctx.Attempt)
 	if !ok {
 		err := invoker(ctx, method, req, reply, cc, opts...)
@@ -164,6 +165,19 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 	e.recordFar(method, false, &rec, err)
 	if err != nil {
 		a.Report = seen.Report()
+		rec.decidedFar(method, &a.Report, err)
+	}
+	return err
+}
+
+// unsent ends a call that is not to be sent, whichever way.
+func (e *entrance) unsent(ctx context.Context, desc *grpc.StreamDesc, method string, rec *clientRecord, opts []grpc.CallOption) error {
+	err := e.prepare(ctx, new(clientStream), desc, method, opts)
+	if t := tallyOf(ctx, desc); t == nil {
+		rec.route = e.farRoute(method, isStream(desc), rec)
+		rec.unsent(err)
+	} else if status.Code(err) == codes.DeadlineExceeded {
+		t.Count(telemetry.Late)
 	}
 	return err
 }
@@ -189,8 +203,9 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 			return nil, errGoingAway
 		}
 	} else if e.shut == "" && ctx.Err() != nil {
-		return nil, e.prepare(ctx, new(clientStream), desc, method, opts)
+		return nil, e.unsent(ctx, desc, method, &rec, opts)
 	}
+	e.goesFar(ctx, method, desc, &rec)
 	if rec.begun != 0 {
 		far := rec
 		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(method, true, &far, err) }))
@@ -264,8 +279,9 @@ func (s *clientStream) recycle() {
 func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, method string, req, reply any, opts []grpc.CallOption) error {
 	s := streamPool.Get().(*clientStream)
 	s.rec.open(rec)
-	s.rec.onRoute(m, method, unaryDesc)
+	s.rec.onRoute(ctx, m, method, unaryDesc)
 	if err := e.prepare(ctx, s, unaryDesc, method, opts); err != nil {
+		s.rec.unsent(err)
 		s.recycle()
 		return err
 	}
@@ -354,8 +370,9 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 func (e *entrance) newStream(ctx context.Context, m *clientMux, rec clientRecord, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*clientStream, error) {
 	rec.hint = lastHint.Add(1)
 	s := &clientStream{rec: rec}
-	s.rec.onRoute(m, method, desc)
+	s.rec.onRoute(ctx, m, method, desc)
 	if err := e.prepare(ctx, s, desc, method, opts); err != nil {
+		s.rec.unsent(err)
 		return nil, err
 	}
 	s.ctx = peer.NewContext(s.ctx, m.peer)

@@ -20,19 +20,20 @@ transport/inproc          : transport transport/wire
 transport/sock            : transport transport/wire
 transport/shm             : transport transport/wire
 transport/local           : transport transport/wire transport/sock transport/shm
-internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
 internal/packed           :
 internal/usage            :
+internal/inforce          :
 telemetry                 : internal/packed
+internal/lazyctx          : telemetry
 policy/control            :
 policy/internal/near      :
 policy/policytest         :
-policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
+policy                    : telemetry internal/inforce internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
-internal/agent            : telemetry internal/usage hub/hubpb
-.                         : policy internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
+internal/agent            : telemetry internal/inforce internal/usage hub/hubpb
+.                         : policy internal/inforce internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo telemetry
@@ -42,7 +43,7 @@ routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
-hub                       : . internal/usage hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
+hub                       : . policy internal/usage hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

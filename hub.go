@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stile-ipc/stile/internal/agent"
+	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -58,7 +59,8 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 		log = slog.Default()
 	}
 	a := agent.Start(agent.Config{
-		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight, Logger: log.With("hub", hub),
+		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight, Policies: inforce.List,
+		Logger: log.With("hub", hub),
 	})
 	var once sync.Once
 	return func(ctx context.Context) {

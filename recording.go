@@ -1,15 +1,19 @@
 package stile
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -121,6 +125,9 @@ func (s *clientStream) record(err error) {
 		c.Far, c.Queued, c.Handled = t.Times.Known, t.Times.Queue, t.Times.Handler
 	}
 	s.rec.route.Record(s.rec.hint, &c)
+	if !s.out.sent.Load() {
+		s.rec.unsent(err)
+	}
 	if s.rec.response != 0 && err == nil {
 		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
 	}
@@ -130,13 +137,31 @@ func (s *clientStream) record(err error) {
 func isStream(desc *grpc.StreamDesc) bool { return desc.ClientStreams || desc.ServerStreams }
 
 // onRoute says where the call counts, if it does, and whether its bodies are looked at.
-func (r *clientRecord) onRoute(m *clientMux, method string, desc *grpc.StreamDesc) {
+func (r *clientRecord) onRoute(ctx context.Context, m *clientMux, method string, desc *grpc.StreamDesc) {
 	if r.begun == 0 || m.link == nil {
 		return
 	}
 	r.route = m.link.Route(telemetry.RouteName{Method: method, Stream: isStream(desc)})
+	if t := tallyOf(ctx, desc); t != nil {
+		t.Goes(r.route)
+	}
 	r.calls++
 	r.looks = desc == unaryDesc && r.route.Looks(r.calls)
+}
+
+// tallyOf is who wants to know which way a call goes. Of unary calls only the policy's own contexts have one.
+func tallyOf(ctx context.Context, desc *grpc.StreamDesc) *telemetry.Tally {
+	if _, is := ctx.(*lazyctx.Attempt); !is && desc == unaryDesc {
+		return nil
+	}
+	return lazyctx.TallyOf(ctx)
+}
+
+// unsent counts a call that was not sent, if that is because its deadline had passed.
+func (r *clientRecord) unsent(err error) {
+	if r.route != nil && status.Code(err) == codes.DeadlineExceeded {
+		r.route.Decide(telemetry.Late)
+	}
 }
 
 func codeOf(err error) uint32 {
@@ -146,17 +171,48 @@ func codeOf(err error) uint32 {
 	return uint32(status.Code(err))
 }
 
-// recordFar counts a call that went over gRPC.
-func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err error) {
+// farRoute is where calls over gRPC count; nil: nowhere.
+func (e *entrance) farRoute(method string, stream bool, rec *clientRecord) *telemetry.Route {
 	if rec.begun == 0 {
-		return
+		return nil
 	}
 	l := e.farLink()
 	if l == nil {
+		return nil
+	}
+	return l.Route(telemetry.RouteName{Method: method, Stream: stream})
+}
+
+// goesFar says where a call over gRPC counts.
+func (e *entrance) goesFar(ctx context.Context, method string, desc *grpc.StreamDesc, rec *clientRecord) {
+	if rec.route = e.farRoute(method, isStream(desc), rec); rec.route == nil {
 		return
 	}
-	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
-	l.Route(telemetry.RouteName{Method: method, Stream: stream}).Record(uint32(rec.begun), &c)
+	if t := tallyOf(ctx, desc); t != nil {
+		t.Goes(rec.route)
+	}
+}
+
+// decidedFar counts what is known of an attempt that failed over gRPC, whose server does not tell of its calls.
+func (r *clientRecord) decidedFar(method string, report *lazyctx.Report, err error) {
+	if r.route == nil {
+		return
+	}
+	if slices.Contains(report.Trailer[lazyctx.NotBegun], method) {
+		r.route.Decide(telemetry.AdmissionShed)
+	}
+	if !report.Sent {
+		r.unsent(err)
+	}
+}
+
+// recordFar counts a call that went over gRPC.
+func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err error) {
+	r := e.farRoute(method, stream, rec)
+	if r == nil {
+		return
+	}
+	r.Record(uint32(rec.begun), &telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)})
 }
 
 // serverRecord is what is to be counted of a call at its server.
@@ -188,9 +244,21 @@ func (s *serverStream) record() {
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
 		Duration: s.rec.ended - cc.arrived, Far: true, Queued: s.rec.begun - cc.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
-		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code,
+		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code, Left: cc.call.Timeout,
 	}
-	cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: s.desc == nil || isStream(s.desc)}).Record(uint32(cc.key), &c)
+	cc.route(s.desc).Record(uint32(cc.key), &c)
+}
+
+// route is where a call counts at its server.
+func (c *callContext) route(desc *grpc.StreamDesc) *telemetry.Route {
+	return c.conn.link.Route(telemetry.RouteName{Method: c.call.Method, Stream: desc == nil || isStream(desc)})
+}
+
+// Decided implements [lazyctx.Decided], on the goroutine of the handler.
+func (c *callContext) Decided(d telemetry.Decision) {
+	if s := c.stream.Load(); c.arrived != 0 && s != nil {
+		c.route(s.desc).Decide(d)
+	}
 }
 
 // Delayed implements [lazyctx.Delayed]: an interceptor has kept the call waiting.

@@ -15,6 +15,7 @@ type told struct {
 	reported upTo // windows of processes that are in it
 	events   []store.Event
 	loads    []store.Load
+	policies []store.Policy
 }
 
 // draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. Of hosts it tells until end.
@@ -23,11 +24,13 @@ func (a *agents) draw(m *routemap.Map, start, end time.Time) told {
 	reports, events, loads := a.reports, a.events, a.loads
 	a.reports, a.routes, a.bytes, a.events, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, 0
 	loads = append(loads, a.hosts.over(m, start, end)...)
+	policies := a.versionsLocked()
 	now := a.clock()
 	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}}
 	for id, p := range a.processes {
 		if now.Sub(p.seen) > processGoneAfter {
 			delete(a.processes, id)
+			a.policyBytes -= p.policyBytes
 			continue
 		}
 		who.byIdentity[id] = p.is.GetService()
@@ -47,7 +50,7 @@ func (a *agents) draw(m *routemap.Map, start, end time.Time) told {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return told{windows, events, loads}
+	return told{windows, events, loads, policies}
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.

@@ -56,14 +56,17 @@ type agents struct {
 
 	mu          sync.Mutex
 	processes   map[identity]*process
-	reports     []*hubpb.ReportRequest // of the window that is open
-	routes      int                    // of them
-	bytes       int                    // of them, as they came
-	events      []store.Event          // of them
-	lost        uint64                 // events there was no room for, since the hub was opened
-	loads       []store.Load           // of the window
-	loadNumbers int                    // of them
-	unsampled   uint64                 // samples that were left out, since the hub was opened
+	reports     []*hubpb.ReportRequest     // of the window that is open
+	routes      int                        // of them
+	bytes       int                        // of them, as they came
+	events      []store.Event              // of them
+	lost        uint64                     // events there was no room for, since the hub was opened
+	loads       []store.Load               // of the window
+	loadNumbers int                        // of them
+	unsampled   uint64                     // samples that were left out, since the hub was opened
+	versions    map[policyKey]store.Policy // of policies, of the reports
+	policyBytes int                        // of what processes have in force
+	leftOut     uint64                     // reports of which there was no room for policies
 	hosts       hosts
 	taken       uint64 // reports
 }
@@ -78,6 +81,9 @@ type process struct {
 	load     *hubpb.Load
 	calls    uint64 // of the last window, made and served
 	window   time.Duration
+
+	policies    []*hubpb.Policy // in force, without texts
+	policyBytes int
 }
 
 // edge is a route, whichever way its calls go.
@@ -94,7 +100,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock)}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{}}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -164,7 +170,7 @@ func checkReport(r *hubpb.ReportRequest) error {
 			return fmt.Errorf("route %.256q: %w", route.GetMethod(), err)
 		}
 	}
-	return nil
+	return checkPolicies(r.GetPolicies())
 }
 
 func checkNames(names ...string) error {
@@ -260,7 +266,10 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 		})
 	}
 	a.queues.take(p.is, p.window, r.GetQueues())
-	r.Events, r.Queues = nil, nil
+	if !a.inForceLocked(p, r.GetPolicies()) {
+		a.leftOut++
+	}
+	r.Events, r.Queues, r.Policies = nil, nil, nil
 	return p.kept, nil
 }
 
@@ -312,10 +321,11 @@ type Agents struct {
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
 	Lost      uint64 `json:"lost"`      // events that there was no room for
 	Unsampled uint64 `json:"unsampled"` // samples of which the clock was off, or that there was no room for
+	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost, a.unsampled}
+	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut}
 }

@@ -75,6 +75,7 @@ type windowStore interface {
 	PutQueues(ctx context.Context, start time.Time, q store.Queues) error
 	PutEvents(ctx context.Context, all []store.Event) error
 	PutLoads(ctx context.Context, all []store.Load) error
+	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
@@ -160,24 +161,14 @@ func (k *keeper) keep() {
 				maps.Copy(unkept.reported, w.reported)
 				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
 				unkept.loads = append(unkept.loads, w.loads[:min(len(w.loads), maxUnkeptLoads-len(unkept.loads))]...)
+				unkept.policies = append(unkept.policies, w.policies[:min(len(w.policies), maxWindowPolicies-min(len(unkept.policies), maxWindowPolicies))]...)
 				unkept.sample.merge(w.sample)
 				unkept.queues = append(unkept.queues, w.queues[:min(len(w.queues), maxUnkeptQueues-len(unkept.queues))]...)
 			}
 		case <-again.C:
 		}
 		if unkept != nil {
-			err := k.store.PutEvents(context.Background(), unkept.events)
-			if err == nil {
-				unkept.events = nil // a window that comes again does not bring them twice
-				err = k.store.PutLoads(context.Background(), unkept.loads)
-			}
-			if err == nil {
-				unkept.loads = nil
-				err = k.putQueues(unkept)
-			}
-			if err == nil {
-				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
-			}
+			err := k.put(unkept)
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
 			if err != nil {
 				continue
@@ -195,15 +186,28 @@ func (k *keeper) keep() {
 	}
 }
 
-// putQueues keeps what was said of queues, each window once.
-func (k *keeper) putQueues(w *window) error {
+// put writes a window. What is written does not come twice when the rest is tried again.
+func (k *keeper) put(w *window) error {
+	ctx := context.Background()
+	if err := k.store.PutEvents(ctx, w.events); err != nil {
+		return err
+	}
+	w.events = nil
+	if err := k.store.PutLoads(ctx, w.loads); err != nil {
+		return err
+	}
+	w.loads = nil
+	if err := k.store.PutPolicies(ctx, k.clock(), w.policies); err != nil {
+		return err
+	}
+	w.policies = nil
 	for len(w.queues) > 0 {
-		if err := k.store.PutQueues(context.Background(), w.queues[0].start, w.queues[0].queues); err != nil {
+		if err := k.store.PutQueues(ctx, w.queues[0].start, w.queues[0].queues); err != nil {
 			return err
 		}
 		w.queues = w.queues[1:]
 	}
-	return nil
+	return k.store.Put(ctx, w.start, w.m, w.sample.traces(w.m))
 }
 
 // How many are held while the disk is full.

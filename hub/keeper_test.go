@@ -51,6 +51,8 @@ func (s *fakeStore) PutEvents(_ context.Context, all []store.Event) error {
 	return nil
 }
 
+func (s *fakeStore) PutPolicies(context.Context, time.Time, []store.Policy) error { return nil }
+
 func (s *fakeStore) Tidy(context.Context, time.Time) (int, error) { s.tidied++; return 0, nil }
 
 func span(trace string, id uint64) routemap.Span {

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // near answers from the cache, if there is a fresh answer. It is asked before there is a call, so
@@ -31,6 +33,9 @@ func (s *side) near(ctx context.Context, r *route, id uint64, req, reply any, op
 	value, fresh, ok := r.cache.Get(key, s.p.now())
 	if !ok || !fresh || take(value, reply) != nil {
 		return false
+	}
+	if s.counts {
+		r.tally.Count(telemetry.CacheHit)
 	}
 	for _, o := range opts {
 		if f, ok := o.(grpc.OnFinishCallOption); ok {
@@ -61,6 +66,7 @@ func (k *call) answer() error {
 	if !ok || take(value, k.reply) != nil {
 		return err
 	}
+	k.count(telemetry.FallbackServed)
 	k.tell(StaleServed, err, "")
 	return nil
 }
@@ -81,10 +87,14 @@ func (k *call) shared(key []byte) error {
 		case takeOver:
 			k.begun = k.side.p.now()
 		case err != nil && err == ctx.Err():
-			return contextStatus(err)
+			err = contextStatus(err)
+			k.late(err)
+			return err
 		case err != nil:
+			k.count(telemetry.Coalesced)
 			return err
 		default:
+			k.count(telemetry.Coalesced)
 			return take(value.([]byte), k.reply)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 const (
@@ -22,9 +23,6 @@ const (
 	// pushback is gRPC's trailer by which a server says when to try again, in
 	// milliseconds; negative: not at all (gRFC A6).
 	pushback = "grpc-retry-pushback-ms"
-	// notBegun is the trailer of calls that a server has refused before their handler began, and names their
-	// method: a handler that passes on the trailer of a call of its own has begun.
-	notBegun = "x-stile-not-begun"
 )
 
 // try is one attempt. It belongs to the goroutine that makes it.
@@ -71,6 +69,7 @@ func (k *call) attempts() error {
 			r.budget.budget.Give()
 			return err
 		}
+		k.count(telemetry.Retry)
 		k.tell(Retried, t.err, "")
 	}
 }
@@ -133,7 +132,7 @@ func (k *call) begin(t *try) context.Context {
 		return k.ctx // will do
 	}
 	t.Start(parent, deadline, left)
-	t.Ways = k.r.ways
+	t.Ways, t.Tally = k.r.ways, k.r.tally
 	if t.n == 0 {
 		t.Queued = k.queued
 	}
@@ -170,6 +169,7 @@ func (k *call) decide(t *try) verdict {
 		return verdict{why: "the deadline would pass"}
 	}
 	if !r.budget.budget.Take() {
+		k.count(telemetry.BudgetRefused)
 		k.tell(BudgetEmpty, t.err, "retry budget")
 		return verdict{why: "retry budget empty"}
 	}
@@ -197,7 +197,7 @@ func (k *call) judge(t *try) verdict {
 	case stop:
 		return verdict{why: "the server asks for no retry"}
 	}
-	if !r.idempotent && (!rep.Known || rep.Sent && !slices.Contains(rep.Trailer[notBegun], r.Method)) {
+	if !r.idempotent && (!rep.Known || rep.Sent && !slices.Contains(rep.Trailer[lazyctx.NotBegun], r.Method)) {
 		return verdict{why: notAgain}
 	}
 	if hasReason(st, ReasonRetriesExhausted) {
@@ -207,6 +207,7 @@ func (k *call) judge(t *try) verdict {
 		return verdict{why: aboveRetries}
 	}
 	if r.failed() {
+		k.count(telemetry.BudgetRefused)
 		k.tell(BudgetEmpty, t.err, "retry throttling")
 		return verdict{why: "retry throttling"}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // call is a unary call on its way through the chain:
@@ -170,6 +171,7 @@ func (k *call) pass(now time.Duration) (permit, error) {
 		return permit{p, true}, nil
 	}
 	err := r.breakerOpen(now)
+	k.count(telemetry.BreakerRefused)
 	k.tell(CallRefused, err, "breaker open")
 	if r.shadow {
 		err = nil
@@ -198,9 +200,11 @@ func (k *call) admit(now time.Duration) (bool, error) {
 		return true, nil
 	}
 	if err := ended(k.ctx); err != nil {
+		k.late(err)
 		return false, err
 	}
 	err := r.limitReached(verdict.String())
+	k.count(telemetry.LimitRefused)
 	k.tell(CallRefused, err, "limit: "+verdict.String())
 	if r.shadow {
 		err = nil
@@ -236,6 +240,20 @@ func (k *call) settle(permit permit, admitted bool, err error) {
 
 func (k *call) tell(kind Kind, err error, detail string) {
 	k.side.p.news.tellRoute(k.ctx, k.r, &Event{Kind: kind, Err: err, Detail: detail, Attempt: k.tried})
+}
+
+// count counts what was decided, for the hub. Only Stile's channel tells of the calls themselves.
+func (k *call) count(d telemetry.Decision) {
+	if !k.r.shadow && k.side.counts {
+		k.r.tally.Count(d)
+	}
+}
+
+// late counts a call of which nothing was sent before its deadline.
+func (k *call) late(err error) {
+	if status.Code(err) == codes.DeadlineExceeded {
+		k.count(telemetry.Late)
+	}
 }
 
 // rank orders calls that wait.

@@ -18,13 +18,13 @@ func UnaryClientInterceptor(p *Policy) grpc.UnaryClientInterceptor {
 // message has been received; until then what was sent is kept, up to 256 KiB. Streams are not
 // hedged, and nothing of them is cached.
 func StreamClientInterceptor(p *Policy) grpc.StreamClientInterceptor {
-	return (&side{p: orDefault(p)}).stream
+	return (&side{p: orDefault(p), counts: true}).stream
 }
 
 // UnaryClientInterceptorOver is [UnaryClientInterceptor] followed by another interceptor, at the cost of
 // one. It is for Stile's, which tells the chain of attempts by itself.
 func UnaryClientInterceptorOver(p *Policy, below grpc.UnaryClientInterceptor) grpc.UnaryClientInterceptor {
-	return (&side{p: orDefault(p), below: below}).unary
+	return (&side{p: orDefault(p), below: below, counts: true}).unary
 }
 
 // orDefault returns p, or what has nothing but deadlines.

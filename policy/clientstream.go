@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // stream is a [grpc.StreamClientInterceptor].
@@ -97,6 +98,9 @@ func (g *guardedStream) open() (err error) {
 	}
 	if k.r.ways != 0 && !k.r.shadow {
 		g.ctx = lazyctx.WithWays(g.ctx, k.r.ways)
+	}
+	if k.side.counts && telemetry.Process().Enabled() {
+		g.ctx = lazyctx.WithTally(g.ctx, k.r.tally)
 	}
 	g.committed = k.r.attempts == 1 || k.r.shadow || !k.r.retry
 	if !g.committed {
@@ -205,6 +209,7 @@ func (g *guardedStream) againLocked(err error, cur grpc.ClientStream) error {
 		return serr
 	}
 	g.extra = true
+	k.count(telemetry.Retry)
 	k.tell(Retried, err, "")
 	return nil
 }
@@ -419,7 +424,7 @@ func (g *guardedStream) finish(err error) {
 		if g.permit.asked {
 			g.judge(now, first, err)
 		}
-		k.late(err)
+		k.overdue(err)
 		g.told(err)
 		g.cancel()
 	})

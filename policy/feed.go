@@ -45,7 +45,7 @@ const maxTold = 10
 // When the first version has faults, or there is none, Follow puts the copy of the last version in
 // force that was good, and tells that. Without a copy it returns the faults.
 func Follow(ctx context.Context, feed Feed, opts ...Option) (*Policy, error) {
-	p := New(nil, opts...)
+	p := newPolicy(nil, opts)
 	p.following.name, p.following.from = feed.Name(), SourceFeed
 	w := &feedWatch{p: p, feed: feed}
 	fault := w.heed(feed.Next(ctx))

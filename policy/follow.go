@@ -68,8 +68,10 @@ type following struct {
 	cancel context.CancelFunc // ends the following; nil: nothing is followed
 	done   chan struct{}      // it has ended
 
-	mu     sync.Mutex
-	status Status
+	mu      sync.Mutex
+	status  Status
+	begun   bool // others have the Policy
+	changed bool // what is in force took another version's place since
 }
 
 // follow runs run until Close. fault is why the first version is not in force: the last good copy takes
@@ -88,7 +90,7 @@ func (p *Policy) follow(fault error, run func(context.Context)) (*Policy, error)
 		defer close(done)
 		run(ctx)
 	}()
-	return p, nil
+	return p.told(), nil
 }
 
 // try puts a version in force, unless it has faults.

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+
+	"github.com/stile-ipc/stile/internal/lazyctx"
 )
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -263,7 +265,7 @@ func TestServer(t *testing.T) {
 		unary := func(name string) {
 			var trailer metadata.MD
 			_, err := client.UnaryCall(context.Background(), &pb.SimpleRequest{}, grpc.Trailer(&trailer))
-			if err != nil && (len(trailer[notBegun]) != 1 || len(trailer[pushback]) != 1 || trailer[pushback][0] != "200") {
+			if err != nil && (len(trailer[lazyctx.NotBegun]) != 1 || len(trailer[pushback]) != 1 || trailer[pushback][0] != "200") {
 				t.Errorf("%s: trailer %v", name, trailer)
 			}
 			results <- name + " " + status.Code(err).String()

@@ -27,6 +27,7 @@ type Policy struct {
 type rules struct {
 	*Config
 	version string
+	text    func() (string, [16]byte) // canonical, and what names it
 }
 
 // Option changes what [New] makes.
@@ -43,7 +44,10 @@ func WithRecorder(r Recorder) Option { return func(p *Policy) { p.news.recorder 
 func WithTraceID(f func(context.Context) string) Option { return func(p *Policy) { p.news.trace = f } }
 
 // New puts c in force, which [Parse], [Load] or [Default] has made; nil is Default.
-func New(c *Config, opts ...Option) *Policy {
+func New(c *Config, opts ...Option) *Policy { return newPolicy(c, opts).told() }
+
+// newPolicy is New for who has more to set before anybody else has the Policy.
+func newPolicy(c *Config, opts []Option) *Policy {
 	if c == nil {
 		c = Default()
 	}
@@ -53,7 +57,7 @@ func New(c *Config, opts ...Option) *Policy {
 			o(p)
 		}
 	}
-	p.rules.Store(&rules{c, c.Stile.Version})
+	p.rules.Store(newRules(c))
 	p.following.status = Status{Version: c.Stile.Version, Since: time.Now(), Source: SourceAPI}
 	return p
 }
@@ -72,8 +76,9 @@ func (p *Policy) put(c *Config, from Source) {
 	}
 	f := &p.following
 	f.mu.Lock()
-	p.rules.Store(&rules{c, c.Stile.Version})
+	p.rules.Store(newRules(c))
 	f.status.Version, f.status.Since, f.status.Source = c.Stile.Version, time.Now(), from
+	f.changed = f.begun
 	if from == f.from {
 		f.status.Error = ""
 	}

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // race is a call whose attempts overlap: the first on the caller's goroutine, each further
@@ -145,6 +147,7 @@ func (h *race) another() (t *try) {
 			k.r.budget.budget.Give()
 		}
 	}()
+	k.count(telemetry.Hedge)
 	k.tell(Retried, nil, "hedge")
 	req, reply, opts := proto.Clone(k.req.(proto.Message)), k.replyType.New().Interface(), own(k.opts) // the caller may have all back before this attempt ends
 	one := k.next()
@@ -181,6 +184,7 @@ func (h *race) allowedLocked() bool {
 	}
 	if b.throttle.Throttled() || !b.budget.Take() {
 		h.why = "retry budget empty"
+		h.k.count(telemetry.BudgetRefused)
 		h.k.tell(BudgetEmpty, nil, "hedge")
 		return false
 	}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
 	"github.com/stile-ipc/stile/policy/policytest"
 )
@@ -136,7 +137,7 @@ func TestRetryGivesWay(t *testing.T) {
 	}
 	shed := func(method string) func(context.Context, *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 		return func(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-			_ = grpc.SetTrailer(ctx, metadata.Pairs(notBegun, method, pushback, "20"))
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(lazyctx.NotBegun, method, pushback, "20"))
 			return nil, refusal(codes.ResourceExhausted, ReasonOverloaded, "busy", time.Second)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
 	"github.com/stile-ipc/stile/policy/internal/near"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // target is what is known of one server: its methods, and budgets by service.
@@ -76,6 +77,7 @@ type route struct {
 
 	breaker  *control.Breaker
 	limit    *control.Limit
+	tally    *telemetry.Tally // over all versions
 	shadow   bool
 	ways     lazyctx.Ways
 	ready    bool // wait for a connection, if the caller says nothing
@@ -164,6 +166,9 @@ func (t *target) resolveLocked(rules *rules, method string, before *route) *rout
 	r.setAttempts(t.budgetLocked(rules, serviceOf(method)))
 	if before == nil {
 		before = &route{}
+	}
+	if r.tally = before.tally; r.tally == nil {
+		r.tally = new(telemetry.Tally)
 	}
 	old, now := &before.Config.Stile, t.p.now()
 	if unchanged(x.Breaker, old.Breaker) {

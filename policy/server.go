@@ -14,6 +14,7 @@ import (
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/policy/control"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // UnaryServerInterceptor makes a server's unary calls obey p: a call that nobody waits for any more
@@ -110,6 +111,7 @@ func (t *target) enter(ctx context.Context, method string) (s served, err error)
 	r := t.route(method)
 	s = served{ctx: ctx, p: t.p}
 	if err := ctx.Err(); err != nil {
+		lazyctx.Decide(ctx, telemetry.Late)
 		t.p.news.tellRoute(ctx, r, &Event{Kind: CallLate, Err: err})
 		return s, contextStatus(err)
 	}
@@ -169,6 +171,7 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 		return nil
 	}
 	if err := ended(s.ctx); err != nil {
+		lazyctx.Decide(s.ctx, telemetry.Late)
 		p.news.tellRoute(s.ctx, r, &Event{Kind: CallLate, Err: err})
 		return err
 	}
@@ -193,7 +196,8 @@ func (r *route) shed(ctx context.Context, a *admission, why string) error {
 	err := refusal(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf("the server has too much to do for %s (maxRequests %d, maxPendingRequests %d, maxQueueDelay %s): %s", r.Method, a.of.MaxRequests, a.of.MaxPendingRequests, a.of.MaxQueueDelay, why), after)
 	r.target.p.news.tellRoute(ctx, r, &Event{Kind: CallShed, Err: err, Detail: why})
 	if !r.shadow {
-		_ = grpc.SetTrailer(ctx, metadata.Pairs(pushback, strconv.FormatInt(after.Milliseconds(), 10), notBegun, r.Method)) // fails where there is no stream yet
+		lazyctx.Decide(ctx, telemetry.AdmissionShed)
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(pushback, strconv.FormatInt(after.Milliseconds(), 10), lazyctx.NotBegun, r.Method)) // fails where there is no stream yet
 	}
 	return err
 }

@@ -23,7 +23,7 @@ func (k *call) observe() error {
 	err := errPanicked
 	defer func() { k.settle(permit, admitted, err) }()
 	err = k.side.send(k.ctx, r.Method, k.req, k.reply, k.cc, k.invoke, opts)
-	k.late(err)
+	k.overdue(err)
 	if err != nil && r.retry && !refused {
 		t.err, t.Report = err, t.seen.Report()
 		if v := k.judge(t); v.again {
@@ -33,8 +33,8 @@ func (k *call) observe() error {
 	return err
 }
 
-// late tells of a call that the file's timeout would have ended.
-func (k *call) late(err error) {
+// overdue tells of a call that the file's timeout would have ended.
+func (k *call) overdue(err error) {
 	if took := k.side.p.now() - k.begun; k.r.shadow && took > k.r.timeout {
 		k.tell(CallLate, err, "took "+took.Round(time.Millisecond).String())
 	}

@@ -16,9 +16,10 @@ type side struct {
 	p *Policy
 	// below is Stile's own interceptor, which makes attempts and tells of each in its lazyctx.Attempt; nil:
 	// attempts are grpc-go's.
-	below grpc.UnaryClientInterceptor
-	last  atomic.Pointer[current]
-	known sync.Map // weak.Pointer[grpc.ClientConn] → *connection
+	below  grpc.UnaryClientInterceptor
+	counts bool // the channel is Stile's, which tells which way calls go, or may be
+	last   atomic.Pointer[current]
+	known  sync.Map // weak.Pointer[grpc.ClientConn] → *connection
 }
 
 // send makes an attempt.

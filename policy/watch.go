@@ -29,7 +29,7 @@ func Open(path string, opts ...Option) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	p := New(nil, opts...)
+	p := newPolicy(nil, opts)
 	p.following.name, p.following.from = path, SourceFile
 	w := &watch{p: p}
 	fault := w.heed(w.look())

@@ -47,6 +47,7 @@ func NewRecorder() *Recorder { return &Recorder{links: map[*Link]struct{}{}} }
 // Enable begins to count, what links that are made from now on carry: somebody is going to take it. Before it, nothing is counted, and nothing is held.
 func (r *Recorder) Enable() {
 	if r != nil {
+		counting.Store(true)
 		r.enabled.Store(true)
 	}
 }
@@ -72,6 +73,9 @@ type Link struct {
 	quick  [quickRoutes]atomic.Pointer[Route]   // some of routes, each found without a look at the map
 	routes atomic.Pointer[map[RouteName]*Route] // never written, but replaced
 	closed atomic.Bool
+
+	recorder  *Recorder
+	forgotten atomic.Bool // by the recorder; what is decided has it come back
 }
 
 // RouteName is a method, and whether its calls are streams.
@@ -96,7 +100,7 @@ func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
 	if !r.Enabled() {
 		return nil
 	}
-	l := &Link{Side: side, Transport: transport, Peer: peer}
+	l := &Link{Side: side, Transport: transport, Peer: peer, recorder: r}
 	l.routes.Store(&map[RouteName]*Route{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,7 +145,7 @@ func (l *Link) newRoute(name RouteName) *Route {
 	if r := old[name]; r != nil {
 		return r
 	}
-	r := &Route{name: name, stripes: make([]stripe, stripes())}
+	r := &Route{name: name, link: l, stripes: make([]stripe, stripes())}
 	r.active.Store(1)
 	routes := make(map[RouteName]*Route, len(old)+1)
 	for n, r := range old {
@@ -161,6 +165,8 @@ func stripes() int {
 // Route counts the calls of a method on a link.
 type Route struct {
 	name    RouteName
+	link    *Link
+	decided atomic.Pointer[[]decided] // nil: nothing was
 	stripes []stripe
 	active  atomic.Uint32 // stripes that are used: a power of 2, more when two calls have met
 	prints  prints
@@ -182,7 +188,8 @@ type Call struct {
 	Handled  time.Duration // there, from then on
 	Request  int           // bytes of messages as they were sent; negative: not known
 	Response int
-	Code     uint32 // of gRPC
+	Code     uint32        // of gRPC
+	Left     time.Duration // at a server, until its deadline when it arrived; 0: it has none
 }
 
 // codes is how many codes are counted apart: gRPC's 17, and all others.
@@ -261,15 +268,17 @@ func (w *Waits) add(o *Waits) {
 
 // Stats is what was counted of a route.
 type Stats struct {
-	Codes    [codes]uint64 // calls by gRPC's status code; the last: all others
-	Duration Histogram     // ns
-	Failures Histogram     // ns, of calls that did not end with OK
-	Gap      Histogram     // ns: at a client, what was neither in its queue nor at its server
-	Queue    Histogram     // ns at the server until the handler began
-	Request  Histogram     // bytes
-	Response Histogram
-	Waits    Waits // at a server the last two
-	Repeats  Repeats
+	Codes     [codes]uint64 // calls by gRPC's status code; the last: all others
+	Duration  Histogram     // ns
+	Failures  Histogram     // ns, of calls that did not end with OK
+	Gap       Histogram     // ns: at a client, what was neither in its queue nor at its server
+	Queue     Histogram     // ns at the server until the handler began
+	Request   Histogram     // bytes
+	Response  Histogram
+	Waits     Waits // at a server the last two
+	Repeats   Repeats
+	Left      Histogram // ns until the deadline when calls arrived; at a server, of those that have one
+	Decisions Decisions
 }
 
 func (s *Stats) record(c *Call) {
@@ -283,6 +292,9 @@ func (s *Stats) record(c *Call) {
 	}
 	if c.Response >= 0 {
 		s.Response.Record(int64(c.Response))
+	}
+	if c.Left > 0 {
+		s.Left.Record(int64(c.Left))
 	}
 	if !c.Far {
 		return
@@ -321,6 +333,7 @@ func (s *Stats) Merge(o *Stats) {
 	}
 	s.Waits.add(&o.Waits)
 	s.Repeats.add(&o.Repeats)
+	s.Decisions.add(&o.Decisions)
 }
 
 // roomOf makes room for values like those of another.
@@ -331,8 +344,8 @@ func (s *Stats) roomOf(o *Stats) {
 	}
 }
 
-func (s *Stats) histograms() [6]*Histogram {
-	return [6]*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Queue, &s.Request, &s.Response}
+func (s *Stats) histograms() [7]*Histogram {
+	return [7]*Histogram{&s.Duration, &s.Failures, &s.Gap, &s.Queue, &s.Request, &s.Response, &s.Left}
 }
 
 // Taken is what was counted on a route of a link since it was taken last.
@@ -342,7 +355,7 @@ type Taken struct {
 	*Stats
 }
 
-// Take returns what was counted on each route that had calls since it was called last, and forgets links that are closed.
+// Take returns what was counted on each route that had calls, or decisions, since it was called last, and forgets links that are closed.
 func (r *Recorder) Take() []Taken {
 	r.taking.Lock()
 	defer r.taking.Unlock()
@@ -350,15 +363,13 @@ func (r *Recorder) Take() []Taken {
 	for _, l := range r.snapshot() {
 		closed, had := l.closed.Load(), false
 		for name, route := range *l.routes.Load() {
-			if s := route.take(); s.Calls() > 0 {
+			if s := route.take(); s.Calls() > 0 || s.Decisions.Any() {
 				all, had = append(all, Taken{l, name, s}), true
 				r.taken[l.Side] += s.Calls()
 			}
 		}
 		if closed && !had {
-			r.mu.Lock()
-			delete(r.links, l)
-			r.mu.Unlock()
+			r.forget(l)
 		}
 	}
 	return all
@@ -404,7 +415,7 @@ func (r *Route) counted() (n uint64) {
 
 // take empties the route. What it had is merged while nobody waits; a stripe that had nothing gives up its room.
 func (r *Route) take() *Stats {
-	all := &Stats{Repeats: r.prints.take()}
+	all := &Stats{Repeats: r.prints.take(), Decisions: r.takeDecisions()}
 	for i := range r.stripes {
 		s := &r.stripes[i]
 		s.mu.Lock()

@@ -82,6 +82,7 @@ type ReportRequest struct {
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
 	Samples       []*Sample              `protobuf:"bytes,13,rep,name=samples,proto3" json:"samples,omitempty"`
+	Policies      []*Policy              `protobuf:"bytes,15,rep,name=policies,proto3" json:"policies,omitempty"` // in force at the window's end
 	Queues        []*Queue               `protobuf:"bytes,16,rep,name=queues,proto3" json:"queues,omitempty"`
 	Hub           []byte                 `protobuf:"bytes,8,opt,name=hub,proto3" json:"hub,omitempty"` // whom it is for, as ReportResponse has said; another one takes nothing, and says who it is
 	unknownFields protoimpl.UnknownFields
@@ -184,6 +185,13 @@ func (x *ReportRequest) GetEventsLost() uint64 {
 func (x *ReportRequest) GetSamples() []*Sample {
 	if x != nil {
 		return x.Samples
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
 	}
 	return nil
 }
@@ -498,7 +506,9 @@ type Route struct {
 	Waits         *Waits                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"`
 	PeerPid       int64                  `protobuf:"varint,15,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"` // as the process sees it; 0: it is not known
 	Repeats       *Repeats               `protobuf:"bytes,17,opt,name=repeats,proto3" json:"repeats,omitempty"`
-	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"` // the peer is a topic, whose messages are counted: sent by a client, handled by a server
+	Decisions     *Decisions             `protobuf:"bytes,18,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	DeadlineLeft  *Histogram             `protobuf:"bytes,19,opt,name=deadline_left,json=deadlineLeft,proto3" json:"deadline_left,omitempty"` // ns that calls had until their deadline when they arrived; a server's
+	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                                   // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -641,6 +651,20 @@ func (x *Route) GetPeerPid() int64 {
 func (x *Route) GetRepeats() *Repeats {
 	if x != nil {
 		return x.Repeats
+	}
+	return nil
+}
+
+func (x *Route) GetDecisions() *Decisions {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *Route) GetDeadlineLeft() *Histogram {
+	if x != nil {
+		return x.DeadlineLeft
 	}
 	return nil
 }
@@ -1406,11 +1430,346 @@ func (x *QueueGroup) GetOldestNs() int64 {
 	return 0
 }
 
+// Decisions are how often a policy, or a deadline, decided what became of calls.
+type Decisions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Retries       uint64                 `protobuf:"varint,1,opt,name=retries,proto3" json:"retries,omitempty"`                      // attempts after the first
+	Hedges        uint64                 `protobuf:"varint,2,opt,name=hedges,proto3" json:"hedges,omitempty"`                        // attempts beside one under way
+	Breaker       uint64                 `protobuf:"varint,3,opt,name=breaker,proto3" json:"breaker,omitempty"`                      // calls not sent: the breaker was open
+	Limit         uint64                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`                          // calls not sent: no place under the limit
+	Budget        uint64                 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`                        // retries and hedges not made: too many were
+	Admission     uint64                 `protobuf:"varint,6,opt,name=admission,proto3" json:"admission,omitempty"`                  // calls that the server has shed
+	CacheHits     uint64                 `protobuf:"varint,7,opt,name=cache_hits,json=cacheHits,proto3" json:"cache_hits,omitempty"` // answered from the cache, which makes no call
+	Coalesced     uint64                 `protobuf:"varint,8,opt,name=coalesced,proto3" json:"coalesced,omitempty"`                  // answered by an equal call
+	Fallbacks     uint64                 `protobuf:"varint,9,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"`                  // an old answer stood in
+	Late          uint64                 `protobuf:"varint,10,opt,name=late,proto3" json:"late,omitempty"`                           // the deadline had passed before they were sent, or when they arrived
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decisions) Reset() {
+	*x = Decisions{}
+	mi := &file_hub_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decisions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decisions) ProtoMessage() {}
+
+func (x *Decisions) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decisions.ProtoReflect.Descriptor instead.
+func (*Decisions) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Decisions) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *Decisions) GetHedges() uint64 {
+	if x != nil {
+		return x.Hedges
+	}
+	return 0
+}
+
+func (x *Decisions) GetBreaker() uint64 {
+	if x != nil {
+		return x.Breaker
+	}
+	return 0
+}
+
+func (x *Decisions) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Decisions) GetBudget() uint64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Decisions) GetAdmission() uint64 {
+	if x != nil {
+		return x.Admission
+	}
+	return 0
+}
+
+func (x *Decisions) GetCacheHits() uint64 {
+	if x != nil {
+		return x.CacheHits
+	}
+	return 0
+}
+
+func (x *Decisions) GetCoalesced() uint64 {
+	if x != nil {
+		return x.Coalesced
+	}
+	return 0
+}
+
+func (x *Decisions) GetFallbacks() uint64 {
+	if x != nil {
+		return x.Fallbacks
+	}
+	return 0
+}
+
+func (x *Decisions) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+// Policy is a policy that is in force in the process, or several that are alike.
+type Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`   // the file's path, the feed's name, or what its text was read from; empty: it was made in code
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`       // "file", "feed", "last good copy", "api"
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // as it calls itself
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`       // the first 16 bytes of SHA-256 of its text as JSON
+	SinceUnixNano int64                  `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
+	Changed       bool                   `protobuf:"varint,6,opt,name=changed,proto3" json:"changed,omitempty"` // it took another version's place then
+	Refused       string                 `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`  // why what is there now is not in force; empty: it is
+	Text          string                 `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`        // empty: the hub has had it, or it is too long
+	Alike         uint32                 `protobuf:"varint,9,opt,name=alike,proto3" json:"alike,omitempty"`     // how many there are
+	Controls      []*Control             `protobuf:"bytes,10,rep,name=controls,proto3" json:"controls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_hub_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Policy) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Policy) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Policy) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Policy) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Policy) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+func (x *Policy) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *Policy) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Policy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Policy) GetAlike() uint32 {
+	if x != nil {
+		return x.Alike
+	}
+	return 0
+}
+
+func (x *Policy) GetControls() []*Control {
+	if x != nil {
+		return x.Controls
+	}
+	return nil
+}
+
+// Control is what a policy holds now for a method.
+type Control struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`     // "breaker", "limit", "admission"
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"` // empty: all of them
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"` // of the connection; empty: the server's side
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // of a breaker: "closed", "open", "half-open"
+	Limit         uint64                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`  // calls at once
+	Most          uint64                 `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`    // that the limit may become
+	InFlight      uint64                 `protobuf:"varint,7,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Pending       uint64                 `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"` // that wait for a place
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Control) Reset() {
+	*x = Control{}
+	mi := &file_hub_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Control) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Control) ProtoMessage() {}
+
+func (x *Control) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Control.ProtoReflect.Descriptor instead.
+func (*Control) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Control) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Control) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Control) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Control) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Control) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Control) GetMost() uint64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *Control) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *Control) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xd0\x03\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\x82\x04\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -1424,7 +1783,8 @@ const file_hub_proto_rawDesc = "" +
 	"\vevents_lost\x18\n" +
 	" \x01(\x04R\n" +
 	"eventsLost\x12.\n" +
-	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x12+\n" +
+	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x120\n" +
+	"\bpolicies\x18\x0f \x03(\v2\x14.stile.hub.v1.PolicyR\bpolicies\x12+\n" +
 	"\x06queues\x18\x10 \x03(\v2\x13.stile.hub.v1.QueueR\x06queues\x12\x10\n" +
 	"\x03hub\x18\b \x01(\fR\x03hub\"\xdd\x01\n" +
 	"\x05Event\x12\x12\n" +
@@ -1454,7 +1814,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xd4\x05\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xc9\x06\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -1472,7 +1832,9 @@ const file_hub_proto_rawDesc = "" +
 	"\bresponse\x18\r \x01(\v2\x17.stile.hub.v1.HistogramR\bresponse\x12)\n" +
 	"\x05waits\x18\x0e \x01(\v2\x13.stile.hub.v1.WaitsR\x05waits\x12\x19\n" +
 	"\bpeer_pid\x18\x0f \x01(\x03R\apeerPid\x12/\n" +
-	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x12\x14\n" +
+	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x125\n" +
+	"\tdecisions\x18\x12 \x01(\v2\x17.stile.hub.v1.DecisionsR\tdecisions\x12<\n" +
+	"\rdeadline_left\x18\x13 \x01(\v2\x17.stile.hub.v1.HistogramR\fdeadlineLeft\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
@@ -1561,7 +1923,41 @@ const file_hub_proto_rawDesc = "" +
 	"\tin_flight\x18\x03 \x01(\x04R\binFlight\x12\x1a\n" +
 	"\bretrying\x18\x04 \x01(\x04R\bretrying\x12\x12\n" +
 	"\x04dead\x18\x05 \x01(\x04R\x04dead\x12\x1b\n" +
-	"\toldest_ns\x18\x06 \x01(\x03R\boldestNs*>\n" +
+	"\toldest_ns\x18\x06 \x01(\x03R\boldestNs\"\x92\x02\n" +
+	"\tDecisions\x12\x18\n" +
+	"\aretries\x18\x01 \x01(\x04R\aretries\x12\x16\n" +
+	"\x06hedges\x18\x02 \x01(\x04R\x06hedges\x12\x18\n" +
+	"\abreaker\x18\x03 \x01(\x04R\abreaker\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x04R\x05limit\x12\x16\n" +
+	"\x06budget\x18\x05 \x01(\x04R\x06budget\x12\x1c\n" +
+	"\tadmission\x18\x06 \x01(\x04R\tadmission\x12\x1d\n" +
+	"\n" +
+	"cache_hits\x18\a \x01(\x04R\tcacheHits\x12\x1c\n" +
+	"\tcoalesced\x18\b \x01(\x04R\tcoalesced\x12\x1c\n" +
+	"\tfallbacks\x18\t \x01(\x04R\tfallbacks\x12\x12\n" +
+	"\x04late\x18\n" +
+	" \x01(\x04R\x04late\"\x9b\x02\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12&\n" +
+	"\x0fsince_unix_nano\x18\x05 \x01(\x03R\rsinceUnixNano\x12\x18\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\x12\x18\n" +
+	"\arefused\x18\a \x01(\tR\arefused\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\x12\x14\n" +
+	"\x05alike\x18\t \x01(\rR\x05alike\x121\n" +
+	"\bcontrols\x18\n" +
+	" \x03(\v2\x15.stile.hub.v1.ControlR\bcontrols\"\xc4\x01\n" +
+	"\aControl\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x12\n" +
+	"\x04most\x18\x06 \x01(\x04R\x04most\x12\x1b\n" +
+	"\tin_flight\x18\a \x01(\x04R\binFlight\x12\x18\n" +
+	"\apending\x18\b \x01(\x04R\apending*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
@@ -1582,7 +1978,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
@@ -1597,7 +1993,10 @@ var file_hub_proto_goTypes = []any{
 	(*Sample)(nil),         // 10: stile.hub.v1.Sample
 	(*Queue)(nil),          // 11: stile.hub.v1.Queue
 	(*QueueGroup)(nil),     // 12: stile.hub.v1.QueueGroup
-	nil,                    // 13: stile.hub.v1.Route.CodesEntry
+	(*Decisions)(nil),      // 13: stile.hub.v1.Decisions
+	(*Policy)(nil),         // 14: stile.hub.v1.Policy
+	(*Control)(nil),        // 15: stile.hub.v1.Control
+	nil,                    // 16: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
@@ -1605,25 +2004,29 @@ var file_hub_proto_depIdxs = []int32{
 	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
 	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
 	10, // 4: stile.hub.v1.ReportRequest.samples:type_name -> stile.hub.v1.Sample
-	11, // 5: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
-	0,  // 6: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	13, // 7: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	8,  // 8: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	8,  // 9: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	8,  // 10: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	8,  // 11: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	8,  // 12: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	8,  // 13: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	6,  // 14: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	7,  // 15: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
-	12, // 16: stile.hub.v1.Queue.groups:type_name -> stile.hub.v1.QueueGroup
-	1,  // 17: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 18: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 5: stile.hub.v1.ReportRequest.policies:type_name -> stile.hub.v1.Policy
+	11, // 6: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
+	0,  // 7: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	16, // 8: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	8,  // 9: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	8,  // 10: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	8,  // 11: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	8,  // 12: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	8,  // 13: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	8,  // 14: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	6,  // 15: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	7,  // 16: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	13, // 17: stile.hub.v1.Route.decisions:type_name -> stile.hub.v1.Decisions
+	8,  // 18: stile.hub.v1.Route.deadline_left:type_name -> stile.hub.v1.Histogram
+	12, // 19: stile.hub.v1.Queue.groups:type_name -> stile.hub.v1.QueueGroup
+	15, // 20: stile.hub.v1.Policy.controls:type_name -> stile.hub.v1.Control
+	1,  // 21: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	3,  // 22: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -1637,7 +2040,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -39,6 +40,7 @@ type Config struct {
 	Listens  func() []string                        // where it listens now
 	Counters func() Counters                        // nil: none
 	InFlight func() (made, served, connections int) // calls that are open now; nil: nobody knows
+	Policies func() []inforce.Policy                // nil: none
 	Logger   *slog.Logger
 
 	every time.Duration // instead of Window
@@ -68,6 +70,7 @@ type Agent struct {
 	dropped  uint64
 	hub      []byte // its identity
 	away     bool
+	texts    map[[16]byte]bool // of policies, that the hub has had, or will have with a window that is held
 }
 
 // window is one that the hub may not have on disk.
@@ -83,7 +86,7 @@ func Start(cfg Config) *Agent {
 		cfg.every = Window
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now(), samples: newSampler(&cfg)}
+	a := &Agent{cfg: cfg, cancel: cancel, done: make(chan struct{}), from: time.Now(), samples: newSampler(&cfg), texts: map[[16]byte]bool{}}
 	if cfg.Counters != nil {
 		a.counters = cfg.Counters()
 	}
@@ -147,16 +150,25 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	r.Queues = queues(ctx, a.cfg.Recorder)
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
+	if a.cfg.Policies != nil {
+		r.Policies = a.policies(a.cfg.Policies())
+	}
 	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept
 	a.from = now
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
 		if !a.held[0].sent {
-			a.dropped++
+			a.lose()
 		}
 		a.drop(1)
 	}
+}
+
+// lose counts a window that no hub will have, and that may have had texts.
+func (a *Agent) lose() {
+	a.dropped++
+	clear(a.texts)
 }
 
 // drop lets go of the first windows.
@@ -179,7 +191,7 @@ func (a *Agent) send(ctx context.Context) {
 		w.report.Dropped, w.report.Hub = a.dropped, a.hub
 		answer, refused := a.ask(ctx, w.report)
 		if refused { // which it will be again
-			a.dropped++
+			a.lose()
 			a.drop(next + 1)
 			next = 0
 			continue
@@ -188,6 +200,7 @@ func (a *Agent) send(ctx context.Context) {
 			return
 		}
 		if !bytes.Equal(a.hub, answer.GetHub()) { // it was restarted, and has taken nothing: what was not on disk is lost
+			clear(a.texts)
 			if a.hub = answer.GetHub(); len(a.hub) == 0 || moved { // two hubs behind one address, perhaps: not for ever
 				return
 			}

@@ -3,6 +3,8 @@ package lazyctx
 import (
 	"context"
 	"time"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Attempt is the context of one attempt of a call, made by the policy's chain. Stile's
@@ -16,6 +18,8 @@ type Attempt struct {
 	Ways Ways
 	// Queued is how long the call waited for its turn before the attempt was made.
 	Queued time.Duration
+	// Tally is told which way the attempt goes; nil: nobody asks.
+	Tally *telemetry.Tally
 	// Hedged: another goroutine may call Cancel.
 	Hedged bool
 	// Private is set by a channel after an attempt whose context nobody else has seen.

@@ -43,7 +43,8 @@ type Store struct {
 	lock *os.File
 	most int64 // bytes
 
-	known known
+	known    known
+	policies map[policyKey]time.Time // when it was put that they are in force; who writes has it
 
 	// Moved is where a file of an earlier version was moved, which this program does not read; empty: there was none.
 	Moved string
@@ -110,10 +111,10 @@ func (s *Store) open(ctx context.Context, path string) error {
 	}
 	switch has {
 	case version:
-		_, err := s.db.ExecContext(ctx, loadTables+queueTables)
+		_, err := s.db.ExecContext(ctx, loadTables+queueTables+policyTables)
 		return err
 	case 0:
-		_, err := s.db.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+loadTables+queueTables+"COMMIT;")
+		_, err := s.db.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+loadTables+queueTables+policyTables+"COMMIT;")
 		return err
 	}
 	return fmt.Errorf("it is of version %d, and this program reads %d: use the program that has written it, or another folder", has, version)
