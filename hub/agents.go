@@ -52,6 +52,7 @@ type agents struct {
 	self  identity // of this start of the hub
 
 	counted counted
+	waiting strangers
 
 	mu          sync.Mutex
 	processes   map[identity]*process

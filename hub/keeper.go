@@ -107,7 +107,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				k.over(open, drawn, open.start.Add(2*store.Finest))
+				k.over(open, drawn, true)
 				return
 			}
 			open.m.Add(t)
@@ -116,14 +116,14 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		k.over(open, drawn, open.start)
+		k.over(open, drawn, false)
 		open, drawn = k.open(), false
 	}
 }
 
-// over ends a window; hosts' windows that end by a time have been told of by all. Of one in which nothing came there is nothing to keep.
-func (k *keeper) over(w window, drawn bool, hosts time.Time) {
-	if w.told = k.agents.draw(w.m, w.start, hosts); !drawn && len(w.reported) == 0 && len(w.loads) == 0 {
+// over ends a window. Of one in which nothing came there is nothing to keep.
+func (k *keeper) over(w window, drawn, last bool) {
+	if w.told = k.agents.draw(w.m, w.start, last); !drawn && !w.any {
 		return
 	}
 	k.totals.add(w.m)
