@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/stile-ipc/stile/routemap"
 )
@@ -45,6 +46,10 @@ type Host struct {
 	Hidden    int       `json:"hidden"`     // that may not be looked at: they are other users'
 	Elsewhere int       `json:"elsewhere"`  // network namespaces whose sockets may not be looked at
 	Namespace int       `json:"namespaces"` // that were
+
+	Watched  time.Duration `json:"watched,omitempty"`  // ns: for how long its sockets were; 0: they were looked at once
+	Samples  int           `json:"samples,omitempty"`  // how often
+	Pressure []Pressure    `json:"pressure,omitempty"` // where somebody waits
 }
 
 // Only leaves out edges that have no end in a process of a name, and processes that have no edge then. An empty name leaves out nothing.
@@ -57,6 +62,7 @@ func (h *Host) Only(name string) {
 		named[p.PID] = p.Name == name
 	}
 	h.Edges = slices.DeleteFunc(h.Edges, func(e Edge) bool { return !named[e.From.PID] && !named[e.To.PID] })
+	h.Pressure = slices.DeleteFunc(h.Pressure, func(p Pressure) bool { return !named[p.From.PID] && !named[p.To.PID] })
 	h.tidy()
 }
 
@@ -65,6 +71,9 @@ func (h *Host) tidy() {
 	has := map[int]bool{}
 	for _, e := range h.Edges {
 		has[e.From.PID], has[e.To.PID] = true, true
+	}
+	for _, p := range h.Pressure {
+		has[p.From.PID], has[p.To.PID] = true, true
 	}
 	h.Processes = slices.DeleteFunc(h.Processes, func(p Process) bool { return !has[p.PID] })
 }
@@ -85,6 +94,8 @@ type unixSocket struct {
 	name        string
 	kind        string // transport
 	unread      uint64
+	listens     bool
+	queue       queue
 }
 
 // tcpSocket is a TCP socket that a namespace has.
@@ -94,6 +105,7 @@ type tcpSocket struct {
 	listens      bool
 	unread       uint64
 	netns        uint64
+	queue        queue
 }
 
 // key is what edges are one by.
@@ -179,6 +191,9 @@ func (b *builder) unix(all []unixSocket) {
 		byInode[s.inode] = s
 	}
 	for _, s := range all {
+		if s.listens {
+			continue
+		}
 		p, known := byInode[s.peer]
 		if s.peer == 0 || !known || p.peer != s.inode && p.peer != 0 || p.peer == s.inode && s.inode > p.inode {
 			continue

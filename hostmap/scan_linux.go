@@ -14,11 +14,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/stile-ipc/stile/routemap"
 )
 
 // Scan looks at the processes of this host, those of this user, or all if it may. What begins or ends meanwhile may be absent.
@@ -28,27 +26,16 @@ func Scan(ctx context.Context) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaces := map[uint64]int{} // a process of each
-	for _, p := range procs {
-		if _, known := namespaces[p.netns]; !known && p.netns != 0 {
-			namespaces[p.netns] = p.PID
-		}
+	unixes, tcps, err := h.sockets(procs)
+	if err != nil {
+		return nil, err
 	}
-	var unixes []unixSocket
-	var tcps []tcpSocket
-	for id, pid := range namespaces {
-		u, t, err := socketsOf(id, pid)
-		switch {
-		case errors.Is(err, fs.ErrPermission):
-			h.Elsewhere++
-		case errors.Is(err, fs.ErrNotExist): // the process has ended
-		case err != nil:
-			return nil, err
-		default:
-			h.Namespace++
-			unixes, tcps = append(unixes, u...), append(tcps, t...)
-		}
-	}
+	h.put(procs, unixes, tcps)
+	return h, nil
+}
+
+// put makes edges of what was seen.
+func (h *Host) put(procs []proc, unixes []unixSocket, tcps []tcpSocket) {
 	if all := build(procs, unixes, tcps); all != nil {
 		h.Edges = all
 	}
@@ -56,6 +43,80 @@ func Scan(ctx context.Context) (*Host, error) {
 		h.Processes = append(h.Processes, p.Process)
 	}
 	h.tidy()
+}
+
+// sockets asks for those of all network namespaces that processes have.
+func (h *Host) sockets(procs []proc) (unixes []unixSocket, tcps []tcpSocket, err error) {
+	namespaces := map[uint64]int{} // a process of each
+	for _, p := range procs {
+		if _, known := namespaces[p.netns]; !known && p.netns != 0 {
+			namespaces[p.netns] = p.PID
+		}
+	}
+	h.Elsewhere, h.Namespace = 0, 0
+	for id, pid := range namespaces {
+		u, t, err := socketsOf(id, pid)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			h.Elsewhere++
+		case errors.Is(err, fs.ErrNotExist): // the process has ended
+		case err != nil:
+			return nil, nil, err
+		default:
+			h.Namespace++
+			unixes, tcps = append(unixes, u...), append(tcps, t...)
+		}
+	}
+	return unixes, tcps, nil
+}
+
+// atMost is which part of the time a watch takes.
+const atMost = 4
+
+// lookEvery is how often processes are looked at, at most.
+const lookEvery = time.Second
+
+// Watch is Scan, and then looks at the sockets again and again: where somebody waits, or may, is in Pressure.
+func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
+	h := &Host{Processes: []Process{}, Edges: []Edge{}}
+	procs, err := h.processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began, w := time.Now(), newWatch()
+	looked := began
+	w.know(procs)
+	var unixes []unixSocket
+	var tcps []tcpSocket
+	for next := began; ; {
+		at := time.Now()
+		if unixes, tcps, err = h.sockets(procs); err != nil {
+			return nil, err
+		}
+		w.sample(unixes, tcps)
+		if w.wanting && time.Since(looked) > lookEvery { // for those of processes that have begun
+			h.Seen, h.Hidden, looked = 0, 0, time.Now()
+			if procs, err = h.processes(ctx); err != nil {
+				return nil, err
+			}
+			w.know(procs)
+		}
+		next = next.Add(every)
+		if earliest := at.Add(atMost * time.Since(at)); next.Before(earliest) { // there are many sockets
+			next = earliest
+		}
+		if next.Sub(began) > long {
+			break
+		}
+		select {
+		case <-time.After(time.Until(next)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	took := time.Since(began)
+	h.put(procs, unixes, tcps)
+	h.Watched, h.Samples, h.Pressure = took, w.samples, w.pressures(took)
 	return h, nil
 }
 
@@ -225,56 +286,7 @@ func inNamespace(pid int, f func() error) error {
 	return <-done
 }
 
-// Numbers of the kernel's.
-const (
-	established = 1
-	listening   = 10
-)
-
-var unixKinds = map[uint8]string{unix.SOCK_STREAM: routemap.UnixStream, unix.SOCK_DGRAM: routemap.UnixDgram, unix.SOCK_SEQPACKET: routemap.UnixSeqpacket}
-
-func sockets(netns uint64) (unixes []unixSocket, tcps []tcpSocket, err error) {
-	all, err := netlink.UnixSocketDiagInfo()
-	if err != nil {
-		return nil, nil, fmt.Errorf("sock_diag, unix: %w", err)
-	}
-	for _, s := range all {
-		if s.DiagMsg == nil || s.DiagMsg.State == listening {
-			continue
-		}
-		one := unixSocket{inode: uint64(s.DiagMsg.INode), kind: unixKinds[s.DiagMsg.Type]}
-		if s.Name != nil {
-			one.name = socketName(*s.Name)
-		}
-		if s.Peer != nil {
-			one.peer = uint64(*s.Peer)
-		}
-		if s.Queue != nil {
-			one.unread = uint64(s.Queue.RQueue)
-		}
-		unixes = append(unixes, one)
-	}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		all, err := netlink.SocketDiagTCPInfo(family)
-		if err != nil {
-			return nil, nil, fmt.Errorf("sock_diag, TCP: %w", err)
-		}
-		for _, s := range all {
-			d := s.InetDiagMsg
-			if d == nil || d.State != established && d.State != listening {
-				continue
-			}
-			one := tcpSocket{inode: uint64(d.INode), netns: netns, listens: d.State == listening, local: addrPort(d.ID.Source, d.ID.SourcePort), other: addrPort(d.ID.Destination, d.ID.DestinationPort)}
-			if !one.listens {
-				one.unread = uint64(d.RQueue)
-			}
-			tcps = append(tcps, one)
-		}
-	}
-	return unixes, tcps, nil
-}
-
-// socketName is a unix socket's path, or an abstract name behind an @. What comes behind a zero byte is the library's.
+// socketName is a unix socket's path, or an abstract name behind an @.
 func socketName(s string) string {
 	mark := ""
 	if strings.HasPrefix(s, "\x00") {

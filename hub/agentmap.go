@@ -16,10 +16,16 @@ type told struct {
 	events   []store.Event
 	loads    []store.Load
 	policies []store.Policy
+	any      bool // there is something to keep
 }
 
-// draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. Of hosts it tells until end.
-func (a *agents) draw(m *routemap.Map, start, end time.Time) told {
+// draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. The last tells of all that there is, and
+// others of what is complete.
+func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
+	end := start // of hosts' windows of which all have told
+	if last {
+		end = start.Add(2 * store.Finest)
+	}
 	a.mu.Lock()
 	reports, events, loads := a.reports, a.events, a.loads
 	a.reports, a.routes, a.bytes, a.events, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, 0
@@ -42,15 +48,72 @@ func (a *agents) draw(m *routemap.Map, start, end time.Time) told {
 	}
 	windows := upTo{}
 	routes := map[routemap.Key]*routemap.Stats{}
+	for _, w := range a.waiting.take(now) {
+		who.add(routes, w.report, w.route, w.calls)
+		windows[identity(w.report.GetProcess().GetIdentity())] = w.report.GetSequence()
+	}
+	behind := map[identity]bool{} // who has a report of which a part is not drawn
 	for _, r := range reports {
-		windows[identity(r.GetProcess().GetIdentity())] = r.GetSequence()
 		calls := callsOf(r.GetRoutes()...)
+		id := identity(r.GetProcess().GetIdentity())
 		for _, route := range r.GetRoutes() {
+			if who.stranger(route) && !last && a.waiting.add(waiting{r, route, calls}, now) {
+				behind[id] = true
+				continue
+			}
 			who.add(routes, r, route, calls)
+		}
+		if !behind[id] {
+			windows[id] = r.GetSequence()
 		}
 	}
 	a.counted.add(m, routes, now)
-	return told{windows, events, loads, policies}
+	return told{windows, events, loads, policies, len(reports)+len(windows)+len(loads) > 0}
+}
+
+// strangers are routes of servers whose client the hub does not know yet: both may have reported to another start of it, and the client come back a window later.
+// They wait for it, for one window. They are the keeper's.
+type strangers struct {
+	routes []waiting
+	since  map[identity]time.Time // when each was a stranger first
+}
+
+type waiting struct {
+	report *hubpb.ReportRequest
+	route  *hubpb.Route
+	calls  uint64
+}
+
+// maxStrangers is how many are known as such; routes of others do not wait.
+const maxStrangers = maxProcesses
+
+// add has a route wait, unless its client was waited for before.
+func (s *strangers) add(w waiting, now time.Time) bool {
+	id := identity(w.route.GetPeer())
+	first, known := s.since[id]
+	if !known && len(s.since) < maxStrangers {
+		if s.since == nil {
+			s.since = map[identity]time.Time{}
+		}
+		first, known = now, true
+		s.since[id] = now
+	}
+	if !known || !first.Equal(now) {
+		return false
+	}
+	s.routes = append(s.routes, w)
+	return true
+}
+
+func (s *strangers) take(now time.Time) []waiting {
+	for id, first := range s.since {
+		if now.Sub(first) > processGoneAfter {
+			delete(s.since, id)
+		}
+	}
+	all := s.routes
+	s.routes = nil
+	return all
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.
@@ -117,6 +180,15 @@ func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
 	s.Switches = uint64(part * float64(load.GetVoluntarySwitches()+load.GetInvoluntarySwitches()))
 	s.Wakes = uint64(part * float64(load.GetDoorbells()))
 	s.RunQueue = int64(part * float64(load.GetRunQueueNs()))
+}
+
+// stranger tells whether a server's client has an identity, and has not said who it is.
+func (n *names) stranger(route *hubpb.Route) bool {
+	if route.GetSide() != hubpb.Side_SIDE_SERVER || len(route.GetPeer()) != len(identity{}) {
+		return false
+	}
+	_, known := n.byIdentity[identity(route.GetPeer())]
+	return !known
 }
 
 // peer is who is at the other end of a route, and whether that reports, too.

@@ -53,6 +53,7 @@ type agents struct {
 
 	counted counted
 	queues  *queues
+	waiting strangers
 
 	mu          sync.Mutex
 	processes   map[identity]*process

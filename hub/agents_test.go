@@ -131,6 +131,64 @@ func TestWhoIsWho(t *testing.T) {
 	}
 }
 
+// TestStrangers: what a server tells of a client that the hub does not know yet waits for it for a window, and counts once; who is still unknown then is a process by its number.
+func TestStrangers(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	a := newAgents(func() time.Time { return now })
+	front, back := &hubpb.Process{Identity: id(1, 16), Service: "front"}, &hubpb.Process{Identity: id(2, 16), Service: "back"}
+	server := func(client uint64) *hubpb.Route {
+		r := calls(hubpb.Side_SIDE_SERVER, "/s.S/M", nil, "x", 5)
+		r.Peer, r.PeerPid = id(client, 16), int64(client)
+		return r
+	}
+	report := func(p *hubpb.Process, sequence uint64, routes ...*hubpb.Route) {
+		t.Helper()
+		if _, err := a.take(&hubpb.ReportRequest{Process: p, Hub: a.self[:], Sequence: sequence, Routes: routes}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	came := false
+	draw := func(last bool) (map[string]uint64, upTo) {
+		m := routemap.New()
+		told := a.draw(m, now, last)
+		came = told.any
+		now = now.Add(10 * time.Second)
+		got := map[string]uint64{}
+		for _, r := range m.Report().Routes {
+			got[r.Key.String()] = r.Calls
+		}
+		return got, told.reported
+	}
+	same := func(what string, got, want any) {
+		t.Helper()
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	report(back, 1, server(1), server(7), calls(hubpb.Side_SIDE_CLIENT, "/s.S/Own", nil, "y", 3))
+	got, kept := draw(false)
+	same("first", got, map[string]uint64{"back → external y s.S/Own": 3})
+	same("kept of the first", kept, upTo{})
+	if !came {
+		t.Error("the first has nothing to keep")
+	}
+	report(back, 2, server(7))
+	client := calls(hubpb.Side_SIDE_CLIENT, "/s.S/M", nil, "x", 5)
+	client.Peer = id(2, 16)
+	report(front, 1, client)
+	got, kept = draw(false)
+	same("second", got, map[string]uint64{"front → back s.S/M": 5, "process pid 7 → back s.S/M": 10})
+	same("kept of the second", kept, upTo{identity(id(1, 16)): 1, identity(id(2, 16)): 2})
+	report(back, 3, server(8))
+	got, _ = draw(true)
+	same("last", got, map[string]uint64{"process pid 8 → back s.S/M": 5})
+	report(back, 4, server(9))
+	_, _ = draw(false)
+	got, kept = draw(false)
+	same("nobody else came", got, map[string]uint64{"process pid 9 → back s.S/M": 5})
+	same("kept of it", kept, upTo{identity(id(2, 16)): 4})
+}
+
 // TestReportedTwice: a window that comes twice counts once, and one that is for an earlier start of the hub does not.
 func TestReportedTwice(t *testing.T) {
 	h := openHub(t, Config{})
@@ -272,7 +330,7 @@ func TestReportsBounded(t *testing.T) {
 	if s := a.status(); s.Processes != maxProcesses || taken != maxWindowRoutes/maxReportRoutes {
 		t.Errorf("%+v, %d reports taken", s, taken)
 	}
-	a.draw(routemap.New(), time.Now(), time.Now())
+	a.draw(routemap.New(), time.Now(), false)
 	if _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}, 0); err != nil {
 		t.Error(err)
 	}
@@ -293,11 +351,11 @@ func TestReportToken(t *testing.T) {
 
 func TestDirectory(t *testing.T) {
 	d := directory{}
-	d.add(&hubpb.Process{Service: "back", Boot: "b", Listens: []string{"[::]:50051", "/run/s.sock", "10.1.1.1:7"}})
+	d.add(&hubpb.Process{Service: "back", Boot: "b", Listens: []string{"[::]:50051", "/run/s.sock", "@s", "10.1.1.1:7"}})
 	d.add(&hubpb.Process{Service: "one", Boot: "b", Listens: []string{"127.0.0.1:9"}})
 	d.add(&hubpb.Process{Service: "two", Boot: "b", Listens: []string{"127.0.0.1:9"}})
 	for address, want := range map[string][2]string{
-		"localhost:50051": {"back", ""}, net.JoinHostPort("::1", "50051"): {"back", ""}, "127.0.0.1:50052": {"", ""}, "unix:///run/s.sock": {"back", ""}, "unix:/run/s.sock": {"back", ""},
+		"localhost:50051": {"back", ""}, net.JoinHostPort("::1", "50051"): {"back", ""}, "127.0.0.1:50052": {"", ""}, "unix:///run/s.sock": {"back", ""}, "unix:/run/s.sock": {"back", ""}, "unix-abstract:s": {"back", ""}, "unix-abstract:t": {"", ""},
 		"10.1.1.1:50051": {"", ""}, "10.1.1.1:7": {"back", "back"}, "": {"", ""}, "[::]:50051": {"back", ""}, "localhost:9": {"", ""}, "nonsense": {"", ""},
 	} {
 		if got := [2]string{d.find("b", address), d.find("c", address)}; got != want {

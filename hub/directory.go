@@ -47,6 +47,9 @@ func (d directory) find(boot, address string) string {
 	if path, is := strings.CutPrefix(address, "unix:"); is {
 		return d[place{boot, strings.TrimPrefix(path, "//")}]
 	}
+	if name, is := strings.CutPrefix(address, "unix-abstract:"); is {
+		return d[place{boot, "@" + name}]
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return ""

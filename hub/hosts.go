@@ -167,8 +167,11 @@ func (h *hosts) over(m *routemap.Map, start, end time.Time) (all []store.Load) {
 				s.known[i] += used
 			}
 		}
-		all = append(all, h.load(k, s))
-		if looked, used := s.others(); looked >= store.Finest/2 && k.end().After(start.Add(-store.Finest)) && !h.missing(k, s) {
+		looked, used := s.others()
+		if looked > 0 {
+			all = append(all, h.load(k, s))
+		}
+		if looked >= store.Finest/2 && k.end().After(start.Add(-store.Finest)) && !h.missing(k, s) {
 			m.AddOthers(h.names[k.boot], looked, used)
 		}
 		h.last[k.boot] = lastSlot{k.start, s.who}

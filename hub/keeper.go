@@ -116,7 +116,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				k.over(open, drawn, open.start.Add(2*store.Finest))
+				k.over(open, drawn, true)
 				return
 			}
 			open.m.Add(t)
@@ -125,18 +125,18 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		k.over(open, drawn, open.start)
+		k.over(open, drawn, false)
 		open, drawn = k.open(), false
 	}
 }
 
-// over ends a window; hosts' windows that end by a time have been told of by all. Of one in which nothing came there is nothing to keep.
-func (k *keeper) over(w window, drawn bool, hosts time.Time) {
-	w.told = k.agents.draw(w.m, w.start, hosts)
+// over ends a window. Of one in which nothing came there is nothing to keep.
+func (k *keeper) over(w window, drawn, last bool) {
+	w.told = k.agents.draw(w.m, w.start, last)
 	if q := k.agents.queues.window(); len(q) > 0 {
 		w.queues = []queueWindow{{w.start, q}}
 	}
-	if !drawn && len(w.reported)+len(w.queues)+len(w.events)+len(w.loads) == 0 {
+	if !drawn && !w.any && len(w.queues) == 0 {
 		return
 	}
 	k.totals.add(w.m)

@@ -212,7 +212,7 @@ func TestPoliciesRoom(t *testing.T) {
 	if left := a.status().LeftOut; len(a.policies()) != rows-64+1+32 {
 		t.Errorf("%d rows, of %d; %d left out", len(a.policies()), rows, left)
 	}
-	versions := a.draw(routemap.New(), time.Time{}, time.Time{}).policies
+	versions := a.draw(routemap.New(), time.Time{}, true).policies
 	if len(versions) == 0 || len(versions) > maxWindowPolicies {
 		t.Errorf("%d versions", len(versions))
 	}

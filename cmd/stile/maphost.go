@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +18,7 @@ import (
 func newMapHost() *cobra.Command {
 	var asJSON, asDOT bool
 	var name string
+	var long time.Duration
 	cmd := &cobra.Command{
 		Use:   "host",
 		Short: "Show which processes of this host talk to each other, and by what",
@@ -24,16 +27,30 @@ be added to the processes. Those of other users are seen by root alone; so are o
 namespaces. What is asked is not told: see traces for that. A line without an arrow is one of which
 nothing tells who asks.
 
+With --for the sockets are looked at again and again for so long, every 100 ms, or 20 times if that is
+less, and where somebody waits is told: who writes faster than the other end reads, and who is not
+accepted. stile map terms says when that is a blocking point, and when backpressure.
+
 Exit codes: 0 done, 2 a mistake in the command line, 3 the host does not tell.`,
 		Example: `  stile map host
   sudo stile map host --name catalog
+  stile map host --for 10s
   stile map host --dot | dot -Tsvg > host.svg`,
 		Args: between(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON && asDOT {
 				return usageError{fmt.Errorf("--json and --dot are two forms: give one")}
 			}
-			h, err := hostmap.Scan(cmd.Context())
+			if long < 0 || long > maxWatch {
+				return usageError{fmt.Errorf("--for %s: it is up to %s", long, maxWatch)}
+			}
+			scan := hostmap.Scan
+			if long > 0 {
+				scan = func(ctx context.Context) (*hostmap.Host, error) {
+					return hostmap.Watch(ctx, long, min(watchEvery, max(long/watchLeast, time.Millisecond)))
+				}
+			}
+			h, err := scan(cmd.Context())
 			if err != nil {
 				return fmt.Errorf("map host: %w", err)
 			}
@@ -49,9 +66,17 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host does not tell.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print a graph for Graphviz")
+	cmd.Flags().DurationVar(&long, "for", 0, "look again and again for so `long`, where somebody waits")
 	cmd.Flags().StringVar(&name, "name", "", "leave out what has no end in a process of this `name`")
 	return cmd
 }
+
+// How sockets are looked at again and again.
+const (
+	watchEvery = 100 * time.Millisecond
+	watchLeast = 20 // times, also where it is short
+	maxWatch   = time.Hour
+)
 
 // hostEnds are the names of edges' ends: of processes with their numbers.
 func hostEnds(h *hostmap.Host) func(hostmap.End) string {
@@ -84,9 +109,36 @@ func printHost(out io.Writer, style terminal.Style, h *hostmap.Host) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", plain(end(e.From)), arrow, plain(end(e.To)), e.Transport, e.Count, unread, plain(e.Via))
 	}
 	_ = w.Flush() // to memory
+	if h.Watched > 0 {
+		printPressure(&b, style, h)
+	}
 	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; ? is a process that was not looked at", h.Seen, h.Hidden, h.Namespace, h.Elsewhere)))
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// printPressure shows where somebody waits.
+func printPressure(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong(fmt.Sprintf("Where they wait, of %d samples in %s", h.Samples, h.Watched.Round(time.Millisecond))))
+	if len(h.Pressure) == 0 {
+		b.WriteString("nowhere\n")
+		return
+	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WHO WAITS\t\tFOR\tBY\tFULL\tDEEP\tBACKLOG\tNO ROOM\tAT MOST\tAT\tWHAT IT IS")
+	end := hostEnds(h)
+	for _, p := range h.Pressure {
+		var is []string
+		if p.Blocking {
+			is = append(is, "blocking point")
+		}
+		if p.Backpressure {
+			is = append(is, "backpressure")
+		}
+		fmt.Fprintf(w, "%s\t→\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", plain(end(p.From)), plain(end(p.To)), p.Transport, p.Full, p.Deep, p.Backlog,
+			percent(float64(p.Limited), float64(p.Busy)), percent(p.Most, 1), plain(p.Via), strings.Join(is, ", "))
+	}
+	_ = w.Flush() // to memory
 }
 
 func printHostDOT(out io.Writer, h *hostmap.Host) error {

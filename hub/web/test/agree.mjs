@@ -94,6 +94,40 @@ export async function agree(t, page, hub) {
     await sound(page, "processes");
   });
 
+  await t.test("a process over time is what the API says, with its host", async () => {
+    const { processes, hosts } = await hub.ask("load?from=5m&points=60");
+    assert.equal(processes.length, 3);
+    await visit("/processes");
+    await page.locator("svg[role=img]").first().waitFor();
+    assert.equal(await page.locator("td.spark svg").count(), 6);
+    await page.locator("tr[data-process='4242'] th a").click();
+    await page.waitForFunction(() => location.pathname.startsWith("/process/"));
+    const p = processes.find((q) => q.service === "gateway");
+    assert.ok(page.url().includes(p.id));
+    await visit(`/process/${p.id}?from=5m`);
+    const mean = (column) => column.filter((v) => v !== null).reduce((a, b, _, all) => a + b / all.length, 0);
+    const one = await hub.ask(`load?from=5m&points=300&process=${p.id}`);
+    assert.equal(one.processes.length, 1);
+    const cpu = mean(one.processes[0].user.map((v, i) => (v === null ? null : v + one.processes[0].system[i])));
+    const shown = Number.parseFloat(await text(page, "[data-fact=cpu]"));
+    assert.ok(Math.abs(shown - cpu) < 0.01, `${shown} processors, want ${cpu}`);
+    assert.equal(await text(page, "[data-fact=pid]"), "PID\n4242".split("\n")[1]);
+    assert.equal(await page.locator("figure").count(), 6);
+    const h = hosts[0];
+    const others = mean(h.user.map((v, i) => (v === null ? null : Math.max(v + h.system[i] + h.steal[i] - h.known[i], 0))));
+    assert.ok(others > 0.8 && others < 0.9, `others: ${others}`);
+    assert.match(await text(page, "h2:has-text('Its host')"), /others used 0.8\d processors/);
+    await sound(page, "process");
+    const { hosts: told } = await hub.ask("brief?from=1h");
+    assert.ok(told.length === 1 && told[0].contaminated > 0, JSON.stringify(told));
+    await visit("/map?from=1h");
+    await page.locator("details summary").first().click();
+    assert.match(await text(page, "details"), /on node-a that are contaminated: others used more than 0.1 processors/);
+    await visit("/process/0123456789abcdef");
+    assert.match(await text(page, "main"), /has told of nothing in this time/);
+    page.complaints.length = 0; // of the 404
+  });
+
   await t.test("events are those of the API, filtered in the URL", async () => {
     const items = page.locator("main li");
     const matches = async (query) => {

@@ -6,12 +6,19 @@ import { identity, send } from "./report.mjs";
 const us = 1000;
 const load = (n) => ({ user: 2.5e9 * n, system: 0.5e9 * n, voluntary: 41_000 * n, involuntary: 350 * n, runQueue: 120e6 * n, doorbells: 9000 * n });
 
+// wave goes up and down around 1, and is far off now and then.
+const wave = (i) => 1 + 0.4 * Math.sin(i / 20) + (i % 97 === 5 ? 1 : 0);
+
+// host is node-a of 4 processors, of which others use 0.7 of a processor.
+const host = (i) => ({ hostUser: 0.5 + 0.9 * wave(i), hostSystem: 0.2, hostIdle: 4 - 0.85 - 0.9 * wave(i), hostSteal: 0.15 });
+
 // processes are those that report: kept is a trace that the hub keeps.
 function processes(kept) {
   const [gateway, catalog, pricing, odd] = [1, 2, 3, 4];
   return [
     {
-      id: gateway, service: "gateway", pid: 4242, host: "node-a", load: load(2), dropped: 3,
+      id: gateway, service: "gateway", pid: 4242, host: "node-a", boot: "boot a", load: load(2), dropped: 3,
+      samples: (i) => ({ user: 0.5 * wave(i), system: 0.1 * wave(i), gc: 0.05, runQueue: 0.3, voluntary: 8000, involuntary: 70, made: 1300 * wave(i), openMade: i % 7, ...host(i) }),
       routes: [
         { method: "shop.v1.Catalog/Get", transport: "shm", peer: identity(catalog), calls: 4000, failed: 12, sizes: [40, 2100], waits: [3 * us, 11 * us, 240 * us, 480 * us], carried: { calls: 1024, same: 870, request: 40_960, requestRepeated: 36_000, response: 2_150_400, responseRepeated: 1_800_000 } },
         { method: "shop.v1.Pricing/Quote", transport: "unix-stream", peer: identity(pricing), calls: 9000, sizes: [60, 90], waits: [350 * us, 30 * us, 5 * us, 90 * us], carried: { calls: 1500, same: 20, request: 90_000, requestRepeated: 1200, response: 135_000, responseRepeated: 1800 } },
@@ -23,8 +30,8 @@ function processes(kept) {
         { kind: "connection began", subject: "catalog", detail: "shm", ago: 69_000 },
       ],
     },
-    { id: catalog, service: "catalog", pid: 4243, host: "node-a", load: load(1), routes: [], events: [{ kind: "connection began", subject: "gateway", detail: "shm", ago: 69_500 }, { kind: "connection ended", subject: "gateway", detail: "the peer is gone", error: true, ago: 5_000 }] },
-    { id: pricing, service: "pricing", pid: 77, host: "node-b.eu-west.example", load: load(0.1), routes: [], events: [{ kind: "dead message", subject: "orders.placed", detail: "handed out 5 times, the last error: the mailbox is full", error: true, ago: 66_000, count: 31 }] },
+    { id: catalog, service: "catalog", pid: 4243, host: "node-a", boot: "boot a", load: load(1), samples: (i) => ({ user: 0.2 * wave(i), system: 0.1 * wave(i), runQueue: 0.1, voluntary: 4000, served: 1300 * wave(i), openServed: i % 5, ...host(i) }), routes: [], events: [{ kind: "connection began", subject: "gateway", detail: "shm", ago: 69_500 }, { kind: "connection ended", subject: "gateway", detail: "the peer is gone", error: true, ago: 5_000 }] },
+    { id: pricing, service: "pricing", pid: 77, host: "node-b.eu-west.example", boot: "boot b", load: load(0.1), samples: (i) => ({ user: 0.03, served: i < 150 ? 900 : 0 }), routes: [], events: [{ kind: "dead message", subject: "orders.placed", detail: "handed out 5 times, the last error: the mailbox is full", error: true, ago: 66_000, count: 31 }] },
     { id: odd, service: hostile, pid: 1, host: `${hostile}.${"x".repeat(120)}`, load: load(0), routes: [], events: [{ kind: hostile, subject: `"><img src=x onerror=alert(1)>`, detail: "y".repeat(250), ago: 64_000 }] },
   ];
 }

@@ -53,6 +53,22 @@ function event(e, now) {
   return message({ 1: e.kind, 2: e.subject, 3: e.detail, 4: e.trace, 5: e.error ?? false, 6: at, 7: at, 8: e.count ?? 1 });
 }
 
+// samples are of 200 ms each: of() is what was used in one, in processors and a second.
+function samples(of, now, n = 300) {
+  const end = Math.floor(now / 200) * 200;
+  const all = Array.from({ length: n }, (_, i) => of(i));
+  const column = (f) => Buffer.concat(all.map((s) => varint(f(s))));
+  const cell = 200_000;
+  const names = { 3: "user", 4: "system", 5: "gc", 6: "runQueue", 14: "hostUser", 15: "hostSystem", 16: "hostIdle", 17: "hostSteal" };
+  const rates = { 7: "voluntary", 8: "involuntary", 9: "made", 10: "served" };
+  return message({
+    1: (end - 200 * n) * 1e6, 2: column(() => cell), 13: 4,
+    ...Object.fromEntries(Object.entries(names).map(([number, name]) => [number, column((s) => (s[name] ?? 0) * cell)])),
+    ...Object.fromEntries(Object.entries(rates).map(([number, name]) => [number, column((s) => (s[name] ?? 0) / 5)])),
+    11: column((s) => s.openMade ?? 0), 12: column((s) => s.openServed ?? 0),
+  });
+}
+
 export function identity(n) {
   return Buffer.alloc(16, n);
 }
@@ -60,9 +76,9 @@ export function identity(n) {
 function report(p, now, sequence, hub) {
   const l = p.load;
   return message({
-    1: message({ 1: identity(p.id), 2: p.service, 3: p.pid, 4: (now - 3600e3) * 1e6, 5: "/usr/bin/" + p.pid, 6: p.host, 7: "boot", 8: p.listens ?? [], 9: "0.1.0", 10: "go1.26" }),
+    1: message({ 1: identity(p.id), 2: p.service, 3: p.pid, 4: (now - 3600e3) * 1e6, 5: "/usr/bin/" + p.pid, 6: p.host, 7: p.boot ?? "boot", 8: p.listens ?? [], 9: "0.1.0", 10: "go1.26" }),
     2: sequence, 3: (now - 10_000) * 1e6, 4: now * 1e6, 5: p.routes.map(route),
-    6: message({ 1: l.user, 2: l.system, 3: l.voluntary, 4: l.involuntary, 5: l.runQueue, 7: 4, 8: l.doorbells }), 7: p.dropped ?? 0, 8: hub, 9: p.events.map((e) => event(e, now)),
+    6: message({ 1: l.user, 2: l.system, 3: l.voluntary, 4: l.involuntary, 5: l.runQueue, 7: 4, 8: l.doorbells }), 7: p.dropped ?? 0, 8: hub, 9: p.events.map((e) => event(e, now)), 13: p.samples && sequence > 0 ? samples(p.samples, now) : undefined,
   });
 }
 

@@ -117,6 +117,11 @@ test("a shop", async (t) => {
 
   const catalog = await until(async () => (await counted.ask("brief?from=1h")).routes.find((r) => r.transport === "shm" && r.sources.length === 2));
   await until(async () => (await counted.ask("traces?from=1h&limit=500")).kept > 0);
+  const { processes: all } = await until(async () => {
+    const l = await counted.ask("load?from=5m");
+    return l.hosts.length === 1 && l.processes.length === 3 && l;
+  });
+  const [gateway, alone] = ["gateway", "pricing"].map((service) => all.find((p) => p.service === service));
 
   await t.test("the hub has what was sent", () => {
     assert.equal(brief.spans, batch.count);
@@ -142,6 +147,9 @@ test("a shop", async (t) => {
     budget: ["/budget?target=99&slower=20ms", "Budget"],
     status: ["/status", "Status"],
     processes: ["/processes", "Processes", counted],
+    process: [`/process/${gateway.id}?from=5m`, "gateway", counted],
+    "process-alone": [`/process/${alone.id}?from=5m`, "pricing", counted],
+    "counted-map": ["/map?from=1h", "Map", counted],
     events: ["/events", "Events", counted],
     "counted-routes": ["/routes", "Routes", counted],
     "counted-route": [`/route/${catalog.id}`, catalog.operation, counted],
@@ -171,14 +179,14 @@ test("a shop", async (t) => {
   }
 
   await t.test("nothing jumps, in whichever order answers come", async () => {
-    await Promise.all(["brief", "status", "series", "traces?", "windows", "processes", "events"].map(async (slow) => {
+    await Promise.all(["brief", "status", "series", "traces?", "windows", "processes", "load", "events"].map(async (slow) => {
       for (const width of [1280, 390]) {
         const page = await newPage(browser, { width });
         await page.route("**/api/v1/**", async (r) => {
           if (r.request().url().includes(slow)) await new Promise((done) => setTimeout(done, 400));
           await r.continue().catch(() => {}); // the page may be gone
         });
-        for (const name of { brief: ["map", "routes", "counted-routes", "counted-route", "findings"], series: ["route"], "traces?": ["route", "traces", "events"], processes: ["processes"], events: ["events"] }[slow] ?? ["status"]) {
+        for (const name of { brief: ["map", "routes", "counted-routes", "counted-route", "findings"], series: ["route"], "traces?": ["route", "traces", "events"], processes: ["processes"], load: ["processes", "process"], events: ["events"] }[slow] ?? ["status"]) {
           await page.goto((pages[name][2] ?? hub).url + pages[name][0]);
           await page.locator("h1", { hasText: /\S/ }).first().waitFor();
           await page.waitForLoadState("networkidle");

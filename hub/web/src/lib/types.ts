@@ -72,6 +72,7 @@ export interface Route extends Key {
   carried?: Carried;
   wakes?: number;
   switches?: number;
+  runQueue?: number;
   sources?: string[];
 }
 
@@ -132,6 +133,7 @@ export interface Brief {
   nameless: number;
   faults: Record<string, number> | null;
   leftOut: Record<string, number> | null;
+  hosts?: Others[];
   windows: number;
   damaged: number;
   nodes: NodeReport[];
@@ -236,7 +238,58 @@ export interface Term {
   definition: string;
 }
 
+export type Column = (number | null)[]; // of each step; null: nothing is known of it
+
+export interface ProcessLoad {
+  id: string;
+  service: string;
+  pid: number;
+  host: string;
+  hostId: string;
+  user: Column; // processors
+  system: Column;
+  gc: Column;
+  runQueue: Column; // threads
+  voluntarySwitches: Column; // a second
+  involuntarySwitches: Column;
+  made: Column;
+  served: Column;
+  openMade: Column; // at most
+  openServed: Column;
+  threads: Column;
+}
+
+export interface HostLoad {
+  id: string;
+  name: string;
+  user: Column; // processors
+  system: Column;
+  idle: Column;
+  steal: Column;
+  known: Column;
+}
+
+export interface Loads {
+  window: Window;
+  step: number; // ns
+  steps: number;
+  processes: ProcessLoad[];
+  all: number;
+  hosts: HostLoad[];
+}
+
+// Others is what was used of a host by what does not report.
+export interface Others {
+  host: string;
+  windows: number;
+  contaminated: number;
+  time: number; // ns
+  used: number;
+  most: number; // processors
+}
+
 export interface Process {
+  id: string;
   service: string;
   pid: number;
   host: string;
