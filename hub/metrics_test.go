@@ -23,7 +23,7 @@ func TestMetrics(t *testing.T) {
 	key := func(from string) routemap.Key {
 		return routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: from}, To: routemap.Node{Kind: routemap.Service, Name: "back"}, Transport: "shm", Operation: "s.S/M", Mode: routemap.Sync}
 	}
-	front := &routemap.Stats{Calls: 4, Errors: map[string]uint64{"NOT_FOUND": 1}, Waits: routemap.Waits{Calls: 4, Handler: 3e9}, Switches: 7}
+	front := &routemap.Stats{Calls: 4, Errors: map[string]uint64{"NOT_FOUND": 1}, Waits: routemap.Waits{Calls: 4, Handler: 3e9}, Switches: 7, Decisions: routemap.Decisions{CacheHits: 3}}
 	for _, ns := range []int64{1, 1 << 20, 1<<20 - 1, 1 << 40} {
 		front.Client.Record(ns)
 	}
@@ -55,6 +55,7 @@ func TestMetrics(t *testing.T) {
 		`stile_queue_lag_messages{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 4`,
 		`stile_queue_handled_messages_total{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 5`,
 		`stile_hub_reports_total 1`, `stile_hub_failing 0`,
+		`stile_call_decisions_total{decision="cache_hits",` + route[1:] + `} 6`,
 	} {
 		if !strings.Contains(string(r.body), want+"\n") {
 			t.Errorf("it does not say %s", want)
