@@ -104,7 +104,7 @@ func briefOf(m Map, route string) Brief {
 }
 
 func hotOnes(all []routemap.HotPath) []routemap.HotPath {
-	return first(slices.DeleteFunc(slices.Clone(all), func(p routemap.HotPath) bool { return !p.Hot }))
+	return first(slices.DeleteFunc(append([]routemap.HotPath{}, all...), func(p routemap.HotPath) bool { return !p.Hot }))
 }
 
 func first[E any](all []E) []E { return all[:min(len(all), briefMost)] }

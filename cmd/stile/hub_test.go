@@ -71,9 +71,10 @@ func TestReadTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")
 	for text, want := range map[string]string{
 		"# ours\n\nread abcdefghabcdefgh\n  write  x \n": "",
-		"":                    "has no tokens",
-		"read\n":              ":1: a line is",
-		"\nread a b\nwrite\n": ":2: a line is",
+		"operate a alice\nread x\n":                      "",
+		"":                                               "has no tokens",
+		"read\n":                                         ":1: a line is",
+		"\nread a b c\nwrite\n":                          ":2: a line is",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

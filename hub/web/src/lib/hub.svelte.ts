@@ -36,12 +36,15 @@ export class Refusal extends Error {
   }
 }
 
-async function fetchJSON<T>(url: string, signal: AbortSignal): Promise<T> {
+// operates is what a request has to have that acts, or reads messages.
+const operates = { "X-Stile-Operate": "dashboard" };
+
+async function fetchJSON<T>(url: string, signal: AbortSignal, more: RequestInit = {}): Promise<T> {
   let response: Response;
   let text: string;
   const token = hub.token;
   try {
-    response = await fetch(url, { signal, headers: token ? { Authorization: `Bearer ${token}` } : {}, cache: "no-store" });
+    response = await fetch(url, { ...more, signal, headers: { ...(more.headers as Record<string, string>), ...(token ? { Authorization: `Bearer ${token}` } : {}) }, cache: "no-store" });
     text = await response.text();
   } catch (e) {
     if (signal.aborted) throw e;
@@ -68,6 +71,11 @@ async function fetchJSON<T>(url: string, signal: AbortSignal): Promise<T> {
   return JSON.parse(text) as T;
 }
 
+// act has the hub do something.
+export function act<T>(path: string, body: unknown): Promise<T> {
+  return fetchJSON<T>(`/api/v1/${path}`, AbortSignal.timeout(120_000), { method: "POST", body: JSON.stringify(body), headers: { ...operates, "Content-Type": "application/json" } });
+}
+
 const least = 5_000; // ms from an answer to the next question
 
 export class Asked<T> {
@@ -83,6 +91,7 @@ export class Asked<T> {
 export interface Options {
   once?: boolean; // it does not change with time
   least?: number; // ms from an answer to the next question
+  operates?: boolean; // it is for who may act
 }
 
 // ask keeps asking while the component is there. An empty URL asks nothing.
@@ -102,7 +111,7 @@ export function ask<T>(url: () => string, options: Options = {}): Asked<T> {
     const began = performance.now();
     asked.loading = true;
     try {
-      const data = await fetchJSON<T>(to, mine.signal);
+      const data = await fetchJSON<T>(to, mine.signal, options.operates ? { headers: operates } : {});
       if (mine.signal.aborted) return;
       asked.data = data;
       asked.error = undefined;

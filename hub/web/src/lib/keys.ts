@@ -8,6 +8,7 @@ export const pages: [key: string, path: string, name: string][] = [
   ["t", "/traces", "Traces"],
   ["f", "/findings", "Findings"],
   ["b", "/budget", "Budget"],
+  ["q", "/queues", "Queues"],
   ["p", "/processes", "Processes"],
   ["e", "/events", "Events"],
   ["s", "/status", "Status"],

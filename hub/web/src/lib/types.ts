@@ -323,3 +323,74 @@ export interface Events {
   window: Window;
   events: Event[];
 }
+
+export interface QueueStats {
+  windows: number;
+  messages: number;
+  bytes: number;
+  maxBytes: number;
+  delayed: number;
+  lag: number;
+  inFlight: number;
+  retrying: number;
+  dead: number;
+  oldest: number;
+  mostLag: number;
+  measured: number;
+  published: number;
+  handled: number;
+  blocked: number;
+  told: number;
+  refused: number;
+  in: number;
+  out: number;
+}
+
+export interface Queue extends QueueStats {
+  id: string;
+  topic: string;
+  group: string;
+  created: string;
+  where: string;
+  host: string;
+  seen: string;
+  untilFull: number;
+}
+
+export interface QueuePoint extends QueueStats {
+  from: string;
+  to: string;
+}
+
+export interface Queues {
+  window: Window;
+  queues: Queue[];
+  all: number;
+  points: QueuePoint[];
+  damaged: number;
+}
+
+export interface DeadLetter {
+  sequence: number;
+  id: string;
+  type: string;
+  key: string;
+  reason: string;
+  error: string;
+  attempts: number;
+  published: string;
+  died: string;
+  size: number;
+  data: string;
+}
+
+export interface DeadLetters {
+  queue: string;
+  letters: DeadLetter[];
+}
+
+export interface Acted {
+  done: number;
+  left: number;
+  error?: string;
+}
