@@ -24,6 +24,7 @@ internal/lazyctx          :
 internal/filelock         :
 internal/xdg              :
 internal/packed           :
+internal/values           :
 telemetry                 : internal/packed
 policy/control            :
 policy/internal/near      :
