@@ -15,6 +15,8 @@ const (
 	maxSteps   = 64    // of a path
 	maxRecords = 5_000 // whole traces' critical paths
 	maxClasses = 64    // of a route's errors
+	maxHops    = 16    // of what is carried on
+	maxBlobs   = 4096  // of a trace
 	other      = "other"
 )
 
@@ -26,6 +28,8 @@ type Map struct {
 	paths    paths
 	chains   map[string]*Chain
 	plusOnes map[plusOneKey]*plusOne
+	carried  map[string]*carried // by chainKey
+	follows  map[followKey]*follow
 	folded   map[Key]Key // routes of traces, and those that are counted
 
 	traces, whole, spans uint64
@@ -47,7 +51,7 @@ type NodeStats struct {
 func New() *Map {
 	return &Map{
 		rand: rand.New(rand.NewPCG(0x5713e, 1)), routes: map[Key]*Stats{}, nodes: map[Node]*NodeStats{}, paths: newPaths(),
-		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{},
+		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, carried: map[string]*carried{}, follows: map[followKey]*follow{}, faults: map[string]uint64{},
 	}
 }
 
@@ -110,6 +114,8 @@ func (m *Map) Add(t *Trace) {
 	m.addCalls(v)
 	m.addCritical(v)
 	m.addPlusOnes(v)
+	m.addCarried(v)
+	m.addFollows(v)
 }
 
 // view is a trace with what the parts of a map want to know of it.

@@ -112,6 +112,11 @@ func TestPackedRest(t *testing.T) {
 		chains[c.Root] = c
 	}
 	m.chains = chains
+	keyed := map[string]*carried{}
+	for _, c := range m.carried {
+		keyed[chainKey(c.chain)] = c
+	}
+	m.carried = keyed
 	var sum rootSum
 	f.fill(reflect.ValueOf(&sum).Elem())
 	id := m.paths.id(m.paths.id(-1, "root"), "step")

@@ -39,6 +39,9 @@ type Span struct {
 	Response    int64
 	Print       uint64 // the same for calls that ask for the same; 0: not said
 	Resent      bool   // it was tried before
+
+	Bodies *Bodies // nil: nobody has looked
+	Note   bool    // it says only what Bodies another's span of this ID has
 }
 
 // Link is a reference to a span, perhaps of another trace.

@@ -116,7 +116,8 @@ func (t *Trace) Failed() bool {
 
 // Prefer has what stands out, and routes, shown by traces that were added, as far as these have it, and not by others.
 func (m *Map) Prefer(traces []*Trace) {
-	routes, rows := map[*Stats][]Evidence{}, map[*plusOne][]Evidence{}
+	routes, rows := map[*Stats][]Evidence{}, map[*[]Evidence][]Evidence{}
+	show := func(of *[]Evidence, by []Evidence) { rows[of] = evidence(rows[of], by) }
 	for _, t := range traces {
 		v := viewOf(t)
 		shown := map[*Stats]bool{} // by this trace
@@ -129,7 +130,17 @@ func (m *Map) Prefer(traces []*Trace) {
 		}
 		v.plusOnes(func(k plusOneKey, p *plusOne) {
 			if of := m.plusOnes[k]; of != nil {
-				rows[of] = evidence(rows[of], p.evidence)
+				show(&of.evidence, p.evidence)
+			}
+		})
+		v.carried(func(c *carried) {
+			if of := m.carried[chainKey(c.chain)]; of != nil {
+				show(&of.evidence, c.evidence)
+			}
+		})
+		v.follows(func(k followKey, f *follow) {
+			if of := m.follows[k]; of != nil && len(f.evidence) > 0 {
+				show(&of.evidence, f.evidence)
 			}
 		})
 		for _, r := range v.roots {
@@ -139,7 +150,7 @@ func (m *Map) Prefer(traces []*Trace) {
 	for s, e := range routes {
 		s.Evidence = e
 	}
-	for p, e := range rows {
-		p.evidence = e
+	for of, e := range rows {
+		*of = e
 	}
 }

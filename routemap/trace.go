@@ -41,6 +41,7 @@ func NewTrace(spans []Span) *Trace {
 	if len(spans) > 0 {
 		t.ID = spans[0].Trace
 	}
+	spans, notes := takeNotes(spans)
 	spans = t.distinct(spans)
 	t.nodes = make([]node, len(spans))
 	t.byID = make(map[uint64]int, len(spans))
@@ -62,6 +63,11 @@ func NewTrace(spans []Span) *Trace {
 			continue
 		}
 		t.byID[s.ID] = i
+	}
+	for id, b := range notes {
+		if i, known := t.byID[id]; known && t.nodes[i].Bodies == nil {
+			t.nodes[i].Bodies = b
+		}
 	}
 	for i := range t.nodes {
 		t.findParent(i, served)
