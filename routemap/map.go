@@ -114,8 +114,10 @@ func (m *Map) Add(t *Trace) {
 	m.addCalls(v)
 	m.addCritical(v)
 	m.addPlusOnes(v)
-	m.addCarried(v)
-	m.addFollows(v)
+	if slices.ContainsFunc(t.nodes, func(n node) bool { return n.Bodies != nil }) {
+		m.addCarried(v)
+		m.addFollows(v)
+	}
 }
 
 // view is a trace with what the parts of a map want to know of it.
