@@ -3,6 +3,7 @@ package stile
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -63,13 +64,17 @@ func (s *clientStream) endSpan(c *telemetry.Call) {
 	traced.Add(s.rec.hint, span)
 }
 
-// endedBy says whether it was by the context that a call ended.
+// endedBy says whether it was by the context that a call ended. Its timer may be late.
 func endedBy(ctx context.Context, code uint32) spans.Ended {
-	switch err := ctx.Err(); {
-	case err == context.DeadlineExceeded && code == uint32(codes.DeadlineExceeded):
-		return spans.Expired
-	case err != nil && code == uint32(codes.Canceled):
-		return spans.Cancelled
+	switch codes.Code(code) {
+	case codes.DeadlineExceeded:
+		if d, has := ctx.Deadline(); has && time.Until(d) <= 0 {
+			return spans.Expired
+		}
+	case codes.Canceled:
+		if ctx.Err() != nil {
+			return spans.Cancelled
+		}
 	}
 	return spans.Answered
 }
