@@ -165,7 +165,7 @@ func (e *entrance) recordFar(ctx context.Context, method string, stream bool, re
 	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
 	r := l.Route(telemetry.RouteName{Method: method, Stream: stream})
 	r.Record(uint32(rec.begun), &c)
-	e.traceFar(ctx, l, r.Name(), &c)
+	e.traceFar(ctx, l, r.Name(), rec.begun, &c)
 }
 
 // serverRecord is what is to be counted of a call at its server.

@@ -56,8 +56,11 @@ func (s *clientStream) trace(m *clientMux) {
 // endSpan hands in the span of a call that was counted as c.
 func (s *clientStream) endSpan(c *telemetry.Call) {
 	span := s.rec.span
-	span.Over = telemetry.Now()
-	span.Begun = span.Over - c.Duration
+	span.Begun = s.rec.begun
+	if s.try != nil {
+		span.Begun -= s.try.Queued
+	}
+	span.Over = span.Begun + c.Duration
 	span.Waited, span.Far, span.Queued, span.Worked, span.Code = c.Waited, c.Far, c.Queued, c.Handled, c.Code
 	span.Request, span.Response = int64(c.Request), int64(c.Response)
 	span.Ended = endedBy(s.ctx, c.Code)
@@ -89,7 +92,7 @@ func triesOf(md wire.MD) uint32 {
 
 // traceFar hands in the span of a call that went over gRPC, if it is traced: there its server is not told. Where there are stats handlers it is not
 // known whether the user traces it.
-func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemetry.RouteName, c *telemetry.Call) {
+func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemetry.RouteName, begun time.Duration, c *telemetry.Call) {
 	if len(e.set.stats) > 0 {
 		return
 	}
@@ -102,8 +105,7 @@ func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemet
 		return
 	}
 	span.Link, span.Name, span.Try = l, name, triesOf(wire.MD(md))
-	span.Over = telemetry.Now()
-	span.Begun = span.Over - c.Duration
+	span.Begun, span.Over = begun, begun+c.Duration
 	span.Waited, span.Code, span.Request, span.Response, span.Ended = c.Waited, c.Code, -1, -1, endedBy(ctx, c.Code)
 	traced.Add(uint32(span.ID), span)
 }

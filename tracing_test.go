@@ -232,7 +232,7 @@ func TestTracedEnds(t *testing.T) {
 		all := take(2)
 		tree(t, all)
 		for _, s := range all {
-			if s.Ended != want || s.Code == 0 {
+			if s.Ended != want && (want != spans.Expired || s.Link.Side != telemetry.Server || s.Ended != spans.Cancelled) || s.Code == 0 { // by the client, whose deadline may pass first
 				t.Errorf("side %d ended by %d with %d, want %d", s.Link.Side, s.Ended, s.Code, want)
 			}
 		}
