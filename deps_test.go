@@ -31,8 +31,9 @@ policy/internal/near      :
 policy/policytest         :
 policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
-internal/agent            : telemetry hub/hubpb
-.                         : policy internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
+internal/spans            : telemetry
+internal/agent            : telemetry internal/spans hub/hubpb
+.                         : policy internal/lazyctx internal/agent internal/spans telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo telemetry

@@ -1,6 +1,7 @@
 package stile
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -89,6 +91,8 @@ type clientRecord struct {
 	response telemetry.Print
 	begun    time.Duration // on telemetry's clock
 	waited   time.Duration // before its first frame could be written
+	span     *spans.Span   // nil: the call is not traced
+	body     []byte        // of its request, if it is wanted; see onBodies
 }
 
 // begin starts the record of a call, if calls are counted.
@@ -124,6 +128,9 @@ func (s *clientStream) record(err error) {
 	if s.rec.response != 0 && err == nil {
 		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
 	}
+	if s.rec.span != nil {
+		s.endSpan(&c)
+	}
 }
 
 // isStream tells whether a method is one, by its descriptor: newer grpc-go makes streams of unary methods.
@@ -147,7 +154,7 @@ func codeOf(err error) uint32 {
 }
 
 // recordFar counts a call that went over gRPC.
-func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err error) {
+func (e *entrance) recordFar(ctx context.Context, method string, stream bool, rec *clientRecord, err error) {
 	if rec.begun == 0 {
 		return
 	}
@@ -156,30 +163,35 @@ func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err 
 		return
 	}
 	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
-	l.Route(telemetry.RouteName{Method: method, Stream: stream}).Record(uint32(rec.begun), &c)
+	r := l.Route(telemetry.RouteName{Method: method, Stream: stream})
+	r.Record(uint32(rec.begun), &c)
+	e.traceFar(ctx, l, r.Name(), rec.begun, &c)
 }
 
 // serverRecord is what is to be counted of a call at its server.
 type serverRecord struct {
-	begun, ended time.Duration // on telemetry's clock: its handler, and its answer
+	arrived      time.Duration // on telemetry's clock; 0: it is not counted
+	begun, ended time.Duration // its handler, and its answer
 	code         uint32
+	span         *spans.Span // nil: the call is not traced
+	body         []byte      // of its request, if it is wanted; see onBodies
 }
 
 // times are what the client is told, once the answer is there.
 func (s *serverStream) times() wire.Times {
 	c := s.cc
-	if c.arrived == 0 {
+	if s.rec.arrived == 0 {
 		return wire.Times{}
 	}
 	s.rec.ended = telemetry.Now()
 	delayed := time.Duration(c.delayed.Load())
-	return wire.Times{Known: c.conn.readsTimes, Queue: s.rec.begun - c.arrived + delayed, Handler: s.rec.ended - s.rec.begun - delayed}
+	return wire.Times{Known: c.conn.readsTimes, Queue: s.rec.begun - s.rec.arrived + delayed, Handler: s.rec.ended - s.rec.begun - delayed}
 }
 
 // record counts a call that has ended at its server.
 func (s *serverStream) record() {
 	cc := s.cc
-	if cc.arrived == 0 {
+	if s.rec.arrived == 0 {
 		return
 	}
 	if s.rec.ended == 0 {
@@ -187,10 +199,14 @@ func (s *serverStream) record() {
 	}
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
-		Duration: s.rec.ended - cc.arrived, Far: true, Queued: s.rec.begun - cc.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
+		Duration: s.rec.ended - s.rec.arrived, Far: true, Queued: s.rec.begun - s.rec.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
 		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code,
 	}
-	cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: s.desc == nil || isStream(s.desc)}).Record(uint32(cc.key), &c)
+	r := cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: s.desc == nil || isStream(s.desc)})
+	r.Record(uint32(cc.key), &c)
+	if s.rec.span != nil {
+		s.endSpan(r, &c)
+	}
 }
 
 // Delayed implements [lazyctx.Delayed]: an interceptor has kept the call waiting.
