@@ -7,13 +7,11 @@ import (
 	"strings"
 )
 
-// Bodies is what a process has seen in the request and the answer of a call that it made, as they were on the wire.
+// Bodies is what a process has seen of messages as they were on the wire.
 type Bodies struct {
-	Request  []Blob
+	Request  []Blob // of the call, as is Response
 	Response []Blob
-	Looked   bool     // at all of both, of a call that a handler made: Uses and Used are known
-	Uses     []uint64 // the handler's earlier calls, by span, of whose answers something is in the request
-	Used     bool     // something of its answer is in a later request or in the handler's answer, or that cannot be known
+	Asked    []Asked // the calls that its handler made
 }
 
 // Blob is a piece of a body, of 1 KiB or more.
@@ -22,22 +20,50 @@ type Blob struct {
 	Size int64
 }
 
-// takeNotes puts what is only told of others' spans with these, and returns the rest.
-func takeNotes(spans []Span) (rest []Span, notes map[uint64]*Bodies) {
+// Asked is a call that a handler made, and what came of its answer.
+type Asked struct {
+	Span   uint64   // at its client
+	Looked bool     // at all of its request and its answer: else the rest says little
+	Uses   []uint64 // the handler's earlier calls, by span, of whose answers something is in the request
+	Used   bool     // something of its answer is in a later request or in the handler's answer, or that cannot be known
+}
+
+// takeNotes takes out what is only told of others' spans.
+func takeNotes(spans []Span) (rest, notes []Span) {
 	rest = spans[:0]
 	for _, s := range spans {
-		if !s.Note {
+		if s.Note {
+			notes = append(notes, s)
+		} else {
 			rest = append(rest, s)
-			continue
-		}
-		if notes == nil {
-			notes = map[uint64]*Bodies{}
-		}
-		if notes[s.ID] == nil {
-			notes[s.ID] = s.Bodies
 		}
 	}
 	return rest, notes
+}
+
+// putBodies gives spans what was seen of them elsewhere: blobs by notes, and by handlers what came of the answers.
+func (t *Trace) putBodies(notes []Span) {
+	ask := func(b *Bodies) {
+		for i := range b.Asked {
+			if at, known := t.byID[b.Asked[i].Span]; known && t.nodes[at].asked == nil {
+				t.nodes[at].asked = &b.Asked[i]
+			}
+		}
+	}
+	for _, n := range notes {
+		if n.Bodies == nil {
+			continue
+		}
+		ask(n.Bodies)
+		if i, known := t.byID[n.ID]; known && (t.nodes[i].Bodies == nil || len(t.nodes[i].Bodies.Request)+len(t.nodes[i].Bodies.Response) == 0) {
+			t.nodes[i].Bodies = n.Bodies
+		}
+	}
+	for i := range t.nodes {
+		if b := t.nodes[i].Bodies; b != nil {
+			ask(b)
+		}
+	}
 }
 
 // bodies is what is known of a call's; nil: nobody has looked.

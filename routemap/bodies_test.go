@@ -13,6 +13,7 @@ type asked struct {
 	from, to int64
 	class    string
 	b        *Bodies
+	a        *Asked
 	part     bool // of the handler's work, that has a span of its own
 	alone    bool // only the caller tells of it
 }
@@ -28,7 +29,8 @@ func orderTrace(n int, class string, calls ...asked) *Trace {
 		span(1, 0, Server, "gateway", "POST /orders", 0, 102), span(2, 1, Client, "gateway", "PlaceOrder", 0, 101),
 		span(3, 2, Server, "orders", "PlaceOrder", 0, 100),
 	}
-	spans[2].Class = class
+	handler := &Bodies{}
+	spans[2].Class, spans[2].Bodies = class, handler
 	for i, c := range calls {
 		parent, at := uint64(3), uint64(10+2*i)
 		if c.part {
@@ -37,6 +39,11 @@ func orderTrace(n int, class string, calls ...asked) *Trace {
 		}
 		client := span(at, parent, Client, "orders", c.op, c.from, c.to)
 		client.Class, client.Bodies, client.Peer = c.class, c.b, "s-"+c.op
+		if c.a != nil {
+			told := *c.a
+			told.Span = at
+			handler.Asked = append(handler.Asked, told)
+		}
 		spans = append(spans, client)
 		if !c.alone {
 			spans = append(spans, span(at+1, at, Server, "s-"+c.op, c.op, c.from, c.to))
@@ -45,7 +52,7 @@ func orderTrace(n int, class string, calls ...asked) *Trace {
 	return NewTrace(spans)
 }
 
-func seen(used bool, uses ...uint64) *Bodies { return &Bodies{Looked: true, Used: used, Uses: uses} }
+func seen(used bool, uses ...uint64) *Asked { return &Asked{Looked: true, Used: used, Uses: uses} }
 
 // kinds are the findings of a map, as text.
 func kinds(m *Map) (all []string) {
@@ -58,7 +65,7 @@ func kinds(m *Map) (all []string) {
 
 // TestFollows: what a handler need not have waited for is found, and nothing that it had to, or may have had to.
 func TestFollows(t *testing.T) {
-	reserve, quote, mail := asked{op: "Reserve", from: 1, to: 20, b: seen(false)}, asked{op: "Quote", from: 21, to: 40, b: seen(true)}, asked{op: "Send", from: 41, to: 90, b: seen(false, 12)}
+	reserve, quote, mail := asked{op: "Reserve", from: 1, to: 20, a: seen(false)}, asked{op: "Quote", from: 21, to: 40, a: seen(true)}, asked{op: "Send", from: 41, to: 90, a: seen(false, 12)}
 	with := func(c asked, change func(*asked)) asked { change(&c); return c }
 	order := []asked{reserve, quote, mail}
 	serial, unused := "serial Quote Reserve+Quote", "unused Send"
@@ -71,28 +78,28 @@ func TestFollows(t *testing.T) {
 	}{
 		"as planted":                    {often: order, want: []string{serial, unused}},
 		"in parts that the user traces": {often: []asked{reserve, with(quote, func(c *asked) { c.part = true }), with(mail, func(c *asked) { c.part = true })}, want: []string{serial, unused}},
-		"four of them, and others that were not looked at": {often: []asked{with(reserve, func(c *asked) { c.b = nil }), with(quote, func(c *asked) { c.b = nil }), with(mail, func(c *asked) { c.b = nil })}, once: order, want: nil},
-		"the second uses the answer":                       {often: []asked{reserve, with(quote, func(c *asked) { c.b = seen(true, 10) }), mail}, want: []string{unused}},
-		"it did once":                                      {often: order, once: []asked{reserve, with(quote, func(c *asked) { c.b = seen(true, 10) }), mail}, want: []string{unused}},
-		"it uses another one's":                            {often: []asked{{op: "First", from: 0, to: 1, b: seen(true)}, with(reserve, func(c *asked) {}), with(quote, func(c *asked) { c.b = seen(true, 10) }), mail}, want: []string{serial, unused}},
+		"four of them, and others that were not looked at": {often: []asked{with(reserve, func(c *asked) { c.a = nil }), with(quote, func(c *asked) { c.a = nil }), with(mail, func(c *asked) { c.a = nil })}, once: order, want: nil},
+		"the second uses the answer":                       {often: []asked{reserve, with(quote, func(c *asked) { c.a = seen(true, 10) }), mail}, want: []string{unused}},
+		"it did once":                                      {often: order, once: []asked{reserve, with(quote, func(c *asked) { c.a = seen(true, 10) }), mail}, want: []string{unused}},
+		"it uses another one's":                            {often: []asked{{op: "First", from: 0, to: 1, a: seen(true)}, with(reserve, func(c *asked) {}), with(quote, func(c *asked) { c.a = seen(true, 10) }), mail}, want: []string{serial, unused}},
 		"both at once, one time":                           {often: order, once: []asked{reserve, with(quote, func(c *asked) { c.from = 19 }), mail}, want: []string{unused}},
 		"the other way round, at once":                     {often: order, once: []asked{with(quote, func(c *asked) { c.from = 1; c.to = 30 }), with(reserve, func(c *asked) { c.from = 2 }), mail}, want: []string{unused}},
-		"something between":                                {often: []asked{reserve, {op: "Between", from: 20, to: 21, b: seen(true)}, quote, mail}, want: []string{unused}},
+		"something between":                                {often: []asked{reserve, {op: "Between", from: 20, to: 21, a: seen(true)}, quote, mail}, want: []string{unused}},
 		"the first is short":                               {often: []asked{with(reserve, func(c *asked) { c.to = 5 }), quote, mail}, want: []string{unused}},
 		"the second is short":                              {often: []asked{reserve, with(quote, func(c *asked) { c.to = 25 }), mail}, want: []string{unused}},
-		"the first was not looked at":                      {often: []asked{with(reserve, func(c *asked) { c.b = &Bodies{} }), quote, mail}, want: []string{unused}},
-		"the answer is used":                               {often: []asked{reserve, quote, with(mail, func(c *asked) { c.b = seen(true, 12) })}, want: []string{serial}},
-		"the answer was used once":                         {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.b = seen(true, 12) })}, want: []string{serial}},
-		"the handler failed with it":                       {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.class = ClassError; c.b = nil })}, onceAs: ClassError, want: []string{serial}},
-		"the handler did not fail with it":                 {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.class = ClassError; c.b = nil })}, want: []string{serial, unused}},
-		"another call after it":                            {often: append(slices.Clone(order), asked{op: "Log", from: 91, to: 92, b: seen(true)}), want: []string{serial, "serial Send Quote+Send"}[:1]},
-		"another one still runs":                           {often: []asked{reserve, quote, {op: "Log", from: 30, to: 95, b: seen(true)}, mail}, want: []string{serial}},
+		"the first was not looked at":                      {often: []asked{with(reserve, func(c *asked) { c.a = &Asked{} }), quote, mail}, want: []string{unused}},
+		"the answer is used":                               {often: []asked{reserve, quote, with(mail, func(c *asked) { c.a = seen(true, 12) })}, want: []string{serial}},
+		"the answer was used once":                         {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.a = seen(true, 12) })}, want: []string{serial}},
+		"the handler failed with it":                       {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.class = ClassError; c.a = nil })}, onceAs: ClassError, want: []string{serial}},
+		"the handler did not fail with it":                 {often: order, once: []asked{reserve, quote, with(mail, func(c *asked) { c.class = ClassError; c.a = nil })}, want: []string{serial, unused}},
+		"another call after it":                            {often: append(slices.Clone(order), asked{op: "Log", from: 91, to: 92, a: seen(true)}), want: []string{serial, "serial Send Quote+Send"}[:1]},
+		"another one still runs":                           {often: []asked{reserve, quote, {op: "Log", from: 30, to: 95, a: seen(true)}, mail}, want: []string{serial}},
 		"the last is short":                                {often: []asked{reserve, quote, with(mail, func(c *asked) { c.to = 44 })}, want: []string{serial}},
 		"all that the handler asks":                        {often: []asked{mail}, want: nil},
-		"the last is used, not the second":                 {often: []asked{reserve, with(mail, func(c *asked) { c.b = seen(true) })}, want: []string{"serial Send Reserve+Send"}},
-		"unused, and not told of as second":                {often: []asked{reserve, with(mail, func(c *asked) { c.b = seen(false) })}, want: []string{unused}},
-		"the same again and again":                         {often: []asked{reserve, with(reserve, func(c *asked) { c.from, c.to = 20, 40 }), with(reserve, func(c *asked) { c.from, c.to = 40, 60; c.b = seen(true) })}, want: nil},
-		"tried again":                                      {often: []asked{with(quote, func(c *asked) { c.class = ClassError; c.b = nil }), with(quote, func(c *asked) { c.from, c.to = 41, 60 })}, want: nil},
+		"the last is used, not the second":                 {often: []asked{reserve, with(mail, func(c *asked) { c.a = seen(true) })}, want: []string{"serial Send Reserve+Send"}},
+		"unused, and not told of as second":                {often: []asked{reserve, with(mail, func(c *asked) { c.a = seen(false) })}, want: []string{unused}},
+		"the same again and again":                         {often: []asked{reserve, with(reserve, func(c *asked) { c.from, c.to = 20, 40 }), with(reserve, func(c *asked) { c.from, c.to = 40, 60; c.a = seen(true) })}, want: nil},
+		"tried again":                                      {often: []asked{with(quote, func(c *asked) { c.class = ClassError; c.a = nil }), with(quote, func(c *asked) { c.from, c.to = 41, 60 })}, want: nil},
 	} {
 		m := New()
 		for n := range 20 {
@@ -115,7 +122,7 @@ func TestFollows(t *testing.T) {
 func TestFollowsText(t *testing.T) {
 	m := New()
 	for n := range 10 {
-		m.Add(orderTrace(n, "", asked{op: "Reserve", from: 1, to: 21, b: seen(false)}, asked{op: "Quote", from: 21, to: 31, b: seen(true)}, asked{op: "Send", from: 41, to: 90, b: seen(false)}))
+		m.Add(orderTrace(n, "", asked{op: "Reserve", from: 1, to: 21, a: seen(false)}, asked{op: "Quote", from: 21, to: 31, a: seen(true)}, asked{op: "Send", from: 41, to: 90, a: seen(false)}))
 	}
 	all := m.Report().Findings
 	if len(all) != 2 || all[0].Kind != Unused || all[1].Kind != Serial {
@@ -189,18 +196,23 @@ func TestCarried(t *testing.T) {
 	}
 }
 
-// TestNotes: what another one tells of a span is put with it, and is no span; if the span is not there it is nothing.
+// TestNotes: what others tell of a span is put with it, and is no span; if the span is not there it is nothing.
 func TestNotes(t *testing.T) {
-	span := Span{Trace: "t", ID: 1, Kind: Client, Service: "a", Peer: "b", Name: "x", Start: 5, End: 9}
-	note, stray := Span{Trace: "t", ID: 1, Note: true, Bodies: seen(true)}, Span{Trace: "t", ID: 2, Note: true, Bodies: seen(true)}
-	for _, spans := range [][]Span{{span, note, stray}, {note, span}, {stray, note, note, span}} {
-		tr := NewTrace(spans)
-		if tr.Len() != 1 || tr.Span(0).Bodies != note.Bodies || len(tr.Faults()) > 0 {
-			t.Errorf("%d spans, %v, %v", tr.Len(), tr.Span(0).Bodies, tr.Faults())
+	spans := []Span{
+		{Trace: "t", ID: 1, Kind: Client, Service: "a", Peer: "b", Name: "x", Start: 5, End: 9}, {Trace: "t", ID: 2, Parent: 1, Kind: Server, Service: "b", Name: "x", Start: 6, End: 9},
+		{Trace: "t", ID: 3, Parent: 2, Kind: Client, Service: "b", Peer: "c", Name: "y", Start: 7, End: 8},
+	}
+	ofClient := Span{Trace: "t", ID: 1, Note: true, Bodies: &Bodies{Request: blobs(1)}}
+	ofHandler := Span{Trace: "t", ID: 1, Note: true, Bodies: &Bodies{Asked: []Asked{{Span: 3, Looked: true}, {Span: 77}}}}
+	stray := Span{Trace: "t", ID: 99, Note: true, Bodies: &Bodies{Request: blobs(1)}}
+	for _, notes := range [][]Span{{ofClient, ofHandler, stray}, {stray, ofHandler, ofHandler, ofClient, {Trace: "t", ID: 1, Note: true}}} {
+		tr := NewTrace(append(slices.Clone(spans), notes...))
+		if tr.Len() != 3 || tr.Span(0).Bodies != ofClient.Bodies || !tr.nodes[2].looked() || len(tr.Faults()) > 0 {
+			t.Errorf("%d spans, %+v, %+v, %v", tr.Len(), tr.Span(0).Bodies, tr.nodes[2].asked, tr.Faults())
 		}
 	}
 	m := New()
-	tr := NewTrace([]Span{note})
+	tr := NewTrace([]Span{stray})
 	if m.Add(tr); tr.Len() != 0 || m.Report().Traces != 0 {
 		t.Error("a note alone is a trace")
 	}
@@ -215,8 +227,8 @@ func TestFollowsMerged(t *testing.T) {
 			parts = append(parts, New())
 		}
 		calls := []asked{
-			{op: "Reserve", from: 1, to: 20, b: &Bodies{Looked: true, Request: blobs(1)}}, {op: "Quote", from: 21, to: 40, b: seen(true), alone: n%2 == 0},
-			{op: "Send", from: 41, to: 90, b: &Bodies{Looked: true, Request: blobs(1)}, alone: n%2 == 1},
+			{op: "Reserve", from: 1, to: 20, a: seen(false), b: &Bodies{Request: blobs(1)}}, {op: "Quote", from: 21, to: 40, a: seen(true), alone: n%2 == 0},
+			{op: "Send", from: 41, to: 90, a: seen(false), b: &Bodies{Request: blobs(1)}, alone: n%2 == 1},
 		}
 		for _, m := range []*Map{all, parts[len(parts)-1]} {
 			m.Add(orderTrace(n, "", calls...))
@@ -250,7 +262,7 @@ func TestPreferBodies(t *testing.T) {
 	m := New()
 	var last *Trace
 	for n := range 20 {
-		last = orderTrace(n, "", asked{op: "Reserve", from: 1, to: 20, b: &Bodies{Looked: true, Request: blobs(1)}}, asked{op: "Quote", from: 21, to: 40, b: seen(true)}, asked{op: "Send", from: 41, to: 90, b: &Bodies{Looked: true, Request: blobs(1)}})
+		last = orderTrace(n, "", asked{op: "Reserve", from: 1, to: 20, a: seen(false), b: &Bodies{Request: blobs(1)}}, asked{op: "Quote", from: 21, to: 40, a: seen(true)}, asked{op: "Send", from: 41, to: 90, a: seen(false), b: &Bodies{Request: blobs(1)}})
 		m.Add(last)
 	}
 	m.Prefer([]*Trace{last})

@@ -46,7 +46,7 @@ func (v *view) follows(found func(followKey, *follow)) {
 		}
 		if h := v.handler(c.client); h >= 0 {
 			made[h] = append(made[h], i)
-			looked = looked || v.bodies(c) != nil
+			looked = looked || v.nodes[c.client].asked != nil
 		}
 	}
 	if !looked {
@@ -99,18 +99,19 @@ func (v *view) pairs(h int, calls []int, found func(followKey, *follow)) {
 		}
 		if j > 0 && fresh[j] && fresh[j-1] && at.start >= until {
 			before := &v.calls[calls[j-1]]
-			a, b := v.bodies(before), v.bodies(c)
-			if v.waited(before) && v.waited(c) && a != nil && b != nil && a.Looked && b.Looked {
+			if a := &v.nodes[before.client]; v.waited(before) && v.waited(c) && a.looked() && at.looked() {
 				key.first = before.step()
-				found(key, v.pair(n, &v.nodes[before.client], at, b))
+				found(key, v.pair(n, a, at))
 			}
 		}
 		until = max(until, at.end)
 	}
 }
 
-func (v *view) pair(handler, first, last *node, b *Bodies) *follow {
-	if slices.Contains(b.Uses, first.ID) {
+func (n *node) looked() bool { return n.asked != nil && n.asked.Looked }
+
+func (v *view) pair(handler, first, last *node) *follow {
+	if slices.Contains(last.asked.Uses, first.ID) {
 		return &follow{seen: 1, used: 1}
 	}
 	took, then := first.end-first.start, last.end-last.start
@@ -123,13 +124,13 @@ func (v *view) answers(h int, calls []int, found func(followKey, *follow)) {
 	until := int64(math.MinInt64)
 	for j, i := range calls {
 		c := &v.calls[i]
-		at, b := &v.nodes[c.client], v.bodies(c)
+		at := &v.nodes[c.client]
 		key := followKey{from: v.self(h), within: operation(n.Span), last: c.step()}
 		switch {
 		case at.Class != "" && n.Class != "" && n.Class != ClassCancel && n.Class != ClassTimeout:
 			found(key, &follow{against: 1})
-		case b == nil || !b.Looked:
-		case b.Used:
+		case !at.looked():
+		case at.asked.Used:
 			found(key, &follow{seen: 1, used: 1})
 		case j == 0 || j < len(calls)-1 || at.start < until || !v.waited(c):
 			found(key, &follow{seen: 1})

@@ -62,13 +62,13 @@ func someTraces(seed uint64, n int) (all []*Trace) {
 	return all
 }
 
-// someBodies carry one of a few blobs, and use the answer of an earlier call, or none.
+// someBodies carry one of a few blobs; the call may use the answer of an earlier one.
 func someBodies(r *rand.Rand, id uint64) *Bodies {
-	b := &Bodies{Looked: r.IntN(8) > 0, Used: r.IntN(40) == 0, Request: []Blob{{[16]byte{byte(r.IntN(20))}, 1500}}}
+	a := Asked{Span: id, Looked: r.IntN(8) > 0, Used: r.IntN(40) == 0}
 	if r.IntN(40) == 0 {
-		b.Uses = []uint64{id - 2}
+		a.Uses = []uint64{id - 2}
 	}
-	return b
+	return &Bodies{Request: []Blob{{[16]byte{byte(r.IntN(20))}, 1500}}, Asked: []Asked{a}}
 }
 
 // comparable is a report without what depends on the order of traces.

@@ -41,7 +41,7 @@ type Span struct {
 	Resent      bool   // it was tried before
 
 	Bodies *Bodies // nil: nobody has looked
-	Note   bool    // it says only what Bodies another's span of this ID has
+	Note   bool    // it is none, but says what was seen of the one with this ID
 }
 
 // Link is a reference to a span, perhaps of another trace.

@@ -29,10 +29,11 @@ type Trace struct {
 // node is a span in its tree.
 type node struct {
 	*Span
-	start, end int64 // on the root's clock
-	parent     int   // -1: it is a root
-	children   []int // by start
-	async      bool  // its parent does not wait for it
+	start, end int64  // on the root's clock
+	parent     int    // -1: it is a root
+	children   []int  // by start
+	async      bool   // its parent does not wait for it
+	asked      *Asked // what its handler told of it; nil: nothing
 }
 
 // NewTrace makes the trees of a trace's spans, which it keeps.
@@ -64,11 +65,7 @@ func NewTrace(spans []Span) *Trace {
 		}
 		t.byID[s.ID] = i
 	}
-	for id, b := range notes {
-		if i, known := t.byID[id]; known && t.nodes[i].Bodies == nil {
-			t.nodes[i].Bodies = b
-		}
-	}
+	t.putBodies(notes)
 	for i := range t.nodes {
 		t.findParent(i, served)
 	}
