@@ -31,7 +31,8 @@ type callContext struct {
 	stream atomic.Pointer[serverStream] // nil once the call is over
 	freed  bool                         // guarded by conn.mu: does not count as active
 
-	delayed atomic.Int64 // ns that interceptors have kept it waiting
+	delayed  atomic.Int64             // ns that interceptors have kept it waiting
+	handling atomic.Pointer[handling] // nil: nobody looks at what the handler is asked and asks
 
 	lazyctx.Core // from start on, with the deadline
 

@@ -270,6 +270,7 @@ func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, m
 		return err
 	}
 	s.trace(m)
+	s.beginLook()
 	err := errPanic
 	defer func() {
 		if s.whole {
@@ -325,7 +326,7 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 		if s.rec.looks {
 			s.rec.request = telemetry.PrintOf(p.data)
 		}
-		s.rec.body = seeRequest(s.rec.span, p.data)
+		s.seeRequest(p)
 		s.outPayload(req, p)
 	}
 	p.free()
@@ -361,6 +362,7 @@ func (e *entrance) newStream(ctx context.Context, m *clientMux, rec clientRecord
 		return nil, err
 	}
 	s.trace(m)
+	unseen(s.ctx, &s.rec)
 	s.ctx = peer.NewContext(s.ctx, m.peer)
 	if s.cancel == nil {
 		s.ctx, s.cancel = context.WithCancel(s.ctx)

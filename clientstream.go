@@ -261,7 +261,7 @@ func (s *clientStream) take(msg *message, m any) error {
 
 func (s *clientStream) unpackInto(msg *message, m any) error {
 	wireLen := len(msg.data)
-	seeResponse(s.rec.span, s.rec.body, msg.data)
+	s.seeResponse(msg)
 	size, err := s.unpack.unpack(msg, m)
 	if err != nil {
 		return err

@@ -31,9 +31,9 @@ policy/internal/near      :
 policy/policytest         :
 policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
-internal/spans            : telemetry
+internal/spans            : telemetry internal/values
 internal/agent            : telemetry internal/spans hub/hubpb
-.                         : policy internal/lazyctx internal/agent internal/spans telemetry transport transport/wire transport/shm transport/local
+.                         : policy internal/lazyctx internal/agent internal/spans internal/values telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo telemetry

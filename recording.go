@@ -92,7 +92,7 @@ type clientRecord struct {
 	begun    time.Duration // on telemetry's clock
 	waited   time.Duration // before its first frame could be written
 	span     *spans.Span   // nil: the call is not traced
-	body     []byte        // of its request, if it is wanted; see onBodies
+	look     *look         // nil: nobody looks at its bodies
 }
 
 // begin starts the record of a call, if calls are counted.
@@ -128,6 +128,7 @@ func (s *clientStream) record(err error) {
 	if s.rec.response != 0 && err == nil {
 		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
 	}
+	s.endLook()
 	if s.rec.span != nil {
 		s.endSpan(&c)
 	}
@@ -163,6 +164,7 @@ func (e *entrance) recordFar(ctx context.Context, method string, stream bool, re
 		return
 	}
 	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
+	unseen(ctx, rec)
 	r := l.Route(telemetry.RouteName{Method: method, Stream: stream})
 	r.Record(uint32(rec.begun), &c)
 	e.traceFar(ctx, l, r.Name(), rec.begun, &c)
@@ -174,7 +176,6 @@ type serverRecord struct {
 	begun, ended time.Duration // its handler, and its answer
 	code         uint32
 	span         *spans.Span // nil: the call is not traced
-	body         []byte      // of its request, if it is wanted; see onBodies
 }
 
 // times are what the client is told, once the answer is there.
@@ -204,6 +205,7 @@ func (s *serverStream) record() {
 	}
 	r := cc.conn.link.Route(telemetry.RouteName{Method: cc.call.Method, Stream: s.desc == nil || isStream(s.desc)})
 	r.Record(uint32(cc.key), &c)
+	s.endHandling()
 	if s.rec.span != nil {
 		s.endSpan(r, &c)
 	}

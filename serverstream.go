@@ -191,7 +191,6 @@ func (s *serverStream) sendMsg(m any) error {
 	if err := checkSize(len(p.data), s.cc.conn.door.set.maxSend); err != nil {
 		return err
 	}
-	seeResponse(s.rec.span, s.rec.body, p.data)
 	b := p.batch()
 	s.mu.Lock()
 	if s.done {
@@ -250,9 +249,7 @@ func (s *serverStream) recvMsg(m any) error {
 		return readError(err)
 	}
 	wireLen := len(msg.data)
-	if !isStream(s.desc) {
-		s.rec.body = seeRequest(s.rec.span, msg.data)
-	}
+	s.seeRequest(&msg)
 	size, err := s.unpack.unpack(&msg, m)
 	msg.release()
 	if err != nil {
@@ -297,7 +294,7 @@ func (s *serverStream) writeReply(reply any) error {
 	}
 	defer p.free()
 	s.sent.Store(int64(len(p.data)))
-	seeResponse(s.rec.span, s.rec.body, p.data)
+	s.seeReply(p)
 	b := p.batch()
 	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
 }

@@ -142,22 +142,3 @@ func (s *serverStream) endSpan(r *telemetry.Route, c *telemetry.Call) {
 	span.Ended = endedBy(s.ctx, c.Code)
 	traced.Add(uint32(s.cc.key), span)
 }
-
-// onBodies is told both bodies of each traced unary call, as they were on the wire, at either side, before its span is handed in: what it finds goes into the span. The
-// bodies are the call's again when it returns, and the peer may write to them meanwhile. nil: nobody wants them. It is not to be set while calls are made.
-var onBodies func(span *spans.Span, request, response []byte)
-
-// seeRequest remembers the request of a traced unary call, if it is wanted.
-func seeRequest(span *spans.Span, data []byte) []byte {
-	if span == nil || onBodies == nil {
-		return nil
-	}
-	return append([]byte{}, data...)
-}
-
-// seeResponse follows seeRequest, which has returned request.
-func seeResponse(span *spans.Span, request, response []byte) {
-	if request != nil {
-		onBodies(span, request, response)
-	}
-}

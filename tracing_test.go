@@ -286,7 +286,7 @@ func TestTracedByUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := take(1)[0]; s.Link.Transport != byUnix || s.Link.Side != telemetry.Client || s.Request != -1 || s.Parent != 0 {
+	if s := bodiesOf(take(2))["client"][0]; s.Link.Transport != byUnix || s.Link.Side != telemetry.Client || s.Request != -1 || s.Parent != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -312,39 +312,5 @@ func TestTracedTries(t *testing.T) {
 	}
 	if want := fmt.Sprint(map[string]int{"0 0 Unavailable": 1, "0 1 Unavailable": 1, "0 2 OK": 1, "1 0 Unavailable": 1, "1 1 Unavailable": 1, "1 2 OK": 1}); fmt.Sprint(got) != want {
 		t.Errorf("%v\nwant %v", got, want)
-	}
-}
-
-// TestBodies: both bodies of a traced unary call are shown at either side, and those of no other.
-func TestBodies(t *testing.T) {
-	t.Setenv("STILE_DIR", t.TempDir())
-	client := dialTest(t, serveTraced(t, &echo{}))
-	take := tracing(t)
-	var mu sync.Mutex
-	var seen []string
-	onBodies = func(s *spans.Span, request, response []byte) {
-		mu.Lock()
-		defer mu.Unlock()
-		seen = append(seen, fmt.Sprintf("%x %d %d", s.Trace, len(request), len(response)))
-	}
-	t.Cleanup(func() { onBodies = nil })
-	for _, n := range []int{0, 500, 300_000} {
-		mu.Lock()
-		seen = nil
-		mu.Unlock()
-		if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{Payload: payload(n)}); err != nil {
-			t.Fatal(err)
-		}
-		s := take(2)[0]
-		want := fmt.Sprintf("%x %d %d", s.Trace, s.Request, s.Response)
-		mu.Lock()
-		if len(seen) != 2 || seen[0] != want || seen[1] != want || s.Request < int64(n) {
-			t.Errorf("%v, want %s twice", seen, want)
-		}
-		mu.Unlock()
-	}
-	traced.Stop()
-	if _, err := client.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil || len(seen) != 2 {
-		t.Errorf("%v, %v", seen, err)
 	}
 }

@@ -18,6 +18,7 @@ const (
 // for nothing.
 type Buffer struct {
 	choice  choice
+	looks   looks
 	window  atomic.Uint32
 	held    atomic.Int64
 	lost    atomic.Uint64
@@ -122,6 +123,7 @@ func (b *Buffer) Take() (all []*Span, lost uint64) {
 	}
 	b.held.Add(-int64(len(all)))
 	b.window.Add(1)
+	b.looks.next()
 	b.choice.next(b.full.Swap(false), len(all) <= rootsUpTo/2)
 	return all, b.lost.Swap(0)
 }

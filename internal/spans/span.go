@@ -3,6 +3,7 @@ package spans
 import (
 	"time"
 
+	"github.com/stile-ipc/stile/internal/values"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -45,4 +46,13 @@ type Span struct {
 	Ended    Ended
 	Request  int64 // bytes of messages as they were sent; negative: not known
 	Response int64
+
+	Bodies *Bodies // nil: nobody has looked at them
+	Note   bool    // it is none: somebody else traces the call, and this is what was seen of the bodies of the one with this ID, at its client
+}
+
+// Bodies is what was seen of the bodies of a call.
+type Bodies struct {
+	Request, Response []values.Blob
+	Told              []values.Told // of the calls that its handler made
 }

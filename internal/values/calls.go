@@ -21,7 +21,7 @@ type Calls struct {
 	asked *Body
 	all   []*Call
 	room  int  // for values
-	lost  bool // there was a call that nobody looked at: it may have used any answer
+	lost  bool // there was a call that nobody could look at: it may have used any answer
 	ended bool
 }
 
@@ -40,9 +40,9 @@ type Call struct {
 // Told is what is known of a call once its handler has ended.
 type Told struct {
 	Span   uint64
-	Looked bool     // at all of its request and its answer, and at the handler's answer: else the rest says little
+	Looked bool     // at all of its request and its answer: else the rest says little
 	Uses   []uint64 // spans of earlier calls, something of whose answers it asks with
-	Used   bool     // something of its answer is in a later call's request, or in the handler's answer, or that is not known
+	Used   bool     // something of its answer is in a later call's request, or in the handler's answer, or that is not known, as the handler answers nothing, or what nobody can read
 }
 
 // NewCalls returns what remembers the calls of a handler that was asked this.
@@ -62,6 +62,7 @@ func (c *Calls) Begin(span uint64, asked *Body) *Call {
 		}
 	}
 	one.uses = one.uses[max(len(one.uses)-MaxUses, 0):]
+	c.lost = c.lost || !asked.Whole
 	if c.ended || len(c.all) >= maxCalls || len(asked.values) > c.room {
 		c.lost = true
 		return nil
@@ -99,11 +100,12 @@ func (c *Calls) End(answer *Body) []Told {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
+	blind := c.lost || !answer.Whole || len(answer.values) == 0
 	var told []Told
 	for _, one := range c.all {
 		told = append(told, Told{
-			Span: one.span, Looked: one.done && one.whole && one.asked.Whole && answer.Whole,
-			Uses: one.uses, Used: one.used || c.lost || meet(one.fresh, answer.values),
+			Span: one.span, Looked: one.done && one.whole && one.asked.Whole,
+			Uses: one.uses, Used: one.used || blind || meet(one.fresh, answer.values),
 		})
 	}
 	return told

@@ -61,7 +61,7 @@ func TestCallsKnown(t *testing.T) {
 		"the handler answers it": {func(c *Calls) { c.Begin(1, say("x")).End(say("answered")) }, []string{"1 looked=true uses=[] used=true"}},
 		"it failed":              {func(c *Calls) { c.Begin(1, say("x")) }, []string{"1 looked=false uses=[] used=false"}},
 		"somebody else asked":    {func(c *Calls) { c.Begin(1, say("x")).End(text); c.Unseen() }, []string{"1 looked=true uses=[] used=true"}},
-		"not all was looked at":  {func(c *Calls) { c.Begin(1, Scan(trace1, []byte("{}"))).End(text) }, []string{"1 looked=false uses=[] used=false"}},
+		"not all was looked at":  {func(c *Calls) { c.Begin(1, Scan(trace1, []byte("{}"))).End(text) }, []string{"1 looked=false uses=[] used=true"}},
 		"the answer neither":     {func(c *Calls) { c.Begin(1, text).End(Scan(trace1, []byte("{}"))) }, []string{"1 looked=false uses=[] used=false"}},
 		"answered twice":         {func(c *Calls) { one := c.Begin(1, say("x")); one.End(say()); one.End(say("answered")) }, []string{"1 looked=true uses=[] used=false"}},
 	} {
@@ -72,6 +72,17 @@ func TestCallsKnown(t *testing.T) {
 		}
 		if calls.Begin(9, text) != nil {
 			t.Errorf("%s: a call after the handler", name)
+		}
+	}
+}
+
+// TestCallsBlind: what a handler that answers nothing, or nothing that can be read, has used is not known.
+func TestCallsBlind(t *testing.T) {
+	for name, answer := range map[string]*Body{"empty": say(), "yes": say(1), "no protobuf": Scan(trace1, []byte("{}"))} {
+		c := NewCalls(say("asked"))
+		c.Begin(1, say("x")).End(say("y-1"))
+		if got := told(c.End(answer)); !slices.Equal(got, []string{"1 looked=true uses=[] used=true"}) {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 }

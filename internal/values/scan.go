@@ -46,9 +46,15 @@ type Body struct {
 // seed makes hashes of values, which never leave the process.
 var seed = maphash.MakeSeed()
 
-// Scan looks at a message, of which it keeps nothing. The hashes of blobs are the same in all processes for a trace, and others for each trace.
-func Scan(trace [16]byte, body []byte) *Body {
-	s := scanner{trace: trace, left: maxWork, body: &Body{}}
+// Scan looks at a message, of which it keeps nothing; the message may change meanwhile. The hashes of blobs are the same in all processes for a trace, and others for
+// each trace.
+func Scan(trace [16]byte, body []byte) *Body { return scan(scanner{trace: trace}, body) }
+
+// Read is Scan for who does not want blobs.
+func Read(body []byte) *Body { return scan(scanner{blind: true}, body) }
+
+func scan(s scanner, body []byte) *Body {
+	s.left, s.body = maxWork, &Body{}
 	is, _ := s.valid(body)
 	s.body.Whole = is && s.fields(body, 0)
 	if len(body) >= MinBlob && s.blobs == 0 {
@@ -62,8 +68,9 @@ func Scan(trace [16]byte, body []byte) *Body {
 
 type scanner struct {
 	trace [16]byte
-	left  int // work
-	blobs int // found
+	left  int  // work
+	blobs int  // found
+	blind bool // for them
 	body  *Body
 }
 
@@ -251,7 +258,7 @@ func (s *scanner) value(hash uint64) {
 // blob keeps a piece, if it has one of the least hashes.
 func (s *scanner) blob(b []byte) {
 	s.blobs++
-	if !s.spend(min(len(b), wholeBlob)) {
+	if s.blind || !s.spend(min(len(b), wholeBlob)) {
 		return
 	}
 	one := Blob{Size: len(b)}

@@ -178,6 +178,9 @@ func FuzzScan(f *testing.F) {
 		if !bytes.Equal(had, b) || !slices.Equal(one.values, again.values) || !slices.Equal(one.Blobs, again.Blobs) || one.Whole != again.Whole {
 			t.Fatal("it says something else the second time")
 		}
+		if blind := Read(b); blind.Whole && !slices.Equal(blind.values, one.values) && one.Whole || len(blind.Blobs) > 0 {
+			t.Fatal("without blobs it says something else")
+		}
 		if len(one.values) > maxValues || len(one.Blobs) > MaxBlobs || !slices.IsSorted(one.values) {
 			t.Fatalf("%d values, %d blobs", len(one.values), len(one.Blobs))
 		}
