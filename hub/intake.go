@@ -23,6 +23,9 @@ const (
 // completed is how many traces wait to be put on the map; then exporters wait.
 const completed = 4096
 
+// reportedSweep is of how many sweeps one is of what processes report: a trace may have spans in two windows of theirs, and is complete when it was quiet for longer than one.
+const reportedSweep = 3
+
 // intake puts spans together to traces.
 type intake struct {
 	clock  func() time.Time
@@ -31,6 +34,8 @@ type intake struct {
 	mu        sync.Mutex
 	ended     bool
 	assembler *routemap.Assembler
+	reported  *routemap.Assembler // of what processes report
+	sweeps    int
 	requests  uint64
 	spans     uint64
 	leftOut   map[string]uint64
@@ -39,7 +44,8 @@ type intake struct {
 
 func newIntake(spans int, clock func() time.Time) *intake {
 	in := &intake{clock: clock, traces: make(chan *routemap.Trace, completed), leftOut: map[string]uint64{}, refused: map[string]uint64{}}
-	in.assembler = routemap.NewAssembler(spans, func(t *routemap.Trace) { in.traces <- t })
+	done := func(t *routemap.Trace) { in.traces <- t }
+	in.assembler, in.reported = routemap.NewAssembler(spans, done), routemap.NewAssembler(max(spans/2, 1), done)
 	return in
 }
 
@@ -80,6 +86,17 @@ func (in *intake) add(b *batch) {
 	defer in.mu.Unlock()
 	in.requests++
 	in.spans += uint64(len(b.spans))
+	in.addTo(in.assembler, b)
+}
+
+// addReported hands over what a process has reported, in a window of its own.
+func (in *intake) addReported(b *batch) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.addTo(in.reported, b)
+}
+
+func (in *intake) addTo(a *routemap.Assembler, b *batch) {
 	for why, n := range b.leftOut {
 		in.leftOut[why] += n
 	}
@@ -87,7 +104,7 @@ func (in *intake) add(b *batch) {
 		return // the hub is being closed, and has not waited for this
 	}
 	for _, s := range b.spans {
-		in.assembler.Add(s)
+		a.Add(s)
 	}
 }
 
@@ -101,6 +118,9 @@ func (in *intake) sweep() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.assembler.Sweep()
+	if in.sweeps++; in.sweeps%reportedSweep == 0 {
+		in.reported.Sweep()
+	}
 }
 
 // end completes all traces. Nothing is added afterwards.
@@ -108,6 +128,7 @@ func (in *intake) end() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.assembler.Flush()
+	in.reported.Flush()
 	in.ended = true
 	close(in.traces)
 }
@@ -124,8 +145,8 @@ type Intake struct {
 func (in *intake) status() Intake {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s := Intake{in.requests, maps.Clone(in.refused), in.spans, maps.Clone(in.leftOut), in.assembler.Holds()}
-	if over := in.assembler.LeftOut(); over > 0 {
+	s := Intake{in.requests, maps.Clone(in.refused), in.spans, maps.Clone(in.leftOut), in.assembler.Holds() + in.reported.Holds()}
+	if over := in.assembler.LeftOut() + in.reported.LeftOut(); over > 0 {
 		s.LeftOut[routemap.FaultTooLarge] = over
 	}
 	return s
