@@ -32,7 +32,7 @@ policy/policytest         :
 policy                    : telemetry internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
 internal/spans            : telemetry internal/values
-internal/agent            : telemetry internal/spans hub/hubpb
+internal/agent            : telemetry internal/spans internal/values hub/hubpb
 .                         : policy internal/lazyctx internal/agent internal/spans internal/values telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock

@@ -30,6 +30,7 @@ func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 	for _, p := range who.all {
 		who.where.add(p)
 	}
+	defer a.learn(&who)
 	windows := upTo{}
 	routes := map[routemap.Key]*routemap.Stats{}
 	for _, r := range reports {
@@ -41,6 +42,18 @@ func (a *agents) draw(m *routemap.Map) (upTo, []store.Event) {
 	}
 	a.counted.add(m, routes, now)
 	return windows, events
+}
+
+// learn keeps what a window knew of who listens where, and adds who has come meanwhile.
+func (a *agents) learn(n *names) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.where = n.where
+	for id, p := range a.processes {
+		if _, known := n.byIdentity[id]; !known {
+			a.where.add(p.is)
+		}
+	}
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.
@@ -121,10 +134,8 @@ func (n *names) peer(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bo
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
 	}
-	if service := n.where.find(self.GetBoot(), route.GetAddress()); service != "" {
-		return routemap.Node{Kind: routemap.Service, Name: service}, true
-	}
-	return routemap.Node{Kind: routemap.External, Name: route.GetAddress()}, false
+	to := n.where.called(self, route.GetAddress())
+	return to, to.Kind == routemap.Service
 }
 
 // statsOf is what one end has counted, as a map has it. The report was checked.

@@ -22,6 +22,7 @@ type TimelineSpan struct {
 	Route    string // ID of the route of which it is a call, on either side; empty: none
 	Half     bool   // its call is told by its parent, too, which counts
 	Critical [][2]int64
+	Waits    *SpanWaits // nil: they are not said
 }
 
 // Calls calls yield for each call of a route, with how long it took.
@@ -53,7 +54,7 @@ func (m *Map) Timeline(t *Trace) *Timeline {
 		steps = steps[:len(steps)-1]
 		n := &t.nodes[i]
 		at[i] = len(out.Spans)
-		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class}
+		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class, Waits: n.Waits}
 		if n.parent >= 0 {
 			s.Parent = at[n.parent]
 		}

@@ -124,6 +124,6 @@ func (b *Buffer) Take() (all []*Span, lost uint64) {
 	b.held.Add(-int64(len(all)))
 	b.window.Add(1)
 	b.looks.next()
-	b.choice.next(b.full.Swap(false), len(all) <= rootsUpTo/2)
+	b.choice.next(len(all), b.full.Swap(false))
 	return all, b.lost.Swap(0)
 }

@@ -39,8 +39,8 @@ func (c *choice) draw() (weight uint32, chosen bool) {
 	return every, true
 }
 
-// grow makes the rest of a window that has its budget sparser: each part of the budget is half as large, and one in four as many is chosen. So a window has less than two
-// budgets, however many roots there are.
+// grow makes the rest of a window that has its budget sparser: each part of the budget is half as large, and one in four as many is chosen. So a window has hardly
+// more than two budgets, however many roots there are.
 func (c *choice) grow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,8 +55,8 @@ func (c *choice) grow() {
 	c.every.Store(min(4*every, mostSparse))
 }
 
-// next begins a window. full tells that there was no room for all spans of the last one, roomy that they took less than half of it.
-func (c *choice) next(full, roomy bool) {
+// next begins a window. The last one had as many spans, and full tells that there was no room for more.
+func (c *choice) next(spans int, full bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	every := c.every.Load()
@@ -65,21 +65,26 @@ func (c *choice) next(full, roomy bool) {
 	}
 	chosen := c.chosen.Swap(0)
 	seen := c.seen + uint64(chosen-c.told)*uint64(every)
-	want := uint32(1) // the least with which the budget would have done
-	for want < mostSparse && seen/uint64(want) > Budget {
-		want *= 2
-	}
-	switch {
-	case full:
-		want = min(max(want, 2*every), mostSparse)
-	case want < every && !roomy:
-		want = every
-	case want < every:
-		want = max(want, every/2)
-	}
 	c.seen, c.told, c.part = 0, 0, Budget
 	c.most.Store(Budget)
+	want := sparser(1, seen, Budget)
+	if chosen > 0 { // some spans may be of others' traces, for which these must not be given up
+		all := seen / uint64(chosen) * uint64(spans) // if every root were chosen
+		most := min(64*want, mostSparse)
+		want = min(sparser(want, all, rootsUpTo*3/4), most)
+		if full {
+			want = min(max(want, 2*every), most)
+		}
+	}
 	c.every.Store(want)
+}
+
+// sparser is the least power of 2, from one on, by which n has to be divided to be no more than most.
+func sparser(from uint32, n, most uint64) uint32 {
+	for from < mostSparse && n/uint64(from) > most {
+		from *= 2
+	}
+	return from
 }
 
 // start has all roots chosen, stop none.
@@ -95,7 +100,7 @@ func (c *choice) set(every uint32) {
 	c.every.Store(every)
 }
 
-// ID returns a random one that is not 0.
+// id returns a random one that is not 0.
 func (c *choice) id() uint64 {
 	for {
 		if id := c.random(); id != 0 {
