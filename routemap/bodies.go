@@ -284,9 +284,9 @@ func (m *Map) shareOf(c *carried) float64 {
 	return float64(c.traces) / float64(of)
 }
 
-// partOf reports whether another chain has all of these routes, and as often.
+// partOf reports whether another chain has all of these routes, and not much less often.
 func (c *carried) partOf(o *carried) bool {
-	if len(c.chain) >= len(o.chain) || c.traces > o.traces+o.traces/10 {
+	if len(c.chain) >= len(o.chain) || c.traces > 2*o.traces {
 		return false
 	}
 	for _, h := range c.chain {

@@ -128,7 +128,7 @@ func TestFollowsText(t *testing.T) {
 	if len(all) != 2 || all[0].Kind != Unused || all[1].Kind != Serial {
 		t.Fatalf("%+v", all)
 	}
-	if f := all[0]; f.From.Name != "orders" || f.To.Name != "s-Send" || f.Within != "PlaceOrder" || f.Cost != 490e6 || f.Values["share"] != 0.49 || f.Values["groups"] != 10 || len(f.Evidence) != maxEvidence || f.Evidence[0].Span != 14 || !strings.Contains(f.Text, "suspected") {
+	if f := all[0]; f.From.Name != "orders" || f.To.Name != "s-Send" || f.Within != "PlaceOrder" || f.Cost != 490e6 || f.Values["share"] != 0.49 || f.Values["groups"] != 10 || len(f.Evidence) != maxEvidence || f.Evidence[0].Span != 14 || !strings.Contains(f.Text, "Suspected") {
 		t.Errorf("%+v", f)
 	}
 	if f := all[1]; f.To.Name != "s-Quote" || f.Cost != 100e6 || f.Values["ms"] != 10 || f.Evidence[0].Span != 3 || !strings.Contains(f.Text, "PlaceOrder waits for Reserve before it calls Quote") || !strings.Contains(f.Text, "10ms") {

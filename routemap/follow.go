@@ -197,12 +197,12 @@ func (m *Map) foundFollows() (all []Finding) {
 		found := Finding{
 			Kind: Unused, From: k.from, To: k.last.to, Operation: k.last.operation, Within: k.within, Cost: f.saved, Evidence: f.evidence,
 			Values: map[string]float64{"groups": float64(n), "ms": float64(f.saved) / float64(n) / 1e6, "share": float64(f.saved) / float64(max(f.handlers, 1))},
-			Text: fmt.Sprintf("%s waits for %s last, and nothing of its answer was seen to be used, in %d of its calls, %s each time: suspected, as it is not known whether its failure matters. If not, answer first, or leave it to a queue",
+			Text: fmt.Sprintf("%s waits for %s at its end, and nothing of the answer was seen to be used, in %d of its calls, %s each time: answer first, or leave it to a queue. Suspected: it is not known whether its failure matters",
 				k.within, k.last.operation, n, Readable(f.saved/n)),
 		}
 		if pair {
 			found.Kind, found.Steps = Serial, []string{k.first.operation, k.last.operation}
-			found.Text = fmt.Sprintf("%s waits for %s before it calls %s, which was not seen to ask with anything of the answer, in %d of its calls: suspected, as it is not known whether the first answer decides if the second call is made, nor what is computed of it. If not, both at once take %s less",
+			found.Text = fmt.Sprintf("%s waits for %s before it calls %s, and was not seen to ask with anything of the answer, in %d of its calls: both at once would take %s less. Suspected: it is not known whether the answer decides if the second call is made, nor what is computed of it",
 				k.within, k.first.operation, k.last.operation, n, Readable(f.saved/n))
 		}
 		all = append(all, found)
