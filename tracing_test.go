@@ -314,3 +314,33 @@ func TestTracedTries(t *testing.T) {
 		t.Errorf("%v\nwant %v", got, want)
 	}
 }
+
+// BenchmarkNotTraced is what tracing costs a call that is in no trace: at its client, which is not in a handler, or in one of a call in no trace, in contexts on top of each
+// other; and at its server.
+func BenchmarkNotTraced(b *testing.B) {
+	traced.Stop() // no root is chosen
+	layers := func(ctx context.Context, n int) context.Context {
+		for i := range n {
+			ctx = context.WithValue(ctx, someKey{}, i)
+		}
+		return ctx
+	}
+	handler := &callContext{conn: &serverConn{ctx: context.Background(), clientTraces: true}}
+	for name, ctx := range map[string]context.Context{"root": context.Background(), "root5": layers(context.Background(), 5), "handler": handler, "handler5": layers(handler, 5)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if spanOf(ctx) != nil {
+					b.Fatal("traced")
+				}
+			}
+		})
+	}
+	b.Run("server", func(b *testing.B) {
+		s := &serverStream{cc: handler, rec: serverRecord{arrived: 1}}
+		b.ReportAllocs()
+		for b.Loop() {
+			s.trace()
+		}
+	})
+}

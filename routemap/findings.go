@@ -303,7 +303,7 @@ func (m *Map) blocking() []BlockingPoint {
 		switch {
 		case s.Alone > 0 && s.Callers > 0:
 			b.Callers, b.Share = float64(s.Alone)/window, float64(s.Alone)/float64(s.Callers)
-		case s.Roots == 0 && k.Mode == Sync && s.Client.Count() > 0: // what the callers did meanwhile is not known
+		case (s.Roots == 0 || s.Sources&FromStile != 0 && s.Callers == 0) && k.Mode == Sync && s.Client.Count() > 0: // what the callers did meanwhile is not known
 			b.Callers, b.Counted = s.Client.Sum()/window, true
 		default:
 			continue

@@ -48,7 +48,7 @@ func TestAll(t *testing.T) {
 // TestBudget: however many roots a window has, not more than two budgets of them are chosen, about, and in later windows not more than one; they stand for all, about. When there are fewer
 // again, more of them are chosen.
 func TestBudget(t *testing.T) {
-	for _, n := range []int{Budget + 1, 50_000, 1_000_000} {
+	for _, n := range []int{Budget + 1, 50_000, 400_000} {
 		b := seeded(uint64(n))
 		for window := range 4 {
 			chosen, weight := roots(b, n, 1)
