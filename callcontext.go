@@ -25,14 +25,14 @@ import (
 // stream is, once the call is over.
 type callContext struct {
 	conn   *serverConn
-	id     uint64 // on the connection
-	key    uint64 // in this process
-	call   wire.Call
+	id     uint64                       // on the connection
+	key    uint64                       // in this process
+	call   wire.Call                    // Trace is what the handler's own calls belong to, once it begins
 	stream atomic.Pointer[serverStream] // nil once the call is over
 	freed  bool                         // guarded by conn.mu: does not count as active
 
-	arrived time.Duration // on telemetry's clock; 0: it is not counted
-	delayed atomic.Int64  // ns that interceptors have kept it waiting
+	delayed  atomic.Int64             // ns that interceptors have kept it waiting
+	handling atomic.Pointer[handling] // nil: nobody looks at what the handler is asked and asks
 
 	lazyctx.Core // from start on, with the deadline
 
@@ -82,7 +82,7 @@ func (c *callContext) Value(key any) any {
 		return (*transportStream)(c)
 	case peerKey:
 		return c.conn.peer
-	case lazyctx.DelayedKey, lazyctx.DecidedKey:
+	case lazyctx.DelayedKey, lazyctx.DecidedKey, handlerKey{}:
 		return c
 	}
 	return c.conn.ctx.Value(key)

@@ -157,12 +157,12 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 	a, ok := ctx.(*lazyctx.Attempt)
 	if !ok {
 		err := invoker(ctx, method, req, reply, cc, opts...)
-		e.recordFar(method, false, &rec, err)
+		e.recordFar(ctx, method, false, &rec, err)
 		return err
 	}
 	var seen lazyctx.Observed
 	err = invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
-	e.recordFar(method, false, &rec, err)
+	e.recordFar(ctx, method, false, &rec, err)
 	if err != nil {
 		a.Report = seen.Report()
 		rec.decidedFar(method, &a.Report, err)
@@ -208,11 +208,11 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	e.goesFar(ctx, method, desc, &rec)
 	if rec.begun != 0 {
 		far := rec
-		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(method, true, &far, err) }))
+		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, method, true, &far, err) }))
 	}
 	s, err := streamer(ctx, desc, cc, method, opts...)
 	if err != nil { // who is to be told of its end is not
-		e.recordFar(method, true, &rec, err)
+		e.recordFar(ctx, method, true, &rec, err)
 	}
 	return s, err
 }
@@ -285,6 +285,8 @@ func (e *entrance) invoke(ctx context.Context, m *clientMux, rec clientRecord, m
 		s.recycle()
 		return err
 	}
+	s.trace(m)
+	s.beginLook()
 	err := errPanic
 	defer func() {
 		if s.whole {
@@ -340,6 +342,7 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 		if s.rec.looks {
 			s.rec.request = telemetry.PrintOf(p.data)
 		}
+		s.seeRequest(p)
 		s.outPayload(req, p)
 	}
 	p.free()
@@ -375,6 +378,8 @@ func (e *entrance) newStream(ctx context.Context, m *clientMux, rec clientRecord
 		s.rec.unsent(err)
 		return nil, err
 	}
+	s.trace(m)
+	unseen(s.ctx, &s.rec)
 	s.ctx = peer.NewContext(s.ctx, m.peer)
 	if s.cancel == nil {
 		s.ctx, s.cancel = context.WithCancel(s.ctx)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -56,7 +57,8 @@ type clientStream struct {
 	whole       bool        // the response was read as a whole
 	grantRoom   [4]byte     // of the receiving goroutine
 	call        wire.Call
-	head        []byte // encoded call
+	inTrace     wire.Trace // of call, if it has one
+	head        []byte     // encoded call
 
 	unwatch  func() bool // guarded by in.mu
 	finished atomic.Bool
@@ -90,7 +92,11 @@ func (s *clientStream) start(m *clientMux, msg *packed, last bool) error {
 		b.endFlags = wire.FlagHalfClose
 	}
 	s.outHeader()
-	return s.out.send(s.ctx, &b)
+	err := s.out.send(s.ctx, &b)
+	if s.rec.span != nil && err == nil {
+		s.rec.span.Sent = telemetry.Now()
+	}
+	return err
 }
 
 // watch ends the call when its context does.
@@ -255,6 +261,7 @@ func (s *clientStream) take(msg *message, m any) error {
 
 func (s *clientStream) unpackInto(msg *message, m any) error {
 	wireLen := len(msg.data)
+	s.seeResponse(msg)
 	size, err := s.unpack.unpack(msg, m)
 	if err != nil {
 		return err

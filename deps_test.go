@@ -25,6 +25,7 @@ internal/xdg              :
 internal/packed           :
 internal/usage            :
 internal/inforce          :
+internal/values           :
 telemetry                 : internal/packed
 internal/lazyctx          : telemetry
 policy/control            :
@@ -32,8 +33,9 @@ policy/internal/near      :
 policy/policytest         :
 policy                    : telemetry internal/inforce internal/lazyctx internal/xdg policy/control policy/internal/near
 hub/hubpb                 :
-internal/agent            : telemetry internal/inforce internal/usage hub/hubpb
-.                         : policy internal/inforce internal/lazyctx internal/agent telemetry transport transport/wire transport/shm transport/local
+internal/spans            : telemetry internal/values
+internal/agent            : telemetry internal/inforce internal/spans internal/usage internal/values hub/hubpb
+.                         : policy internal/inforce internal/lazyctx internal/agent internal/spans internal/values telemetry transport transport/wire transport/shm transport/local
 queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo telemetry

@@ -77,9 +77,10 @@ func (s *serverStream) serve() {
 	defer s.close()
 	s.cc.start()
 	s.ctx = s.cc
-	if s.cc.arrived != 0 {
+	if s.rec.arrived != 0 {
 		s.rec.begun = telemetry.Now()
 	}
+	s.trace()
 	s.tagStats()
 	m := d.methods.methods[s.cc.call.Method]
 	switch {

@@ -78,7 +78,7 @@ func (d *door) open(lis net.Listener) func() {
 		l, err = local.Listen(local.ListenConfig{
 			Dir: d.own.dir, Keys: keys, AllowUIDs: d.own.allowUIDs, Logger: d.log,
 			NoSHM: d.own.noSharedMemory || socketsOnly(), Shut: shut,
-			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList(), process: telemetry.Self}.encode(),
+			Settings: settings{maxStreams: d.set.maxStreams, maxHeaderList: d.headerList(), process: telemetry.Self, readsTraces: true}.encode(),
 		})
 	}
 	if shut != "" {

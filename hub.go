@@ -41,6 +41,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 		return nil, ErrReporting
 	}
 	r.Enable()
+	traced.Start()
 	target, secure := strings.CutPrefix(hub, "https://")
 	target = strings.TrimPrefix(target, "http://")
 	creds := insecure.NewCredentials()
@@ -50,6 +51,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 	plain, own, _, _ := splitDialOptions(append([]grpc.DialOption{grpc.WithTransportCredentials(creds)}, opts...))
 	cc, err := grpc.NewClient(target, append(plain, (&dialer{own: own}).options()...)...) // whose calls are not counted
 	if err != nil {
+		traced.Stop()
 		r.Disable()
 		reporting.Unlock()
 		return nil, fmt.Errorf("stile: hub %q: %w", hub, err)
@@ -59,13 +61,14 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 		log = slog.Default()
 	}
 	a := agent.Start(agent.Config{
-		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight, Policies: inforce.List,
-		Logger: log.With("hub", hub),
+		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Spans: traced, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight,
+		Policies: inforce.List, Logger: log.With("hub", hub),
 	})
 	var once sync.Once
 	return func(ctx context.Context) {
 		once.Do(func() {
 			a.Close(ctx)
+			traced.Stop()
 			r.Disable()
 			_ = cc.Close()
 			reporting.Unlock()

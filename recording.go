@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -93,6 +94,8 @@ type clientRecord struct {
 	response telemetry.Print
 	begun    time.Duration // on telemetry's clock
 	waited   time.Duration // before its first frame could be written
+	span     *spans.Span   // nil: the call is not traced
+	look     *look         // nil: nobody looks at its bodies
 }
 
 // begin starts the record of a call, if calls are counted.
@@ -130,6 +133,10 @@ func (s *clientStream) record(err error) {
 	}
 	if s.rec.response != 0 && err == nil {
 		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
+	}
+	s.endLook()
+	if s.rec.span != nil {
+		s.endSpan(&c)
 	}
 }
 
@@ -207,35 +214,40 @@ func (r *clientRecord) decidedFar(method string, report *lazyctx.Report, err err
 }
 
 // recordFar counts a call that went over gRPC.
-func (e *entrance) recordFar(method string, stream bool, rec *clientRecord, err error) {
+func (e *entrance) recordFar(ctx context.Context, method string, stream bool, rec *clientRecord, err error) {
 	r := e.farRoute(method, stream, rec)
 	if r == nil {
 		return
 	}
-	r.Record(uint32(rec.begun), &telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)})
+	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
+	unseen(ctx, rec)
+	r.Record(uint32(rec.begun), &c)
+	e.traceFar(ctx, e.farLink(), r.Name(), rec.begun, &c)
 }
 
 // serverRecord is what is to be counted of a call at its server.
 type serverRecord struct {
-	begun, ended time.Duration // on telemetry's clock: its handler, and its answer
+	arrived      time.Duration // on telemetry's clock; 0: it is not counted
+	begun, ended time.Duration // its handler, and its answer
 	code         uint32
+	span         *spans.Span // nil: the call is not traced
 }
 
 // times are what the client is told, once the answer is there.
 func (s *serverStream) times() wire.Times {
 	c := s.cc
-	if c.arrived == 0 {
+	if s.rec.arrived == 0 {
 		return wire.Times{}
 	}
 	s.rec.ended = telemetry.Now()
 	delayed := time.Duration(c.delayed.Load())
-	return wire.Times{Known: c.conn.readsTimes, Queue: s.rec.begun - c.arrived + delayed, Handler: s.rec.ended - s.rec.begun - delayed}
+	return wire.Times{Known: c.conn.readsTimes, Queue: s.rec.begun - s.rec.arrived + delayed, Handler: s.rec.ended - s.rec.begun - delayed}
 }
 
 // record counts a call that has ended at its server.
 func (s *serverStream) record() {
 	cc := s.cc
-	if cc.arrived == 0 {
+	if s.rec.arrived == 0 {
 		return
 	}
 	if s.rec.ended == 0 {
@@ -243,10 +255,15 @@ func (s *serverStream) record() {
 	}
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
-		Duration: s.rec.ended - cc.arrived, Far: true, Queued: s.rec.begun - cc.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
+		Duration: s.rec.ended - s.rec.arrived, Far: true, Queued: s.rec.begun - s.rec.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
 		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code, Left: cc.call.Timeout,
 	}
-	cc.route(s.desc).Record(uint32(cc.key), &c)
+	r := cc.route(s.desc)
+	r.Record(uint32(cc.key), &c)
+	s.endHandling()
+	if s.rec.span != nil {
+		s.endSpan(r, &c)
+	}
 }
 
 // route is where a call counts at its server.
@@ -256,7 +273,7 @@ func (c *callContext) route(desc *grpc.StreamDesc) *telemetry.Route {
 
 // Decided implements [lazyctx.Decided], on the goroutine of the handler.
 func (c *callContext) Decided(d telemetry.Decision) {
-	if s := c.stream.Load(); c.arrived != 0 && s != nil {
+	if s := c.stream.Load(); s != nil && s.rec.arrived != 0 {
 		c.route(s.desc).Decide(d)
 	}
 }

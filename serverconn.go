@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -32,7 +33,8 @@ type serverConn struct {
 	lend transport.Lender // conn, if it is one
 	link *telemetry.Link  // counts calls; nil: they are not counted
 
-	readsTimes bool // the client does
+	readsTimes   bool // the client does
+	clientTraces bool // the client chooses which of its calls are traced
 
 	reliever transport.Reliever // conn, if it is one and there are methods that do not block
 	ctx      context.Context    // of the connection; holds the peer and handlers' tags
@@ -40,6 +42,7 @@ type serverConn struct {
 	peer     *peer.Peer
 
 	calls   wire.CallCache // the reader's
+	claims  spans.Claims   // the reader's
 	lastKey uint64         // the reader's
 	latest  *callContext   // the reader's: the call of the last stream frame
 	batch   *inlineBatch   // the reader's: calls it is to run itself
@@ -70,7 +73,7 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 	}
 	c.lastKey = connections.Add(1) << 40
 	c.lend, _ = conn.(transport.Lender)
-	c.readsTimes = conn.Info().Client.ReadsTimes
+	c.readsTimes, c.clientTraces = conn.Info().Client.ReadsTimes, conn.Info().Client.Traces
 	c.link = newLink(d.own.recorder, telemetry.Server, conn, conn.Info().Client.Process, addr)
 	if len(d.own.nonBlocking) > 0 {
 		c.reliever, _ = conn.(transport.Reliever)
@@ -169,8 +172,9 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	section, rest, err := wire.CutSection(payload)
 	c.lastKey++
 	call := &callContext{conn: c, id: h.Stream, key: c.lastKey}
+	var arrived time.Duration
 	if c.link != nil {
-		call.arrived = telemetry.Now()
+		arrived = telemetry.Now()
 	}
 	if err == nil {
 		call.call, err = c.calls.Parse(section, int(c.door.headerList()))
@@ -187,7 +191,11 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return c.refuse(h.Stream, codes.Internal, status.Convert(err).Message())
 	}
+	if call.call.Trace != nil && !traced.Claim(&c.claims) {
+		call.call.Trace = nil
+	}
 	s := newServerStream(call)
+	s.rec.arrived = arrived
 	c.mu.Lock()
 	if c.streams.get(h.Stream) != nil {
 		err = errProtocol("call %d opened twice", h.Stream)

@@ -249,6 +249,7 @@ func (s *serverStream) recvMsg(m any) error {
 		return readError(err)
 	}
 	wireLen := len(msg.data)
+	s.seeRequest(&msg)
 	size, err := s.unpack.unpack(&msg, m)
 	msg.release()
 	if err != nil {
@@ -293,6 +294,7 @@ func (s *serverStream) writeReply(reply any) error {
 	}
 	defer p.free()
 	s.sent.Store(int64(len(p.data)))
+	s.seeReply(p)
 	b := p.batch()
 	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
 }

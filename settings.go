@@ -17,12 +17,20 @@ type settings struct {
 	maxStreams    uint32             // streams at a time on one connection; MaxUint32: no limit
 	maxHeaderList uint32             // bytes of request metadata, counted as HTTP/2 does
 	process       telemetry.Identity // zero: it is not said
+	readsTraces   bool               // a wire.Trace in calls
 }
+
+// readsTraces is the bit of the settings' flags that says so.
+const readsTraces = 1
 
 func (s settings) encode() []byte {
 	b := binary.AppendUvarint(nil, uint64(s.maxStreams))
 	b = binary.AppendUvarint(b, uint64(s.maxHeaderList))
-	return append(b, s.process[:]...)
+	b = append(b, s.process[:]...)
+	if s.readsTraces {
+		b = binary.AppendUvarint(b, readsTraces)
+	}
+	return b
 }
 
 // parseSettings reads what encode wrote. Bytes after the known fields are a newer
@@ -41,7 +49,8 @@ func parseSettings(b []byte) (settings, error) {
 	}
 	s := settings{maxStreams: uint32(v[0]), maxHeaderList: uint32(v[1])}
 	if len(b) >= len(s.process) { // earlier servers do not say it
-		copy(s.process[:], b)
+		flags, _ := binary.Uvarint(b[copy(s.process[:], b):]) // 0 if they are not there
+		s.readsTraces = flags&readsTraces != 0
 	}
 	return s, nil
 }

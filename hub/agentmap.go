@@ -46,6 +46,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
 	for _, p := range who.all {
 		who.where.add(p)
 	}
+	defer a.learn(&who)
 	windows := upTo{}
 	routes := map[routemap.Key]*routemap.Stats{}
 	for _, w := range a.waiting.take(now) {
@@ -68,7 +69,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return told{windows, events, loads, policies, len(reports)+len(windows)+len(loads) > 0}
+	return told{windows, events, loads, policies, len(reports)+len(windows)+len(events)+len(loads) > 0}
 }
 
 // strangers are routes of servers whose client the hub does not know yet: both may have reported to another start of it, and the client come back a window later.
@@ -114,6 +115,18 @@ func (s *strangers) take(now time.Time) []waiting {
 	all := s.routes
 	s.routes = nil
 	return all
+}
+
+// learn keeps what a window knew of who listens where, and adds who has come meanwhile.
+func (a *agents) learn(n *names) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.where = n.where
+	for id, p := range a.processes {
+		if _, known := n.byIdentity[id]; !known {
+			a.where.add(p.is)
+		}
+	}
 }
 
 // counted is which routes processes count, and the way that most of their calls go. It is the keeper's.
@@ -204,10 +217,8 @@ func (n *names) peer(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bo
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
 	}
-	if service := n.where.find(self.GetBoot(), route.GetAddress()); service != "" {
-		return routemap.Node{Kind: routemap.Service, Name: service}, true
-	}
-	return routemap.Node{Kind: routemap.External, Name: route.GetAddress()}, false
+	to := n.where.called(self, route.GetAddress())
+	return to, to.Kind == routemap.Service
 }
 
 // statsOf is what one end has counted, as a map has it. The report was checked.

@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -69,7 +70,10 @@ type agents struct {
 	policyBytes int                        // of what processes have in force
 	leftOut     uint64                     // reports of which there was no room for policies
 	hosts       hosts
-	taken       uint64 // reports
+	taken       uint64    // reports
+	where       directory // of processes
+	spans       uint64    // in reports
+	lostSpans   uint64    // that processes had no room for
 }
 
 // process is one that has reported.
@@ -101,7 +105,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, where: directory{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{}}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }
@@ -121,10 +125,14 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 		h.intake.refuse(refusedReport)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	kept, err := h.agents.take(r, len(body))
+	spans := r.GetSpans()
+	kept, fresh, err := h.agents.take(r, len(body)-spanBytes(r))
 	if err != nil {
 		h.intake.refuse(refusedReports)
 		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	if fresh {
+		h.addSpans(r.GetProcess(), spans)
 	}
 	return stream.SendMsg(&hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept})
 }
@@ -165,6 +173,14 @@ func checkReport(r *hubpb.ReportRequest) error {
 	}
 	if err := checkQueues(r.GetQueues()); err != nil {
 		return err
+	}
+	if len(r.GetSpans()) > maxReportSpans {
+		return fmt.Errorf("%d spans; %d at most", len(r.GetSpans()), maxReportSpans)
+	}
+	for _, s := range r.GetSpans() {
+		if err := checkSpan(s); err != nil {
+			return fmt.Errorf("a span: %w", err)
+		}
 	}
 	for _, route := range r.GetRoutes() {
 		if err := checkRoute(route); err != nil {
@@ -229,9 +245,9 @@ func histogram(h *hubpb.Histogram) (telemetry.Histogram, error) {
 	return telemetry.FromRaw(telemetry.Raw{First: int(h.GetFirst()), Counts: h.GetCounts(), Sum: h.GetSum(), Min: h.GetMin(), Max: h.GetMax()})
 }
 
-// take takes in a report, and tells which windows of its process are on disk. One that has come before counts once, and one that is for an
+// take takes in a report, and tells which windows of its process are on disk, and whether it counts. One that has come before counts once, and one that is for an
 // earlier start of the hub not at all: what was reported before it has to come first.
-func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error) {
+func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	id := identity(r.GetProcess().GetIdentity())
@@ -239,17 +255,20 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 	p := a.processes[id]
 	if p == nil {
 		if len(a.processes) >= maxProcesses {
-			return 0, fmt.Errorf("%d processes have reported in the last %s, and no more are taken in", len(a.processes), processGoneAfter)
+			return 0, false, fmt.Errorf("%d processes have reported in the last %s, and no more are taken in", len(a.processes), processGoneAfter)
 		}
 		p = &process{}
 		a.processes[id] = p
 	}
+	if !slices.Equal(p.is.GetListens(), r.GetProcess().GetListens()) || p.is.GetService() != r.GetProcess().GetService() {
+		a.where.add(r.GetProcess())
+	}
 	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
 	if r.GetSequence() <= p.reported || string(r.GetHub()) != string(a.self[:]) {
-		return p.kept, nil
+		return p.kept, false, nil
 	}
 	if a.routes+len(r.GetRoutes()) > maxWindowRoutes || a.bytes+bytes > maxWindowBytes || len(a.reports) >= maxWindowReports {
-		return 0, fmt.Errorf("processes have reported %d routes in this window, in %d reports of %d bytes; try again in the next", a.routes, len(a.reports), a.bytes)
+		return 0, false, fmt.Errorf("processes have reported %d routes in this window, in %d reports of %d bytes; try again in the next", a.routes, len(a.reports), a.bytes)
 	}
 	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
 	p.calls = callsOf(r.GetRoutes()...)
@@ -273,8 +292,10 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, err error
 	if !a.inForceLocked(p, r.GetPolicies()) {
 		a.leftOut++
 	}
-	r.Events, r.Queues, r.Policies = nil, nil, nil
-	return p.kept, nil
+	a.spans += uint64(len(r.GetSpans()))
+	a.lostSpans += r.GetSpansLost()
+	r.Events, r.Queues, r.Policies, r.Spans = nil, nil, nil, nil
+	return p.kept, true, nil
 }
 
 // note takes in an event of the hub's own.
@@ -326,10 +347,12 @@ type Agents struct {
 	Lost      uint64 `json:"lost"`      // events that there was no room for
 	Unsampled uint64 `json:"unsampled"` // samples of which the clock was off, or that there was no room for
 	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies
+	Spans     uint64 `json:"spans"`     // of traced calls, in these windows
+	SpansLost uint64 `json:"spansLost"` // that processes had no room for
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut}
+	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut, a.spans, a.lostSpans}
 }

@@ -143,7 +143,7 @@ func TestStrangers(t *testing.T) {
 	}
 	report := func(p *hubpb.Process, sequence uint64, routes ...*hubpb.Route) {
 		t.Helper()
-		if _, err := a.take(&hubpb.ReportRequest{Process: p, Hub: a.self[:], Sequence: sequence, Routes: routes}, 0); err != nil {
+		if _, _, err := a.take(&hubpb.ReportRequest{Process: p, Hub: a.self[:], Sequence: sequence, Routes: routes}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -258,7 +258,7 @@ func TestOnDisk(t *testing.T) {
 		a, in, s := newAgents(time.Now), newIntake(100, time.Now), &fakeStore{}
 		k := newKeeper(in, a, &totals{}, s, time.Now, slog.New(slog.DiscardHandler))
 		report := func(sequence uint64) (kept uint64) {
-			kept, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s"}, Hub: a.self[:], Sequence: sequence}, 0)
+			kept, _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s"}, Hub: a.self[:], Sequence: sequence}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,7 +367,7 @@ func TestReportsBounded(t *testing.T) {
 		if n > 2*maxWindowRoutes/maxReportRoutes {
 			r.Sequence, r.Routes = 0, nil
 		}
-		if _, err := a.take(r, 0); err == nil && r.Sequence > 0 {
+		if _, _, err := a.take(r, 0); err == nil && r.Sequence > 0 {
 			taken++
 		}
 	}
@@ -375,7 +375,7 @@ func TestReportsBounded(t *testing.T) {
 		t.Errorf("%+v, %d reports taken", s, taken)
 	}
 	a.draw(routemap.New(), time.Now(), false)
-	if _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}, 0); err != nil {
+	if _, _, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(20, 16), Service: "s"}, Hub: a.self[:], Sequence: 2, Routes: routes}, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/routemap"
 )
 
 // directory tells which service listens where.
@@ -61,6 +62,14 @@ func (d directory) find(boot, address string) string {
 		return service
 	}
 	return d[place{"", address}]
+}
+
+// called is who listens at an address, as a process means it.
+func (d directory) called(from *hubpb.Process, address string) routemap.Node {
+	if service := d.find(from.GetBoot(), address); service != "" {
+		return routemap.Node{Kind: routemap.Service, Name: service}
+	}
+	return routemap.Node{Kind: routemap.External, Name: address}
 }
 
 // ownHost tells the names that mean another host to each.

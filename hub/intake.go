@@ -23,6 +23,12 @@ const (
 // completed is how many traces wait to be put on the map; then exporters wait.
 const completed = 4096
 
+// notedFor is for how many sweeps after a note others are waited for, as they come in a window of their process: exporters' traces are complete as late as reported ones then.
+const notedFor = 12
+
+// reportedSweep is of how many sweeps one is of what processes report: a trace may have spans in two windows of theirs, and is complete when it was quiet for longer than one.
+const reportedSweep = 3
+
 // intake puts spans together to traces.
 type intake struct {
 	clock  func() time.Time
@@ -31,6 +37,9 @@ type intake struct {
 	mu        sync.Mutex
 	ended     bool
 	assembler *routemap.Assembler
+	reported  *routemap.Assembler // of what processes report
+	sweeps    int
+	noted     int // sweeps for which notes are waited for
 	requests  uint64
 	spans     uint64
 	leftOut   map[string]uint64
@@ -39,7 +48,12 @@ type intake struct {
 
 func newIntake(spans int, clock func() time.Time) *intake {
 	in := &intake{clock: clock, traces: make(chan *routemap.Trace, completed), leftOut: map[string]uint64{}, refused: map[string]uint64{}}
-	in.assembler = routemap.NewAssembler(spans, func(t *routemap.Trace) { in.traces <- t })
+	done := func(t *routemap.Trace) {
+		if t.Len() > 0 { // notes alone are none
+			in.traces <- t
+		}
+	}
+	in.assembler, in.reported = routemap.NewAssembler(spans, done), routemap.NewAssembler(max(spans/2, 1), done)
 	return in
 }
 
@@ -47,6 +61,7 @@ func newIntake(spans int, clock func() time.Time) *intake {
 type batch struct {
 	now     time.Time
 	spans   []routemap.Span
+	notes   []routemap.Span // of spans that others send
 	leftOut map[string]uint64
 }
 
@@ -80,6 +95,24 @@ func (in *intake) add(b *batch) {
 	defer in.mu.Unlock()
 	in.requests++
 	in.spans += uint64(len(b.spans))
+	in.addTo(in.assembler, b)
+}
+
+// addReported hands over what a process has reported, in a window of its own.
+func (in *intake) addReported(b *batch) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.addTo(in.reported, b)
+	if in.ended || len(b.notes) == 0 {
+		return
+	}
+	in.noted = notedFor
+	for _, s := range b.notes {
+		in.assembler.Add(s)
+	}
+}
+
+func (in *intake) addTo(a *routemap.Assembler, b *batch) {
 	for why, n := range b.leftOut {
 		in.leftOut[why] += n
 	}
@@ -87,7 +120,7 @@ func (in *intake) add(b *batch) {
 		return // the hub is being closed, and has not waited for this
 	}
 	for _, s := range b.spans {
-		in.assembler.Add(s)
+		a.Add(s)
 	}
 }
 
@@ -100,7 +133,17 @@ func (in *intake) refuse(why string) {
 func (in *intake) sweep() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.assembler.Sweep()
+	in.sweeps++
+	late := in.sweeps%reportedSweep == 0
+	if late {
+		in.reported.Sweep()
+	}
+	if in.noted > 0 {
+		in.noted--
+	}
+	if late || in.noted == 0 {
+		in.assembler.Sweep()
+	}
 }
 
 // end completes all traces. Nothing is added afterwards.
@@ -108,6 +151,7 @@ func (in *intake) end() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.assembler.Flush()
+	in.reported.Flush()
 	in.ended = true
 	close(in.traces)
 }
@@ -124,8 +168,8 @@ type Intake struct {
 func (in *intake) status() Intake {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s := Intake{in.requests, maps.Clone(in.refused), in.spans, maps.Clone(in.leftOut), in.assembler.Holds()}
-	if over := in.assembler.LeftOut(); over > 0 {
+	s := Intake{in.requests, maps.Clone(in.refused), in.spans, maps.Clone(in.leftOut), in.assembler.Holds() + in.reported.Holds()}
+	if over := in.assembler.LeftOut() + in.reported.LeftOut(); over > 0 {
 		s.LeftOut[routemap.FaultTooLarge] = over
 	}
 	return s

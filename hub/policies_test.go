@@ -195,7 +195,7 @@ func TestPoliciesRoom(t *testing.T) {
 			p.Refused = strings.Repeat("x", maxPolicyRefused)
 			r.Policies = append(r.Policies, p)
 		}
-		if _, err := a.take(r, 0); err != nil {
+		if _, _, err := a.take(r, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -121,7 +121,7 @@ func (m *Map) Fold(counted func(from, to Node, operation string) (Key, bool)) {
 func (s *Stats) know(m *Map, traced *Stats) {
 	seen := &Stats{
 		Sources: FromStile | FromTraces, Retries: traced.Retries, Critical: traced.Critical, Through: traced.Through, Alone: traced.Alone, Callers: traced.Callers,
-		Repeats: traced.Repeats, Known: traced.Known, Roots: traced.Roots, Traced: traced.Traced, Busy: traced.Busy, Evidence: traced.Evidence, Samples: traced.Samples, sampled: traced.sampled,
+		Repeats: traced.Repeats, Known: traced.Known, Roots: traced.Roots, Traced: traced.Traced, Looked: traced.Looked, Busy: traced.Busy, Evidence: traced.Evidence, Samples: traced.Samples, sampled: traced.sampled,
 	}
 	s.merge(m.rand, seen)
 }

@@ -10,6 +10,9 @@ import (
 // What is found is of one of these kinds. docs/MAP.md defines them.
 const (
 	PlusOne      = "n+1"
+	CarriedOn    = "carried"
+	Serial       = "serial"
+	Unused       = "unused"
 	Chatty       = "chatty"
 	Repeated     = "repeated"
 	Blocking     = "blocking"
@@ -18,19 +21,26 @@ const (
 )
 
 const (
-	plusOneLeast    = 5
-	plusOneOverlap  = 1.05 // durations' sum to their union's
-	plusOneShare    = 0.05 // of the root
-	chattyCalls     = 10
-	chattyBytes     = 1 << 10
-	chattyGap       = 0.5
-	repeatedLeast   = 0.05 // of the calls of which it is known what they ask for
-	repeatedCalls   = 2
-	duplicatedShare = 0.5 // of the calls that were looked at
-	duplicatedCalls = 10
-	duplicatedBytes = 1 << 10 // of a call
-	blockedCallers  = 1.0
-	blockedShare    = 0.5
+	plusOneLeast      = 5
+	plusOneOverlap    = 1.05 // durations' sum to their union's
+	plusOneShare      = 0.05 // of the root
+	chattyCalls       = 10
+	chattyBytes       = 1 << 10
+	chattyGap         = 0.5
+	repeatedLeast     = 0.05 // of the calls of which it is known what they ask for
+	repeatedCalls     = 2
+	carriedRoutes     = 2 // of a trace
+	carriedTraces     = 5
+	carriedShare      = 0.05 // of the traces that have the last route
+	followGroups      = 5
+	followShare       = 0.05 // of the handlers' time, each call
+	followCoincidence = 0.01 // of the groups may use a value that is the same by chance
+	overlapsBack      = 8    // calls before one that are looked at
+	duplicatedShare   = 0.5  // of the calls that were looked at
+	duplicatedCalls   = 10
+	duplicatedBytes   = 1 << 10 // of a call
+	blockedCallers    = 1.0
+	blockedShare      = 0.5
 )
 
 // Finding is something that stands out, with what shows it.
@@ -43,6 +53,7 @@ type Finding struct {
 	Cost      int64              `json:"cost"`             // ns that callers waited, in all
 	Values    map[string]float64 `json:"values"`           // what its definition asks for
 	Evidence  []Evidence         `json:"evidence"`
+	Steps     []string           `json:"steps,omitempty"` // routes or operations, in order, where there is more than one
 	Text      string             `json:"text"`
 }
 
@@ -207,13 +218,14 @@ func (m *Map) findings() []Finding {
 		all = append(all, repeated(k, s)...)
 		all = append(all, duplicated(k, s)...)
 	}
+	all = append(append(all, m.foundCarried()...), m.foundFollows()...)
 	sortFindings(all)
 	return all
 }
 
 func sortFindings(all []Finding) {
 	slices.SortFunc(all, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation))
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.Within, b.Within), slices.Compare(a.Steps, b.Steps))
 	})
 }
 
@@ -296,7 +308,7 @@ func (m *Map) blocking() []BlockingPoint {
 		switch {
 		case s.Alone > 0 && s.Callers > 0:
 			b.Callers, b.Share = float64(s.Alone)/window, float64(s.Alone)/float64(s.Callers)
-		case s.Roots == 0 && k.Mode == Sync && s.Client.Count() > 0: // what the callers did meanwhile is not known
+		case (s.Roots == 0 || s.Sources&FromStile != 0 && s.Callers == 0) && k.Mode == Sync && s.Client.Count() > 0: // what the callers did meanwhile is not known
 			b.Callers, b.Counted = s.Client.Sum()/window, true
 		default:
 			continue

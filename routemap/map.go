@@ -2,6 +2,7 @@ package routemap
 
 import (
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -15,6 +16,8 @@ const (
 	maxSteps   = 64    // of a path
 	maxRecords = 5_000 // whole traces' critical paths
 	maxClasses = 64    // of a route's errors
+	maxHops    = 16    // of what is carried on
+	maxBlobs   = 4096  // of a trace
 	other      = "other"
 )
 
@@ -27,6 +30,8 @@ type Map struct {
 	chains   map[string]*Chain
 	plusOnes map[plusOneKey]*plusOne
 	hosts    map[string]*Others
+	carried  map[string]*carried // by chainKey
+	follows  map[followKey]*follow
 	folded   map[Key]Key // routes of traces, and those that are counted
 
 	traces, whole, spans uint64
@@ -48,7 +53,7 @@ type NodeStats struct {
 func New() *Map {
 	return &Map{
 		rand: rand.New(rand.NewPCG(0x5713e, 1)), routes: map[Key]*Stats{}, nodes: map[Node]*NodeStats{}, paths: newPaths(),
-		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, faults: map[string]uint64{}, hosts: map[string]*Others{},
+		chains: map[string]*Chain{}, plusOnes: map[plusOneKey]*plusOne{}, carried: map[string]*carried{}, follows: map[followKey]*follow{}, faults: map[string]uint64{}, hosts: map[string]*Others{},
 	}
 }
 
@@ -111,6 +116,10 @@ func (m *Map) Add(t *Trace) {
 	m.addCalls(v)
 	m.addCritical(v)
 	m.addPlusOnes(v)
+	if slices.ContainsFunc(t.nodes, func(n node) bool { return n.Bodies != nil }) {
+		m.addCarried(v)
+		m.addFollows(v)
+	}
 }
 
 // view is a trace with what the parts of a map want to know of it.
@@ -257,10 +266,10 @@ func (m *Map) addWaits(v *view) {
 			}
 			k := v.calls[v.into[c]].key
 			s := m.route(k)
-			s.Alone = plus(s.Alone, alone[j])
+			s.Alone = plus(s.Alone, v.times(i, alone[j]))
 			if last, counted := seen[k]; !counted || last != i {
 				seen[k] = i
-				s.Callers = plus(s.Callers, n.end-n.start)
+				s.Callers = plus(s.Callers, v.times(i, n.end-n.start))
 			}
 		}
 	}
@@ -309,6 +318,19 @@ func (v *view) alone(span int) []int64 {
 	return out
 }
 
+// weight is how many traces like a span's there were, of which it is the one that was chosen: what it says of times counts as often. Calls are those that were seen.
+func (v *view) weight(span int) uint64 { return uint64(max(v.nodes[v.root[span]].Weight, 1)) }
+
+// times is a time of a span, as often as its trace counts.
+func (v *view) times(span int, took int64) int64 { return often(took, v.weight(span)) }
+
+func often(took int64, n uint64) int64 {
+	if over, low := bits.Mul64(uint64(took), n); over == 0 && low <= math.MaxInt64 {
+		return int64(low)
+	}
+	return math.MaxInt64
+}
+
 // plus adds times, which are not negative, as far as there are numbers.
 func plus(a, b int64) int64 {
 	if a > math.MaxInt64-b {
@@ -330,19 +352,19 @@ func (m *Map) addCritical(v *view) {
 			byPath[path[s.Span]] += took
 			if c := v.into[s.Span]; c >= 0 && v.calls[c].client == s.Span {
 				of := m.route(v.calls[c].key)
-				of.Critical = plus(of.Critical, took)
+				of.Critical = plus(of.Critical, v.times(r, took))
 			} else {
 				of := m.node(v.self(s.Span))
-				of.Critical = plus(of.Critical, took)
+				of.Critical = plus(of.Critical, v.times(r, took))
 			}
 		}
-		m.paths.keep(m.rand, path[r], v.nodes[r].end-v.nodes[r].start, byPath)
+		m.paths.keep(m.rand, path[r], v.nodes[r].end-v.nodes[r].start, v.weight(r), byPath)
 		m.addChain(v, r, v.deepest(r, critical))
 	}
 	for _, i := range slices.Backward(v.order) {
 		if c := v.into[i]; c >= 0 {
 			of := m.route(v.calls[c].key)
-			of.Through = plus(of.Through, behind[i])
+			of.Through = plus(of.Through, v.times(i, behind[i]))
 		}
 		if p := v.nodes[i].parent; p >= 0 {
 			behind[p] += behind[i]

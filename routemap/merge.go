@@ -47,6 +47,12 @@ func (m *Map) mergeRest(o *Map) {
 	for k, p := range o.plusOnes {
 		m.plusOne(k).merge(p)
 	}
+	for _, c := range o.carried {
+		m.carriedBy(slices.Clone(c.chain)).merge(c)
+	}
+	for k, f := range o.follows {
+		m.follow(k).merge(f)
+	}
 }
 
 // extend widens the time that the map is of.
@@ -78,7 +84,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Queue.Merge(&other.Queue)
 	s.Waits.merge(&other.Waits)
 	s.Carried.merge(&other.Carried)
-	s.Traced += other.Traced
+	s.Traced, s.Looked = s.Traced+other.Traced, s.Looked+other.Looked
 	s.Switches, s.Wakes, s.RunQueue = s.Switches+other.Switches, s.Wakes+other.Wakes, plus(s.RunQueue, other.RunQueue)
 	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)

@@ -13,6 +13,7 @@ import (
 // someTraces are traces of services that call each other, with errors, messages, and calls one after the other.
 func someTraces(seed uint64, n int) (all []*Trace) {
 	r := rand.New(rand.NewPCG(seed, seed))
+	looks := rand.New(rand.NewPCG(seed, 1))
 	for i := range n {
 		var spans []Span
 		var grow func(parent uint64, service string, from, to int64, depth int)
@@ -35,6 +36,9 @@ func someTraces(seed uint64, n int) (all []*Trace) {
 				if r.IntN(10) == 0 {
 					client.Class = ClassError
 				}
+				if looks.IntN(4) > 0 {
+					client.Bodies = someBodies(looks, client.ID)
+				}
 				spans = append(spans, client)
 				if r.IntN(5) == 0 {
 					continue // which only its caller tells of
@@ -56,6 +60,15 @@ func someTraces(seed uint64, n int) (all []*Trace) {
 		all = append(all, NewTrace(spans))
 	}
 	return all
+}
+
+// someBodies carry one of a few blobs; the call may use the answer of an earlier one.
+func someBodies(r *rand.Rand, id uint64) *Bodies {
+	a := Asked{Span: id, Looked: r.IntN(8) > 0, Used: r.IntN(40) == 0}
+	if r.IntN(40) == 0 {
+		a.Uses = []uint64{id - 2}
+	}
+	return &Bodies{Request: []Blob{{[16]byte{byte(r.IntN(20))}, 1500}}, Asked: []Asked{a}}
 }
 
 // comparable is a report without what depends on the order of traces.

@@ -48,7 +48,7 @@ func readCount(r *packed.Reader, least, most int) int {
 
 // appendPacked appends all that is known of a route. A field that is new comes at the end, and is read if there is more.
 func (s *Stats) appendPacked(b []byte) []byte {
-	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, s.Carried.Calls, s.Carried.Same,
+	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Looked, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, s.Carried.Calls, s.Carried.Same,
 		s.Carried.Request, s.Carried.RequestRepeated, s.Carried.Response, s.Carried.ResponseRepeated, uint64(s.Sources))
 	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler, s.RunQueue)
 	b = appendCounts(b, s.Errors)
@@ -83,7 +83,7 @@ func (s *Stats) readPacked(data []byte, evidence int) error {
 	if r.Below(packedVersion+1) != packedVersion {
 		r.Fail()
 	}
-	for _, n := range []*uint64{&s.Calls, &s.Paired, &s.Retries, &s.Repeats, &s.Known, &s.Roots, &s.Traced, &s.Busy, &s.sampled, &s.Switches, &s.Wakes, &s.Waits.Calls, &s.Carried.Calls, &s.Carried.Same,
+	for _, n := range []*uint64{&s.Calls, &s.Paired, &s.Retries, &s.Repeats, &s.Known, &s.Roots, &s.Traced, &s.Looked, &s.Busy, &s.sampled, &s.Switches, &s.Wakes, &s.Waits.Calls, &s.Carried.Calls, &s.Carried.Same,
 		&s.Carried.Request, &s.Carried.RequestRepeated, &s.Carried.Response, &s.Carried.ResponseRepeated} {
 		*n = r.Uint()
 	}
@@ -180,7 +180,16 @@ func (m *Map) appendRest(b []byte) []byte {
 		b = appendTimes(appendUints(b, p.groups, p.calls, uint64(p.most)), p.took)
 		b = appendEvidence(b, p.evidence)
 	}
-	return appendHosts(b, m.hosts)
+	b = appendHosts(b, m.hosts)
+	b = appendUints(b, uint64(len(m.carried)))
+	for _, c := range m.carried {
+		b = c.appendPacked(b)
+	}
+	b = appendUints(b, uint64(len(m.follows)))
+	for k, f := range m.follows {
+		b = f.appendPacked(k.appendPacked(b))
+	}
+	return b
 }
 
 // readRest reads the rest into a map that is empty.
@@ -209,6 +218,14 @@ func (m *Map) readRest(data []byte) error {
 		m.plusOnes[k] = &plusOne{groups: r.Uint(), calls: r.Uint(), most: r.Below(maxTraceSpans + 1), took: readTime(&r), evidence: readEvidence(&r, maxEvidence)}
 	}
 	readHosts(&r, m.hosts)
+	for range r.Count(2*leastNode + 6) {
+		c := readCarried(&r)
+		m.carried[chainKey(c.chain)] = c
+	}
+	for range r.Count(3*leastNode + 10) {
+		k := readFollowKey(&r)
+		m.follows[k] = readFollow(&r)
+	}
 	return r.End()
 }
 

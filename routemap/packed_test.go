@@ -118,6 +118,11 @@ func TestPackedRest(t *testing.T) {
 		hosts[o.Host] = o
 	}
 	m.hosts = hosts
+	keyed := map[string]*carried{}
+	for _, c := range m.carried {
+		keyed[chainKey(c.chain)] = c
+	}
+	m.carried = keyed
 	var sum rootSum
 	f.fill(reflect.ValueOf(&sum).Elem())
 	id := m.paths.id(m.paths.id(-1, "root"), "step")

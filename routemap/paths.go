@@ -27,7 +27,7 @@ type pathNode struct {
 }
 
 type rootSum struct {
-	traces   uint64
+	traces   uint64 // with those for which chosen ones stand
 	duration int64
 }
 
@@ -99,18 +99,18 @@ func (p *paths) id(parent int32, label string) int32 {
 	return id
 }
 
-// keep adds a root's critical path.
-func (p *paths) keep(r *rand.Rand, root int32, duration int64, byPath map[int32]int64) {
+// keep adds a root's critical path, which counts as often as its weight says.
+func (p *paths) keep(r *rand.Rand, root int32, duration int64, weight uint64, byPath map[int32]int64) {
 	rec := record{root: root, duration: duration}
 	for path, took := range byPath {
 		rec.parts = append(rec.parts, part{path, took})
 	}
 	slices.SortFunc(rec.parts, func(a, b part) int { return cmp.Compare(a.path, b.path) })
 	sum := p.root(rec.root)
-	sum.traces++
-	sum.duration = plus(sum.duration, rec.duration)
+	sum.traces += weight
+	sum.duration = plus(sum.duration, often(rec.duration, weight))
 	for _, part := range rec.parts {
-		p.sums[part.path] = plus(p.sums[part.path], part.took)
+		p.sums[part.path] = plus(p.sums[part.path], often(part.took, weight))
 	}
 	p.seen++
 	if len(p.kept) < maxRecords {

@@ -55,6 +55,8 @@ func (m *Map) settle() {
 			m.plusOne(k).merge(p)
 		}
 	}
+	m.settleCarried()
+	m.settleFollows()
 }
 
 // Settled is a route's key, of a service where only its callers told of it at first, and as it is counted, if it is.

@@ -132,6 +132,7 @@ type Stats struct {
 	Known     uint64              `json:"known,omitempty"`   // calls of which it is known what they asked for
 	Roots     uint64              `json:"roots"`             // traces that have it
 	Traced    uint64              `json:"traced"`            // calls of which traces tell
+	Looked    uint64              `json:"looked,omitempty"`  // traces that have it, and of which somebody looked at its bodies
 	Busy      uint64              `json:"busy,omitempty"`    // of them, those that have it ten times or more
 	Evidence  []Evidence          `json:"evidence,omitempty"`
 	Samples   []int64             `json:"samples,omitempty"`  // client durations, or the server's, ns: any of them as likely as any other

@@ -39,6 +39,21 @@ type Span struct {
 	Response    int64
 	Print       uint64 // the same for calls that ask for the same; 0: not said
 	Resent      bool   // it was tried before
+
+	Bodies *Bodies // nil: nobody has looked
+	Note   bool    // it is none, but says what was seen of the one with this ID
+
+	Weight uint32     // of a root: how many calls it stands for; 0: one
+	Waits  *SpanWaits // nil: it is not said
+}
+
+// SpanWaits is where a call waited, ns.
+type SpanWaits struct {
+	ClientQueue int64 `json:"clientQueue"`
+	Far         bool  `json:"-"` // what follows is known
+	Transport   int64 `json:"transport"`
+	ServerQueue int64 `json:"serverQueue"`
+	Handler     int64 `json:"handler"`
 }
 
 // Link is a reference to a span, perhaps of another trace.

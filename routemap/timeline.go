@@ -22,6 +22,7 @@ type TimelineSpan struct {
 	Route    string // ID of the route of which it is a call, on either side; empty: none
 	Half     bool   // its call is told by its parent, too, which counts
 	Critical [][2]int64
+	Waits    *SpanWaits // nil: they are not said
 }
 
 // Calls calls yield for each call of a route, with how long it took.
@@ -53,7 +54,7 @@ func (m *Map) Timeline(t *Trace) *Timeline {
 		steps = steps[:len(steps)-1]
 		n := &t.nodes[i]
 		at[i] = len(out.Spans)
-		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class}
+		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class, Waits: n.Waits}
 		if n.parent >= 0 {
 			s.Parent = at[n.parent]
 		}
@@ -116,7 +117,8 @@ func (t *Trace) Failed() bool {
 
 // Prefer has what stands out, and routes, shown by traces that were added, as far as these have it, and not by others.
 func (m *Map) Prefer(traces []*Trace) {
-	routes, rows := map[*Stats][]Evidence{}, map[*plusOne][]Evidence{}
+	routes, rows := map[*Stats][]Evidence{}, map[*[]Evidence][]Evidence{}
+	show := func(of *[]Evidence, by []Evidence) { rows[of] = evidence(rows[of], by) }
 	for _, t := range traces {
 		v := viewOf(t)
 		shown := map[*Stats]bool{} // by this trace
@@ -129,7 +131,17 @@ func (m *Map) Prefer(traces []*Trace) {
 		}
 		v.plusOnes(func(k plusOneKey, p *plusOne) {
 			if of := m.plusOnes[k]; of != nil {
-				rows[of] = evidence(rows[of], p.evidence)
+				show(&of.evidence, p.evidence)
+			}
+		})
+		v.carried(func(c *carried) {
+			if of := m.carried[chainKey(c.chain)]; of != nil {
+				show(&of.evidence, c.evidence)
+			}
+		})
+		v.follows(func(k followKey, f *follow) {
+			if of := m.follows[k]; of != nil && len(f.evidence) > 0 {
+				show(&of.evidence, f.evidence)
 			}
 		})
 		for _, r := range v.roots {
@@ -139,7 +151,7 @@ func (m *Map) Prefer(traces []*Trace) {
 	for s, e := range routes {
 		s.Evidence = e
 	}
-	for p, e := range rows {
-		p.evidence = e
+	for of, e := range rows {
+		*of = e
 	}
 }

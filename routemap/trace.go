@@ -29,10 +29,11 @@ type Trace struct {
 // node is a span in its tree.
 type node struct {
 	*Span
-	start, end int64 // on the root's clock
-	parent     int   // -1: it is a root
-	children   []int // by start
-	async      bool  // its parent does not wait for it
+	start, end int64  // on the root's clock
+	parent     int    // -1: it is a root
+	children   []int  // by start
+	async      bool   // its parent does not wait for it
+	asked      *Asked // what its handler told of it; nil: nothing
 }
 
 // NewTrace makes the trees of a trace's spans, which it keeps.
@@ -41,6 +42,7 @@ func NewTrace(spans []Span) *Trace {
 	if len(spans) > 0 {
 		t.ID = spans[0].Trace
 	}
+	spans, notes := takeNotes(spans)
 	spans = t.distinct(spans)
 	t.nodes = make([]node, len(spans))
 	t.byID = make(map[uint64]int, len(spans))
@@ -63,6 +65,7 @@ func NewTrace(spans []Span) *Trace {
 		}
 		t.byID[s.ID] = i
 	}
+	t.putBodies(notes)
 	for i := range t.nodes {
 		t.findParent(i, served)
 	}

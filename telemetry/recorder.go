@@ -157,6 +157,9 @@ func (l *Link) newRoute(name RouteName) *Route {
 	return r
 }
 
+// Name is the route's, which for methods that are not counted apart is not that by which it was asked for.
+func (r *Route) Name() RouteName { return r.name }
+
 // stripes is how many there are of a route: one for each thread, about.
 func stripes() int {
 	return min(1<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), maxStripes)

@@ -169,6 +169,7 @@ type Info struct {
 type ClientInfo struct {
 	Process    [16]byte // its identity
 	ReadsTimes bool     // it reads wire.Times
+	Traces     bool     // it chooses which of its calls are in traces: one without a wire.Trace is in none
 }
 
 // Cred is the peer's identity as the kernel gave it at connect time

@@ -295,7 +295,10 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 			fmt.Fprintf(b, "%s: %d, %s\n", what, counts[why], why)
 		}
 	}
-	fmt.Fprintf(b, "%d processes have reported %d windows\n", s.Agents.Processes, s.Agents.Reports)
+	fmt.Fprintf(b, "%d processes have reported %d windows, with %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)
+	if s.Agents.SpansLost > 0 {
+		fmt.Fprintf(b, "%d spans of traced calls were lost for want of room in their processes\n", s.Agents.SpansLost)
+	}
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
 	fmt.Fprintf(b, "whole traces: %d of %d\n", s.Store.Traces, s.Store.Seen)
 	if s.Failing != "" {

@@ -70,6 +70,56 @@ func (Side) EnumDescriptor() ([]byte, []int) {
 	return file_hub_proto_rawDescGZIP(), []int{0}
 }
 
+// SpanEnd is why a call has ended.
+type SpanEnd int32
+
+const (
+	SpanEnd_SPAN_END_ANSWERED  SpanEnd = 0
+	SpanEnd_SPAN_END_CANCELLED SpanEnd = 1 // by who made it
+	SpanEnd_SPAN_END_EXPIRED   SpanEnd = 2 // its deadline has passed
+)
+
+// Enum value maps for SpanEnd.
+var (
+	SpanEnd_name = map[int32]string{
+		0: "SPAN_END_ANSWERED",
+		1: "SPAN_END_CANCELLED",
+		2: "SPAN_END_EXPIRED",
+	}
+	SpanEnd_value = map[string]int32{
+		"SPAN_END_ANSWERED":  0,
+		"SPAN_END_CANCELLED": 1,
+		"SPAN_END_EXPIRED":   2,
+	}
+)
+
+func (x SpanEnd) Enum() *SpanEnd {
+	p := new(SpanEnd)
+	*p = x
+	return p
+}
+
+func (x SpanEnd) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SpanEnd) Descriptor() protoreflect.EnumDescriptor {
+	return file_hub_proto_enumTypes[1].Descriptor()
+}
+
+func (SpanEnd) Type() protoreflect.EnumType {
+	return &file_hub_proto_enumTypes[1]
+}
+
+func (x SpanEnd) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SpanEnd.Descriptor instead.
+func (SpanEnd) EnumDescriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{1}
+}
+
 type ReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Process       *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
@@ -81,6 +131,8 @@ type ReportRequest struct {
 	Dropped       uint64                 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"` // windows that the agent had no room for, since it began
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
+	Spans         []*Span                `protobuf:"bytes,11,rep,name=spans,proto3" json:"spans,omitempty"`
+	SpansLost     uint64                 `protobuf:"varint,12,opt,name=spans_lost,json=spansLost,proto3" json:"spans_lost,omitempty"` // that there was no room for, in the window
 	Samples       []*Sample              `protobuf:"bytes,13,rep,name=samples,proto3" json:"samples,omitempty"`
 	Policies      []*Policy              `protobuf:"bytes,15,rep,name=policies,proto3" json:"policies,omitempty"` // in force at the window's end
 	Queues        []*Queue               `protobuf:"bytes,16,rep,name=queues,proto3" json:"queues,omitempty"`
@@ -178,6 +230,20 @@ func (x *ReportRequest) GetEvents() []*Event {
 func (x *ReportRequest) GetEventsLost() uint64 {
 	if x != nil {
 		return x.EventsLost
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetSpansLost() uint64 {
+	if x != nil {
+		return x.SpansLost
 	}
 	return 0
 }
@@ -1765,11 +1831,492 @@ func (x *Control) GetPending() uint64 {
 	return 0
 }
 
+// Span is one side of a call that is traced and has ended in the window. Times after begun are ns since then; 0: it did not happen, or is not known.
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Trace         []byte                 `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"` // 16 bytes
+	Id            uint64                 `protobuf:"fixed64,2,opt,name=id,proto3" json:"id,omitempty"`
+	Parent        uint64                 `protobuf:"fixed64,3,opt,name=parent,proto3" json:"parent,omitempty"` // 0: none
+	Side          Side                   `protobuf:"varint,4,opt,name=side,proto3,enum=stile.hub.v1.Side" json:"side,omitempty"`
+	Method        string                 `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"` // as in Route, and so are the next four
+	Stream        bool                   `protobuf:"varint,6,opt,name=stream,proto3" json:"stream,omitempty"`
+	Transport     string                 `protobuf:"bytes,7,opt,name=transport,proto3" json:"transport,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,8,opt,name=peer,proto3" json:"peer,omitempty"`
+	Address       string                 `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
+	PeerPid       int64                  `protobuf:"varint,10,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"`
+	BegunUnixNano uint64                 `protobuf:"fixed64,11,opt,name=begun_unix_nano,json=begunUnixNano,proto3" json:"begun_unix_nano,omitempty"` // it was made, or at a server received
+	Sent          uint64                 `protobuf:"varint,12,opt,name=sent,proto3" json:"sent,omitempty"`                                           // its first frame was written, by its client
+	Handling      uint64                 `protobuf:"varint,13,opt,name=handling,proto3" json:"handling,omitempty"`                                   // its handler began, at a server
+	Handled       uint64                 `protobuf:"varint,14,opt,name=handled,proto3" json:"handled,omitempty"`                                     // its answer was encoded, at a server
+	Over          uint64                 `protobuf:"varint,15,opt,name=over,proto3" json:"over,omitempty"`
+	Waits         *SpanWaits             `protobuf:"bytes,16,opt,name=waits,proto3" json:"waits,omitempty"`
+	Code          uint32                 `protobuf:"varint,17,opt,name=code,proto3" json:"code,omitempty"` // of gRPC
+	End           SpanEnd                `protobuf:"varint,18,opt,name=end,proto3,enum=stile.hub.v1.SpanEnd" json:"end,omitempty"`
+	Try           uint32                 `protobuf:"varint,19,opt,name=try,proto3" json:"try,omitempty"`           // attempts that were made before
+	Weight        uint32                 `protobuf:"varint,20,opt,name=weight,proto3" json:"weight,omitempty"`     // of one without a parent: how many calls it stands for
+	Request       int64                  `protobuf:"zigzag64,21,opt,name=request,proto3" json:"request,omitempty"` // bytes of messages; negative: not known
+	Response      int64                  `protobuf:"zigzag64,22,opt,name=response,proto3" json:"response,omitempty"`
+	Bodies        *Bodies                `protobuf:"bytes,40,opt,name=bodies,proto3" json:"bodies,omitempty"` // not there: nobody has looked at them
+	Note          bool                   `protobuf:"varint,41,opt,name=note,proto3" json:"note,omitempty"`    // it is none: the process's own tracing has the span, at the call's client, with this trace and id, and bodies is what was seen of it. Nothing else is said
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_hub_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Span) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+func (x *Span) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Span) GetParent() uint64 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Span) GetSide() Side {
+	if x != nil {
+		return x.Side
+	}
+	return Side_SIDE_UNSPECIFIED
+}
+
+func (x *Span) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Span) GetStream() bool {
+	if x != nil {
+		return x.Stream
+	}
+	return false
+}
+
+func (x *Span) GetTransport() string {
+	if x != nil {
+		return x.Transport
+	}
+	return ""
+}
+
+func (x *Span) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Span) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Span) GetPeerPid() int64 {
+	if x != nil {
+		return x.PeerPid
+	}
+	return 0
+}
+
+func (x *Span) GetBegunUnixNano() uint64 {
+	if x != nil {
+		return x.BegunUnixNano
+	}
+	return 0
+}
+
+func (x *Span) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *Span) GetHandling() uint64 {
+	if x != nil {
+		return x.Handling
+	}
+	return 0
+}
+
+func (x *Span) GetHandled() uint64 {
+	if x != nil {
+		return x.Handled
+	}
+	return 0
+}
+
+func (x *Span) GetOver() uint64 {
+	if x != nil {
+		return x.Over
+	}
+	return 0
+}
+
+func (x *Span) GetWaits() *SpanWaits {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *Span) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Span) GetEnd() SpanEnd {
+	if x != nil {
+		return x.End
+	}
+	return SpanEnd_SPAN_END_ANSWERED
+}
+
+func (x *Span) GetTry() uint32 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+func (x *Span) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Span) GetRequest() int64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *Span) GetResponse() int64 {
+	if x != nil {
+		return x.Response
+	}
+	return 0
+}
+
+func (x *Span) GetBodies() *Bodies {
+	if x != nil {
+		return x.Bodies
+	}
+	return nil
+}
+
+func (x *Span) GetNote() bool {
+	if x != nil {
+		return x.Note
+	}
+	return false
+}
+
+// SpanWaits is where a call waited, ns.
+type SpanWaits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClientQueue   uint64                 `protobuf:"varint,1,opt,name=client_queue,json=clientQueue,proto3" json:"client_queue,omitempty"`
+	Far           bool                   `protobuf:"varint,2,opt,name=far,proto3" json:"far,omitempty"` // the next two are known
+	ServerQueue   uint64                 `protobuf:"varint,3,opt,name=server_queue,json=serverQueue,proto3" json:"server_queue,omitempty"`
+	Handler       uint64                 `protobuf:"varint,4,opt,name=handler,proto3" json:"handler,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpanWaits) Reset() {
+	*x = SpanWaits{}
+	mi := &file_hub_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpanWaits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpanWaits) ProtoMessage() {}
+
+func (x *SpanWaits) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpanWaits.ProtoReflect.Descriptor instead.
+func (*SpanWaits) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SpanWaits) GetClientQueue() uint64 {
+	if x != nil {
+		return x.ClientQueue
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetFar() bool {
+	if x != nil {
+		return x.Far
+	}
+	return false
+}
+
+func (x *SpanWaits) GetServerQueue() uint64 {
+	if x != nil {
+		return x.ServerQueue
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetHandler() uint64 {
+	if x != nil {
+		return x.Handler
+	}
+	return 0
+}
+
+// Bodies is what was seen of a unary call's messages, and by the handler's side of those that it asked.
+type Bodies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []*Blob                `protobuf:"bytes,1,rep,name=request,proto3" json:"request,omitempty"` // 16 at most, as in response
+	Response      []*Blob                `protobuf:"bytes,2,rep,name=response,proto3" json:"response,omitempty"`
+	Asked         []*Asked               `protobuf:"bytes,3,rep,name=asked,proto3" json:"asked,omitempty"` // 64 at most
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bodies) Reset() {
+	*x = Bodies{}
+	mi := &file_hub_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bodies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bodies) ProtoMessage() {}
+
+func (x *Bodies) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bodies.ProtoReflect.Descriptor instead.
+func (*Bodies) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Bodies) GetRequest() []*Blob {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Bodies) GetResponse() []*Blob {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *Bodies) GetAsked() []*Asked {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+// Blob is a piece of a message, of 1 KiB or more.
+type Blob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // 16 bytes, of the trace and the piece
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Blob) Reset() {
+	*x = Blob{}
+	mi := &file_hub_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Blob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Blob) ProtoMessage() {}
+
+func (x *Blob) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Blob.ProtoReflect.Descriptor instead.
+func (*Blob) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Blob) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Blob) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// Asked is a call that the handler of the span's call made.
+type Asked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Span          uint64                 `protobuf:"fixed64,1,opt,name=span,proto3" json:"span,omitempty"`
+	Looked        bool                   `protobuf:"varint,2,opt,name=looked,proto3" json:"looked,omitempty"`     // at all of its request and its answer
+	Uses          []uint64               `protobuf:"fixed64,3,rep,packed,name=uses,proto3" json:"uses,omitempty"` // earlier calls of the handler, something of whose answers it asked with; 8 at most
+	Used          bool                   `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`         // something of its answer went on, or that cannot be known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asked) Reset() {
+	*x = Asked{}
+	mi := &file_hub_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asked) ProtoMessage() {}
+
+func (x *Asked) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asked.ProtoReflect.Descriptor instead.
+func (*Asked) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Asked) GetSpan() uint64 {
+	if x != nil {
+		return x.Span
+	}
+	return 0
+}
+
+func (x *Asked) GetLooked() bool {
+	if x != nil {
+		return x.Looked
+	}
+	return false
+}
+
+func (x *Asked) GetUses() []uint64 {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+func (x *Asked) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\x82\x04\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xcb\x04\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -1782,7 +2329,10 @@ const file_hub_proto_rawDesc = "" +
 	"\x06events\x18\t \x03(\v2\x13.stile.hub.v1.EventR\x06events\x12\x1f\n" +
 	"\vevents_lost\x18\n" +
 	" \x01(\x04R\n" +
-	"eventsLost\x12.\n" +
+	"eventsLost\x12(\n" +
+	"\x05spans\x18\v \x03(\v2\x12.stile.hub.v1.SpanR\x05spans\x12\x1d\n" +
+	"\n" +
+	"spans_lost\x18\f \x01(\x04R\tspansLost\x12.\n" +
 	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x120\n" +
 	"\bpolicies\x18\x0f \x03(\v2\x14.stile.hub.v1.PolicyR\bpolicies\x12+\n" +
 	"\x06queues\x18\x10 \x03(\v2\x13.stile.hub.v1.QueueR\x06queues\x12\x10\n" +
@@ -1957,11 +2507,58 @@ const file_hub_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x12\n" +
 	"\x04most\x18\x06 \x01(\x04R\x04most\x12\x1b\n" +
 	"\tin_flight\x18\a \x01(\x04R\binFlight\x12\x18\n" +
-	"\apending\x18\b \x01(\x04R\apending*>\n" +
+	"\apending\x18\b \x01(\x04R\apending\"\x9d\x05\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05trace\x18\x01 \x01(\fR\x05trace\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x06R\x02id\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\x06R\x06parent\x12&\n" +
+	"\x04side\x18\x04 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x12\x16\n" +
+	"\x06stream\x18\x06 \x01(\bR\x06stream\x12\x1c\n" +
+	"\ttransport\x18\a \x01(\tR\ttransport\x12\x12\n" +
+	"\x04peer\x18\b \x01(\fR\x04peer\x12\x18\n" +
+	"\aaddress\x18\t \x01(\tR\aaddress\x12\x19\n" +
+	"\bpeer_pid\x18\n" +
+	" \x01(\x03R\apeerPid\x12&\n" +
+	"\x0fbegun_unix_nano\x18\v \x01(\x06R\rbegunUnixNano\x12\x12\n" +
+	"\x04sent\x18\f \x01(\x04R\x04sent\x12\x1a\n" +
+	"\bhandling\x18\r \x01(\x04R\bhandling\x12\x18\n" +
+	"\ahandled\x18\x0e \x01(\x04R\ahandled\x12\x12\n" +
+	"\x04over\x18\x0f \x01(\x04R\x04over\x12-\n" +
+	"\x05waits\x18\x10 \x01(\v2\x17.stile.hub.v1.SpanWaitsR\x05waits\x12\x12\n" +
+	"\x04code\x18\x11 \x01(\rR\x04code\x12'\n" +
+	"\x03end\x18\x12 \x01(\x0e2\x15.stile.hub.v1.SpanEndR\x03end\x12\x10\n" +
+	"\x03try\x18\x13 \x01(\rR\x03try\x12\x16\n" +
+	"\x06weight\x18\x14 \x01(\rR\x06weight\x12\x18\n" +
+	"\arequest\x18\x15 \x01(\x12R\arequest\x12\x1a\n" +
+	"\bresponse\x18\x16 \x01(\x12R\bresponse\x12,\n" +
+	"\x06bodies\x18( \x01(\v2\x14.stile.hub.v1.BodiesR\x06bodies\x12\x12\n" +
+	"\x04note\x18) \x01(\bR\x04noteJ\x04\b*\x10<\"}\n" +
+	"\tSpanWaits\x12!\n" +
+	"\fclient_queue\x18\x01 \x01(\x04R\vclientQueue\x12\x10\n" +
+	"\x03far\x18\x02 \x01(\bR\x03far\x12!\n" +
+	"\fserver_queue\x18\x03 \x01(\x04R\vserverQueue\x12\x18\n" +
+	"\ahandler\x18\x04 \x01(\x04R\ahandler\"\x91\x01\n" +
+	"\x06Bodies\x12,\n" +
+	"\arequest\x18\x01 \x03(\v2\x12.stile.hub.v1.BlobR\arequest\x12.\n" +
+	"\bresponse\x18\x02 \x03(\v2\x12.stile.hub.v1.BlobR\bresponse\x12)\n" +
+	"\x05asked\x18\x03 \x03(\v2\x13.stile.hub.v1.AskedR\x05asked\".\n" +
+	"\x04Blob\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"[\n" +
+	"\x05Asked\x12\x12\n" +
+	"\x04span\x18\x01 \x01(\x06R\x04span\x12\x16\n" +
+	"\x06looked\x18\x02 \x01(\bR\x06looked\x12\x12\n" +
+	"\x04uses\x18\x03 \x03(\x06R\x04uses\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\bR\x04used*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
-	"\vSIDE_SERVER\x10\x022M\n" +
+	"\vSIDE_SERVER\x10\x02*N\n" +
+	"\aSpanEnd\x12\x15\n" +
+	"\x11SPAN_END_ANSWERED\x10\x00\x12\x16\n" +
+	"\x12SPAN_END_CANCELLED\x10\x01\x12\x14\n" +
+	"\x10SPAN_END_EXPIRED\x10\x022M\n" +
 	"\x06Agents\x12C\n" +
 	"\x06Report\x12\x1b.stile.hub.v1.ReportRequest\x1a\x1c.stile.hub.v1.ReportResponseB&Z$github.com/stile-ipc/stile/hub/hubpbb\x06proto3"
 
@@ -1977,56 +2574,70 @@ func file_hub_proto_rawDescGZIP() []byte {
 	return file_hub_proto_rawDescData
 }
 
-var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
-	(*ReportRequest)(nil),  // 1: stile.hub.v1.ReportRequest
-	(*Event)(nil),          // 2: stile.hub.v1.Event
-	(*ReportResponse)(nil), // 3: stile.hub.v1.ReportResponse
-	(*Process)(nil),        // 4: stile.hub.v1.Process
-	(*Route)(nil),          // 5: stile.hub.v1.Route
-	(*Waits)(nil),          // 6: stile.hub.v1.Waits
-	(*Repeats)(nil),        // 7: stile.hub.v1.Repeats
-	(*Histogram)(nil),      // 8: stile.hub.v1.Histogram
-	(*Load)(nil),           // 9: stile.hub.v1.Load
-	(*Sample)(nil),         // 10: stile.hub.v1.Sample
-	(*Queue)(nil),          // 11: stile.hub.v1.Queue
-	(*QueueGroup)(nil),     // 12: stile.hub.v1.QueueGroup
-	(*Decisions)(nil),      // 13: stile.hub.v1.Decisions
-	(*Policy)(nil),         // 14: stile.hub.v1.Policy
-	(*Control)(nil),        // 15: stile.hub.v1.Control
-	nil,                    // 16: stile.hub.v1.Route.CodesEntry
+	(SpanEnd)(0),           // 1: stile.hub.v1.SpanEnd
+	(*ReportRequest)(nil),  // 2: stile.hub.v1.ReportRequest
+	(*Event)(nil),          // 3: stile.hub.v1.Event
+	(*ReportResponse)(nil), // 4: stile.hub.v1.ReportResponse
+	(*Process)(nil),        // 5: stile.hub.v1.Process
+	(*Route)(nil),          // 6: stile.hub.v1.Route
+	(*Waits)(nil),          // 7: stile.hub.v1.Waits
+	(*Repeats)(nil),        // 8: stile.hub.v1.Repeats
+	(*Histogram)(nil),      // 9: stile.hub.v1.Histogram
+	(*Load)(nil),           // 10: stile.hub.v1.Load
+	(*Sample)(nil),         // 11: stile.hub.v1.Sample
+	(*Queue)(nil),          // 12: stile.hub.v1.Queue
+	(*QueueGroup)(nil),     // 13: stile.hub.v1.QueueGroup
+	(*Decisions)(nil),      // 14: stile.hub.v1.Decisions
+	(*Policy)(nil),         // 15: stile.hub.v1.Policy
+	(*Control)(nil),        // 16: stile.hub.v1.Control
+	(*Span)(nil),           // 17: stile.hub.v1.Span
+	(*SpanWaits)(nil),      // 18: stile.hub.v1.SpanWaits
+	(*Bodies)(nil),         // 19: stile.hub.v1.Bodies
+	(*Blob)(nil),           // 20: stile.hub.v1.Blob
+	(*Asked)(nil),          // 21: stile.hub.v1.Asked
+	nil,                    // 22: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
-	4,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
-	5,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
-	9,  // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
-	2,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
-	10, // 4: stile.hub.v1.ReportRequest.samples:type_name -> stile.hub.v1.Sample
-	14, // 5: stile.hub.v1.ReportRequest.policies:type_name -> stile.hub.v1.Policy
-	11, // 6: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
-	0,  // 7: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	16, // 8: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
-	8,  // 9: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
-	8,  // 10: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
-	8,  // 11: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
-	8,  // 12: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
-	8,  // 13: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
-	8,  // 14: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
-	6,  // 15: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
-	7,  // 16: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
-	13, // 17: stile.hub.v1.Route.decisions:type_name -> stile.hub.v1.Decisions
-	8,  // 18: stile.hub.v1.Route.deadline_left:type_name -> stile.hub.v1.Histogram
-	12, // 19: stile.hub.v1.Queue.groups:type_name -> stile.hub.v1.QueueGroup
-	15, // 20: stile.hub.v1.Policy.controls:type_name -> stile.hub.v1.Control
-	1,  // 21: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	3,  // 22: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
+	6,  // 1: stile.hub.v1.ReportRequest.routes:type_name -> stile.hub.v1.Route
+	10, // 2: stile.hub.v1.ReportRequest.load:type_name -> stile.hub.v1.Load
+	3,  // 3: stile.hub.v1.ReportRequest.events:type_name -> stile.hub.v1.Event
+	17, // 4: stile.hub.v1.ReportRequest.spans:type_name -> stile.hub.v1.Span
+	11, // 5: stile.hub.v1.ReportRequest.samples:type_name -> stile.hub.v1.Sample
+	15, // 6: stile.hub.v1.ReportRequest.policies:type_name -> stile.hub.v1.Policy
+	12, // 7: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
+	0,  // 8: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
+	22, // 9: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	9,  // 10: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
+	9,  // 11: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
+	9,  // 12: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
+	9,  // 13: stile.hub.v1.Route.queue:type_name -> stile.hub.v1.Histogram
+	9,  // 14: stile.hub.v1.Route.request:type_name -> stile.hub.v1.Histogram
+	9,  // 15: stile.hub.v1.Route.response:type_name -> stile.hub.v1.Histogram
+	7,  // 16: stile.hub.v1.Route.waits:type_name -> stile.hub.v1.Waits
+	8,  // 17: stile.hub.v1.Route.repeats:type_name -> stile.hub.v1.Repeats
+	14, // 18: stile.hub.v1.Route.decisions:type_name -> stile.hub.v1.Decisions
+	9,  // 19: stile.hub.v1.Route.deadline_left:type_name -> stile.hub.v1.Histogram
+	13, // 20: stile.hub.v1.Queue.groups:type_name -> stile.hub.v1.QueueGroup
+	16, // 21: stile.hub.v1.Policy.controls:type_name -> stile.hub.v1.Control
+	0,  // 22: stile.hub.v1.Span.side:type_name -> stile.hub.v1.Side
+	18, // 23: stile.hub.v1.Span.waits:type_name -> stile.hub.v1.SpanWaits
+	1,  // 24: stile.hub.v1.Span.end:type_name -> stile.hub.v1.SpanEnd
+	19, // 25: stile.hub.v1.Span.bodies:type_name -> stile.hub.v1.Bodies
+	20, // 26: stile.hub.v1.Bodies.request:type_name -> stile.hub.v1.Blob
+	20, // 27: stile.hub.v1.Bodies.response:type_name -> stile.hub.v1.Blob
+	21, // 28: stile.hub.v1.Bodies.asked:type_name -> stile.hub.v1.Asked
+	2,  // 29: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	4,  // 30: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	30, // [30:31] is the sub-list for method output_type
+	29, // [29:30] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -2039,8 +2650,8 @@ func file_hub_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   16,
+			NumEnums:      2,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/inforce"
+	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	Hub      grpc.ClientConnInterface
 	Token    string                                 // for the hub; empty: none
 	Recorder *telemetry.Recorder                    // nobody else takes from it
+	Spans    *spans.Buffer                          // nor from this; nil: there is none
 	Process  *hubpb.Process                         // who this is
 	Listens  func() []string                        // where it listens now
 	Counters func() Counters                        // nil: none
@@ -148,6 +150,10 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	}
 	r.Routes, r.Load, r.Samples = routes(a.cfg.Recorder.Take()), loadOf(used, a.counters, was), columns(samples)
 	r.Queues = queues(ctx, a.cfg.Recorder)
+	if a.cfg.Spans != nil {
+		taken, lost := a.cfg.Spans.Take()
+		r.Spans, r.SpansLost = spansOf(taken, time.Now(), telemetry.Now()), lost
+	}
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	if a.cfg.Policies != nil {
@@ -157,6 +163,11 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	a.from = now
 	w := window{report: r, bytes: proto.Size(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
+	for i := 0; i < len(a.held)-1 && a.bytes > maxHeldBytes; i++ { // spans go before counts do
+		before := a.held[i].bytes
+		r.SpansLost += uint64(a.held[i].dropSpans())
+		a.bytes += a.held[i].bytes - before
+	}
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
 		if !a.held[0].sent {
 			a.lose()
@@ -212,6 +223,9 @@ func (a *Agent) send(ctx context.Context) {
 			continue
 		}
 		w.sent = true
+		before := w.bytes
+		w.dropSpans() // which a hub that is restarted would have twice, or half
+		a.bytes += w.bytes - before
 		kept := 0
 		for kept < len(a.held) && a.held[kept].sent && a.held[kept].report.GetSequence() <= answer.GetKept() {
 			kept++

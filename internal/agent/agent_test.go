@@ -23,6 +23,7 @@ type fakeHub struct {
 	away           bool
 	reported, kept uint64
 	got            []*hubpb.ReportRequest
+	spans          []*hubpb.Span
 	asked          int
 }
 
@@ -41,6 +42,7 @@ func (h *fakeHub) Invoke(_ context.Context, _ string, args, reply any, _ ...grpc
 	if len(r.Hub) == 1 && r.Hub[0] == h.name && r.Sequence > h.reported {
 		h.reported = r.Sequence
 		h.got = append(h.got, r)
+		h.spans = append(h.spans, r.Spans...)
 	}
 	return nil
 }

@@ -120,8 +120,9 @@ func events(taken []telemetry.Event, lost uint64) ([]*hubpb.Event, uint64) {
 // maxReport is how long a report may be about, in bytes: half of what a hub takes.
 const maxReport = 8 << 20
 
-// fit makes a report such that a hub takes it: of the routes with the fewest calls it leaves out histograms, and at last the routes.
+// fit makes a report such that a hub takes it: of traces it leaves out some, of the routes with the fewest calls histograms, and at last the routes.
 func fit(r *hubpb.ReportRequest) {
+	fitSpans(r)
 	for keep := len(r.Routes) / 2; proto.Size(r) > maxReport && keep > 0; keep /= 2 {
 		for _, route := range r.Routes[keep:] {
 			route.Failures, route.Gap, route.Queue, route.Request, route.Response, route.DeadlineLeft = nil, nil, nil, nil, nil, nil

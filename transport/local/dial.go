@@ -205,6 +205,9 @@ func (d *dialer) ask(uc *net.UnixConn, r *fileReader) (answer, error) {
 	if d.cfg.Self.ReadsTimes {
 		h.flags |= flagTimes
 	}
+	if d.cfg.Self.Traces {
+		h.flags |= flagTraces
+	}
 	if !d.cfg.NoSHM && d.mem == nil {
 		h.flags |= flagSHM
 	}

@@ -28,7 +28,7 @@ func TestInfo(t *testing.T) {
 		if noSHM || (kernelMemory{}).available() != nil {
 			want = infoSocket
 		}
-		self := transport.ClientInfo{Process: [16]byte{1, 2, 15: 3}, ReadsTimes: noSHM}
+		self := transport.ClientInfo{Process: [16]byte{1, 2, 15: 3}, ReadsTimes: noSHM, Traces: !noSHM}
 		client, server := pair(t, l, testKey, DialConfig{NoSHM: noSHM, Self: self})
 		exchange(t, client, server)
 		ci, si := client.Info(), server.Info()

@@ -33,7 +33,7 @@ import (
 //	      |            pid            |  key bytes  | key ...
 //	      | identity of the client's process, 16 bytes ...
 //	        flags: 1 wants shared memory, 2 only looks (ends after the ack),
-//	        4 reads times in trailers
+//	        4 reads times in trailers, 8 chooses the traces of its calls
 //
 //	answer| status |  0  | version    |           flags           |
 //	      | min version | max version | reason len. | settings l. |
@@ -64,9 +64,10 @@ const (
 )
 
 const (
-	flagSHM   = 1 << 0
-	flagProbe = 1 << 1
-	flagTimes = 1 << 2
+	flagSHM    = 1 << 0
+	flagProbe  = 1 << 1
+	flagTimes  = 1 << 2
+	flagTraces = 1 << 3
 )
 
 // Status of an answer.

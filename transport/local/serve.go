@@ -109,7 +109,7 @@ func (l *Listener) handshake(uc *net.UnixConn, cred transport.Cred, e entry) (tr
 	}
 
 	path := l.folder.shown(e.name)
-	client := transport.ClientInfo{Process: h.process, ReadsTimes: h.flags&flagTimes != 0}
+	client := transport.ClientInfo{Process: h.process, ReadsTimes: h.flags&flagTimes != 0, Traces: h.flags&flagTraces != 0}
 	mem, files := l.offer(uc, h, madeBy(client, makeInfo(infoSHM, cred, path, unnamed)), &a)
 	err = writeWithFiles(uc, a.encode(), files)
 	for _, f := range files {

@@ -13,14 +13,14 @@ const (
 )
 
 // CallCache parses [Call] sections, most of which differ from an earlier one of
-// the same connection in their timeout and metadata only. The zero value is
+// the same connection in their timeout, metadata and trace only. The zero value is
 // ready. It keeps at most 8 KiB and is for one goroutine at a time.
 type CallCache struct {
 	entries [callCacheSize]cachedCall
 	next    int // entry to replace
 }
 
-// cachedCall is a call without timeout and metadata, and its encoding.
+// cachedCall is a call without timeout, metadata and trace, and its encoding.
 type cachedCall struct {
 	method []byte // the first field
 	fixed  []byte // all between timeout and metadata
@@ -49,7 +49,7 @@ func (c *CallCache) Parse(b []byte, limit int) (Call, error) {
 	return call, err
 }
 
-// with is the call with another timeout and metadata.
+// with is the call with another timeout, metadata and trace.
 func (e *cachedCall) with(timeout time.Duration, md []byte, limit int) (Call, error) {
 	call := e.call
 	call.Timeout = timeout
@@ -58,13 +58,14 @@ func (e *cachedCall) with(timeout time.Duration, md []byte, limit int) (Call, er
 	}
 	r := reader{s: string(md)}
 	call.MD = r.md(limit)
+	call.Trace = r.trace()
 	return call, r.end("call")
 }
 
 // keep remembers a call. The encoding is made anew, so that one that is unusual
 // (a number may be written with more bytes than it takes) is never matched.
 func (c *CallCache) keep(call Call) {
-	call.Timeout, call.MD = 0, nil
+	call.Timeout, call.MD, call.Trace = 0, nil, nil
 	b := AppendCall(nil, &call)
 	if len(b) > callCacheBytes {
 		return

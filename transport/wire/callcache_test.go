@@ -43,6 +43,18 @@ func TestCallCache(t *testing.T) {
 	for _, m := range []string{"/a", "/ab", "/a", "", "/ab"} {
 		sameAsParseCall(t, &c, AppendCall(nil, &Call{Method: m, Authority: "ab"}), noLimit)
 	}
+	traced := sampleCall
+	traced.Trace = &Trace{[16]byte{1}, 2}
+	for _, md := range []MD{nil, traced.MD} {
+		traced.MD = md
+		b := AppendCall(nil, &traced)
+		for i := range b {
+			sameAsParseCall(t, &c, b[:i], noLimit)
+		}
+		sameAsParseCall(t, &c, b, noLimit)
+		sameAsParseCall(t, &c, b, 10)
+		sameAsParseCall(t, &c, AppendCall(nil, &sampleCall), noLimit) // of no trace, and not that of the one before
+	}
 	b := AppendCall(nil, &sampleCall)
 	for range 2 {
 		sameAsParseCall(t, &c, b, noLimit)
@@ -89,6 +101,9 @@ func FuzzCallCache(f *testing.F) {
 	b := AppendCall(nil, &sampleCall)
 	f.Add(b, b)
 	f.Add(AppendCall(nil, &Call{Method: "/a"}), AppendCall(nil, &Call{Method: "/a", Timeout: 300}))
+	traced := sampleCall
+	traced.Trace = &Trace{[16]byte{1}, 2}
+	f.Add(b, AppendCall(nil, &traced))
 	f.Add(b, append([]byte{0x80 | 5, 0}, "/a/b/"...))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		var c CallCache

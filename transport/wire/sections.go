@@ -22,7 +22,17 @@ type Call struct {
 	Encoding       string // compressor of the request messages, "" or "identity": none
 	AcceptEncoding string // comma-separated compressors the client can read
 	MD             MD
+	Trace          *Trace // nil: the call is in none; for a server that has said that it reads them
 }
+
+// Trace says which trace a call belongs to, and which span of it has made the call.
+type Trace struct {
+	ID   [16]byte
+	Span uint64
+}
+
+// traceSize is what a trace takes: its ID, and the span's.
+const traceSize = 16 + 8
 
 // Head is the section with the response header.
 type Head struct {
@@ -92,7 +102,11 @@ func AppendCall(b []byte, c *Call) []byte {
 	b = appendString(b, c.ContentSubtype)
 	b = appendString(b, c.Encoding)
 	b = appendString(b, c.AcceptEncoding)
-	return appendMD(b, c.MD)
+	b = appendMD(b, c.MD)
+	if t := c.Trace; t != nil {
+		b = binary.LittleEndian.AppendUint64(append(b, t.ID[:]...), t.Span)
+	}
+	return b
 }
 
 // ParseCall decodes what AppendCall wrote. The result does not alias b. limit
@@ -104,6 +118,7 @@ func ParseCall(b []byte, limit int) (Call, error) {
 	c.Authority, c.UserAgent, c.ContentSubtype = r.str(), r.str(), r.str()
 	c.Encoding, c.AcceptEncoding = r.str(), r.str()
 	c.MD = r.md(limit)
+	c.Trace = r.trace()
 	if timeout > uint64(1<<63-1) {
 		r.fail("timeout")
 	}
@@ -303,6 +318,21 @@ func (r *reader) md(limit int) MD {
 		md[k] = append(md[k], v)
 	}
 	return md
+}
+
+// trace is what may follow a call's metadata.
+func (r *reader) trace() *Trace {
+	if len(r.s) != traceSize { // nothing, or what end complains of
+		return nil
+	}
+	t := &Trace{Span: binary.LittleEndian.Uint64([]byte(r.s[16:]))}
+	copy(t.ID[:], r.s)
+	r.s = ""
+	if t.ID == [16]byte{} || t.Span == 0 {
+		r.fail("trace")
+		return nil
+	}
+	return t
 }
 
 func (r *reader) end(what string) error {

@@ -23,6 +23,19 @@ func TestSectionsRoundTrip(t *testing.T) {
 	if got, err := ParseCall(AppendCall(nil, &Call{Timeout: -1}), noLimit); err != nil || !reflect.DeepEqual(got, Call{}) {
 		t.Errorf("empty call: %+v, %v", got, err)
 	}
+	traced := sampleCall
+	traced.Trace = &Trace{[16]byte{15: 1}, 1 << 63}
+	for _, md := range []MD{nil, traced.MD} {
+		traced.MD = md
+		if got, err := ParseCall(AppendCall(nil, &traced), noLimit); err != nil || !reflect.DeepEqual(got, traced) {
+			t.Errorf("call of a trace: %+v, %v", got, err)
+		}
+	}
+	for _, zero := range []*Trace{{Span: 1}, {ID: [16]byte{1}}} {
+		if _, err := ParseCall(AppendCall(nil, &Call{Trace: zero}), noLimit); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%+v: %v, want ErrMalformed", zero, err)
+		}
+	}
 	head := Head{ContentSubtype: "json", Encoding: "gzip", MD: MD{"k": {"v"}}}
 	if got, err := ParseHead(AppendHead(nil, &head), noLimit); err != nil || !reflect.DeepEqual(got, head) {
 		t.Errorf("head: %+v, %v", got, err)

@@ -121,9 +121,9 @@ func testMapFromAgents(t *testing.T, traces bool) {
 	h := openHub(t, dir)
 	data, outbox := t.TempDir(), t.TempDir()
 	queue := filepath.Join(data, "orders")
-	env, sources := []string{"STILE=on", "STILE_HUB=" + h.Addrs()["OTLP/gRPC"]}, routemap.FromStile
+	env, sources := []string{"STILE=on", "STILE_HUB=" + h.Addrs()["OTLP/gRPC"]}, routemap.FromStile|routemap.FromTraces
 	if traces {
-		env, sources = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+h.Addrs()["OTLP/gRPC"]), sources|routemap.FromTraces
+		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+h.Addrs()["OTLP/gRPC"])
 	}
 	shop := shoptest.Start(t, shoptest.Config{
 		Bin: bin, Data: data, Env: env,
@@ -143,7 +143,7 @@ func testMapFromAgents(t *testing.T, traces bool) {
 		}
 		w := r.Waits
 		sum := w.ClientQueue + w.Transport + w.ServerQueue + w.Handler
-		if r.Paired != r.Calls || r.Failed() > 0 || r.Server.Count() != r.Calls || w.Calls != r.Calls || float64(sum) != r.Client.Sum() || r.Request.Count() != r.Calls || r.Sources != sources || traces && r.Traced != r.Calls {
+		if r.Paired != r.Calls || r.Failed() > 0 || r.Server.Count() != r.Calls || w.Calls != r.Calls || float64(sum) != r.Client.Sum() || r.Request.Count() != r.Calls || r.Sources != sources || r.Traced != r.Calls {
 			t.Errorf("%s: %d calls, %d paired, %d failed; %+v of %v ns", r.Key, r.Calls, r.Paired, r.Failed(), w, r.Client.Sum())
 		}
 	}
@@ -162,24 +162,56 @@ func testMapFromAgents(t *testing.T, traces bool) {
 	if !maps.Equal(got, want) {
 		t.Errorf("%v\nwant %v", got, want)
 	}
-	if traces { // whose traces are found by the route that is counted
-		i := slices.IndexFunc(m.Routes, func(r routemap.Route) bool { return strings.HasSuffix(r.Operation, "/PlaceOrder") })
-		var list hub.TraceList
-		if ask := "/api/v1/traces?from=1h&route=" + m.Routes[i].ID(); askHub(t, h, ask, &list) && len(list.Traces) != orders {
-			t.Errorf("%d traces of %d orders are found", len(list.Traces), orders)
-		}
-	}
-	// All orders are of the same kettle, whose picture comes and goes with each. That products ask for one price after the other only traces tell.
+	checkOrders(t, h, m, traces)
+	// All orders are of the same kettle, whose picture comes and goes with each. That a page asks for one price after the other only the user's traces
+	// tell, and that the picture goes on: Stile's begin where HTTP ends, with each of its calls.
 	found := map[string]int{}
 	for _, f := range m.Findings {
 		found[f.Kind+" "+f.Operation]++
 	}
-	wantFound := map[string]int{"duplicated shop.catalog.v1.CatalogService/GetProducts": 1}
+	wantFound, wantTraces := map[string]int{"duplicated shop.catalog.v1.CatalogService/GetProducts": 1, "serial shop.pricing.v1.PricingService/Quote": 1}, uint64(3*pages+(1+listed)*lists+2*orders)
 	if traces {
-		wantFound["n+1 shop.pricing.v1.PricingService/GetPrice"] = 1
+		wantTraces = pages + lists + orders
+		wantFound["n+1 shop.pricing.v1.PricingService/GetPrice"], wantFound["carried shop.orders.v1.OrdersService/PlaceOrder"] = 1, 1
 	}
-	if !maps.Equal(found, wantFound) || traces != (m.Traces == pages+lists+orders) {
-		t.Errorf("%d traces, found: %v, want %v", m.Traces, found, wantFound)
+	if !maps.Equal(found, wantFound) || m.Traces != wantTraces || m.Whole != m.Traces || len(m.Faults) != 0 || len(m.LeftOut) != 0 {
+		t.Errorf("%d traces, want %d, %d whole, faults %v, left out %v; found: %v, want %v", m.Traces, wantTraces, m.Whole, m.Faults, m.LeftOut, found, wantFound)
+	}
+}
+
+// checkOrders checks that traces of orders are found by the route that is counted, and show what an order's time goes to, and, if they are Stile's, where its calls waited.
+func checkOrders(t *testing.T, h *hub.Hub, m hub.Map, traces bool) {
+	t.Helper()
+	i := slices.IndexFunc(m.Routes, func(r routemap.Route) bool { return strings.HasSuffix(r.Operation, "/PlaceOrder") })
+	var list hub.TraceList
+	if !askHub(t, h, "/api/v1/traces?from=1h&route="+m.Routes[i].ID(), &list) {
+		return
+	}
+	if len(list.Traces) != orders {
+		t.Errorf("%d traces of %d orders are found", len(list.Traces), orders)
+	}
+	for _, one := range list.Traces {
+		var trace hub.Trace
+		if !askHub(t, h, "/api/v1/trace?id="+one.ID, &trace) {
+			return
+		}
+		critical := map[string]bool{}
+		for _, s := range trace.Spans {
+			if s.Kind == "server" && len(s.Critical) > 0 {
+				critical[s.Service] = true
+			}
+			if w := s.Waits; !traces && (w == nil || w.Transport+w.ClientQueue+w.ServerQueue+w.Handler != s.Duration) {
+				t.Errorf("%s of %s: waits %+v of %d ns", s.Name, s.Service, w, s.Duration)
+			}
+		}
+		if !critical["orders"] || !critical["inventory"] || !critical["pricing"] || !traces && len(trace.Spans) != 6 {
+			t.Errorf("an order of %d spans, on whose critical path are %v", len(trace.Spans), critical)
+		}
+	}
+	for _, r := range m.Routes {
+		if r.From.Name == "orders" && r.Mode == routemap.Sync && r.Through == 0 {
+			t.Errorf("%s: nothing on critical paths", r.Key)
+		}
 	}
 }
 

@@ -82,10 +82,22 @@ func appendSpan(b []byte, i int, s *routemap.TimelineSpan, names, routes *texts)
 	}
 	kind := uint64(s.Kind) << 1
 	if s.Half {
-		kind |= 1
+		kind |= isHalf
+	}
+	w := s.Waits
+	if w != nil {
+		kind |= hasWaits
+		if w.Far {
+			kind |= isFar
+		}
 	}
 	for _, n := range []uint64{uint64(up), names.number(s.Service), names.number(s.Name), names.number(s.Error), routes.number(s.Route), kind, uint64(s.Start), uint64(s.Duration), uint64(len(s.Critical))} {
 		b = binary.AppendUvarint(b, n)
+	}
+	if w != nil {
+		for _, ns := range []int64{w.ClientQueue, w.Transport, w.ServerQueue, w.Handler} {
+			b = binary.AppendUvarint(b, uint64(ns))
+		}
 	}
 	from := s.Start
 	for _, c := range s.Critical {
@@ -95,6 +107,13 @@ func appendSpan(b []byte, i int, s *routemap.TimelineSpan, names, routes *texts)
 	}
 	return b
 }
+
+// What a span's kind has beside it.
+const (
+	isHalf   = 1
+	hasWaits = 1 << 4
+	isFar    = 1 << 5
+)
 
 // leastSpan and leastTrace are how many bytes each has, at least.
 const (
@@ -168,11 +187,17 @@ func (r *blockReader) span(i int, s *routemap.TimelineSpan) {
 		s.Parent = i - up
 	}
 	s.Service, s.Name, s.Error, s.Route = r.text(r.names), r.text(r.names), r.text(r.names), r.text(r.routes)
-	kind := r.Below(1 << 4)
-	s.Kind, s.Half = routemap.Kind(kind>>1), kind&1 == 1
+	kind := r.Below(1 << 6)
+	s.Kind, s.Half = routemap.Kind(kind>>1&7), kind&isHalf != 0
 	s.Start, s.Duration = r.time(), r.time()
 	from := s.Start
-	for range r.Count(2) {
+	parts := r.Count(2)
+	if kind&hasWaits != 0 {
+		s.Waits = &routemap.SpanWaits{Far: kind&isFar != 0, ClientQueue: r.time(), Transport: r.time(), ServerQueue: r.time(), Handler: r.time()}
+	} else if kind&isFar != 0 {
+		r.Fail()
+	}
+	for range parts {
 		begin := from + min(max(r.Int(), -longest), longest)
 		end := begin + r.time()
 		if begin < 0 || end > longest {

@@ -23,9 +23,13 @@ func keptTraces(n int, to string, at time.Time) (*routemap.Map, *Traces) {
 		if i == n-1 {
 			class = routemap.ClassTimeout
 		}
+		var waits *routemap.SpanWaits
+		if i%3 > 0 {
+			waits = &routemap.SpanWaits{ClientQueue: 1, Far: i%3 == 2, Transport: 0, ServerQueue: 1 << 40, Handler: 300}
+		}
 		t := routemap.NewTrace([]routemap.Span{
 			{Trace: fmt.Sprintf("%032x", i), ID: 1, Kind: routemap.Server, Service: "front", Name: "Page", Start: begin - 500, End: begin + took + 500},
-			{Trace: "", ID: 2, Parent: 1, Kind: routemap.Client, Service: "front", Name: "Get", Start: begin, End: begin + took, Class: class},
+			{Trace: "", ID: 2, Parent: 1, Kind: routemap.Client, Service: "front", Name: "Get", Start: begin, End: begin + took, Class: class, Waits: waits},
 			{Trace: "", ID: 3, Parent: 2, Kind: routemap.Server, Service: to, Name: "Get", Start: begin + 100, End: begin + took - 100},
 		})
 		m.Add(t)

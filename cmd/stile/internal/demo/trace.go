@@ -22,27 +22,38 @@ func (d *demo) trace(ctx context.Context, rate float64) (err error) {
 		}
 	}()
 	d.screen.say("starting six services over Stile, which send a hub their traces and what they count …")
-	sockets, data := filepath.Join(d.temp, "watched"), filepath.Join(d.temp, "w") // short, for the paths of unix sockets are
-	if err := os.MkdirAll(sockets, 0o700); err != nil {
-		return err
-	}
+	data := filepath.Join(d.temp, "w") // short, for the paths of unix sockets are
 	folder := filepath.Join(data, "queue")
-	s, err := d.startSet(ctx, setConfig{
-		bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets, stile: "on", dir: d.doors(), inFlight: mostInFlight, traces: endpoint, hub: endpoint,
-		args: map[string][]string{"orders": {"--data", data}, "mailer": {"--queue", folder}},
-	})
-	if err != nil {
+	if err := d.watched(ctx, "watched", endpoint, rate, nil, ""); err != nil {
 		return err
 	}
-	if err := d.awaitMailer(ctx, folder); err != nil {
-		return err
-	}
-	if _, err := d.placeOrders(ctx, s, min(rate, watchRate)); err != nil {
-		return err
-	}
-	if err := s.stop(ctx); err != nil { // which sends what is not sent yet
+	d.screen.say("and again, with e-mails by a queue …")
+	if err := d.watched(ctx, "watched2", endpoint, rate, map[string][]string{"orders": {"--data", data}, "mailer": {"--queue", folder}}, folder); err != nil {
 		return err
 	}
 	ended = true
 	return end(ctx)
+}
+
+// watched runs the load on services that send what they trace and count to endpoint. Their mailer has a queue in a folder, or it is called.
+func (d *demo) watched(ctx context.Context, name, endpoint string, rate float64, args map[string][]string, folder string) error {
+	sockets := filepath.Join(d.temp, name)
+	if err := os.MkdirAll(sockets, 0o700); err != nil {
+		return err
+	}
+	s, err := d.startSet(ctx, setConfig{
+		bin: d.cfg.Shop, data: d.temp, network: d.cfg.Network, sockets: sockets, stile: "on", dir: d.doors(), inFlight: mostInFlight, traces: endpoint, hub: endpoint, args: args,
+	})
+	if err != nil {
+		return err
+	}
+	if folder != "" {
+		if err := d.awaitMailer(ctx, folder); err != nil {
+			return err
+		}
+	}
+	if _, err := d.placeOrders(ctx, s, min(rate, watchRate)); err != nil {
+		return err
+	}
+	return s.stop(ctx) // which sends what is not sent yet
 }

@@ -1,0 +1,167 @@
+package stile
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+
+	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/internal/values"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// look is what is seen of the bodies of a unary call, at its client.
+type look struct {
+	trace  spans.TraceID
+	span   uint64 // the client's
+	note   bool   // the span is the user's
+	made   *values.Call
+	bodies spans.Bodies
+}
+
+// handling is what a handler was asked, and what it asks others.
+type handling struct {
+	trace  spans.TraceID
+	client uint64 // the span at its client; if that is the user's
+	note   bool
+	blobs  bool // the client does not tell of them
+	calls  *values.Calls
+	bodies spans.Bodies
+}
+
+// parentOf reads what the user's tracing says of a call, if it records it and its bodies are to be looked at.
+func parentOf(md wire.MD) (trace spans.TraceID, span uint64, looks bool) {
+	said := md[traceParent]
+	if len(said) != 1 {
+		return trace, 0, false
+	}
+	const size = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	text, id, flags := said[0], [8]byte{}, [1]byte{}
+	if len(text) < size || text[2] != '-' || text[35] != '-' || text[52] != '-' || text[:2] == "ff" {
+		return trace, 0, false
+	}
+	for _, part := range []struct {
+		to   []byte
+		from string
+	}{{trace[:], text[3:35]}, {id[:], text[36:52]}, {flags[:], text[53:55]}} {
+		if _, err := hex.Decode(part.to, []byte(part.from)); err != nil {
+			return trace, 0, false
+		}
+	}
+	span = binary.BigEndian.Uint64(id[:])
+	return trace, span, span != 0 && flags[0]&1 != 0 && traced.Looks(trace)
+}
+
+// beginLook has a unary call's bodies looked at, if it is traced by whomever.
+func (s *clientStream) beginLook() {
+	if span := s.rec.span; span != nil {
+		s.rec.look = &look{trace: span.Trace, span: span.ID}
+	} else if s.rec.route != nil {
+		if trace, id, looks := parentOf(s.call.MD); looks {
+			s.rec.look = &look{trace: trace, span: id, note: true}
+		}
+	}
+}
+
+// seeRequest looks at what a call asks.
+func (s *clientStream) seeRequest(p *packed) {
+	l := s.rec.look
+	if l == nil {
+		return
+	}
+	body := scanned(l.trace, p.data, p.compressed)
+	l.bodies.Request = body.Blobs
+	if h := handlingOf(s.ctx); h != nil && h.trace == l.trace {
+		l.made = h.calls.Begin(l.span, body)
+	}
+}
+
+// seeResponse looks at what a call is answered.
+func (s *clientStream) seeResponse(msg *message) {
+	if l := s.rec.look; l != nil {
+		body := scanned(l.trace, msg.data, msg.compressed)
+		l.bodies.Response = body.Blobs
+		l.made.End(body)
+	}
+}
+
+// endLook hands in what was seen.
+func (s *clientStream) endLook() {
+	switch l := s.rec.look; {
+	case l == nil:
+	case l.note:
+		traced.Add(s.rec.hint, &spans.Span{Note: true, Trace: l.trace, ID: l.span, Bodies: &l.bodies})
+	default:
+		s.rec.span.Bodies = &l.bodies
+	}
+}
+
+// scanned is what a body has. One that is compressed is not read.
+func scanned(trace spans.TraceID, data []byte, compressed byte) *values.Body {
+	if compressed != 0 {
+		return &values.Body{}
+	}
+	return values.Scan(trace, data)
+}
+
+// handlingOf returns what is known of the handler that makes a call with a context.
+func handlingOf(ctx context.Context) *handling {
+	if cc, is := ctx.Value(handlerKey{}).(*callContext); is {
+		return cc.handling.Load()
+	}
+	return nil
+}
+
+// unseen says that a call is made whose bodies nobody looks at.
+func unseen(ctx context.Context, rec *clientRecord) {
+	if rec.begun == 0 {
+		return
+	}
+	if h := handlingOf(ctx); h != nil {
+		h.calls.Unseen()
+	}
+}
+
+// seeRequest looks at what the handler of a unary call is asked, if the call is traced by whomever.
+func (s *serverStream) seeRequest(msg *message) {
+	if s.rec.arrived == 0 || isStream(s.desc) {
+		return
+	}
+	h := &handling{}
+	if span := s.rec.span; span != nil {
+		h.trace, h.blobs = span.Trace, span.Parent == 0
+	} else if h.trace, h.client, h.note = parentOf(s.cc.call.MD); !h.note {
+		return
+	} else {
+		h.blobs = !s.cc.conn.clientTraces
+	}
+	body := h.see(msg.data, msg.compressed)
+	h.bodies.Request, h.calls = body.Blobs, values.NewCalls(body)
+	s.cc.handling.Store(h)
+}
+
+func (h *handling) see(data []byte, compressed byte) *values.Body {
+	if compressed == 0 && !h.blobs {
+		return values.Read(data)
+	}
+	return scanned(h.trace, data, compressed)
+}
+
+// seeReply looks at what the handler answers.
+func (s *serverStream) seeReply(p *packed) {
+	if h := s.cc.handling.Load(); h != nil {
+		body := h.see(p.data, p.compressed)
+		h.bodies.Response, h.bodies.Told = body.Blobs, h.calls.End(body)
+	}
+}
+
+// endHandling hands in what was seen. The handler may keep its context.
+func (s *serverStream) endHandling() {
+	switch h := s.cc.handling.Swap(nil); {
+	case h == nil:
+	case !h.note:
+		s.rec.span.Bodies = &h.bodies
+	case h.blobs || len(h.bodies.Told) > 0:
+		traced.Add(uint32(s.cc.key), &spans.Span{Note: true, Trace: h.trace, ID: h.client, Bodies: &h.bodies})
+	}
+}

@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/internal/values"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// spansOf are spans as they are reported, the earliest first, on a clock that shows now when telemetry's shows at.
+func spansOf(taken []*spans.Span, now time.Time, at time.Duration) []*hubpb.Span {
+	slices.SortFunc(taken, func(a, b *spans.Span) int { return cmp.Compare(a.Begun, b.Begun) })
+	all := make([]*hubpb.Span, 0, len(taken))
+	for _, s := range taken {
+		all = append(all, span(s, now.UnixNano()-int64(at)))
+	}
+	return all
+}
+
+func span(s *spans.Span, began int64) *hubpb.Span {
+	after := func(t time.Duration) uint64 {
+		if t == 0 {
+			return 0
+		}
+		return uint64(max(t-s.Begun, 0))
+	}
+	if s.Note {
+		return &hubpb.Span{Trace: s.Trace[:], Id: s.ID, Note: true, Bodies: bodies(s.Bodies)}
+	}
+	peer := &s.Link.Peer
+	out := &hubpb.Span{
+		Trace: s.Trace[:], Id: s.ID, Parent: s.Parent, Side: hubpb.Side_SIDE_CLIENT, Method: short(s.Name.Method), Stream: s.Name.Stream, Transport: s.Link.Transport, Address: short(peer.Address), PeerPid: int64(peer.PID),
+		BegunUnixNano: uint64(max(began+int64(s.Begun), 0)), Sent: after(s.Sent), Handling: after(s.Handling), Handled: after(s.Handled), Over: after(s.Over),
+		Waits: &hubpb.SpanWaits{ClientQueue: uint64(max(s.Waited, 0)), Far: s.Far, ServerQueue: uint64(max(s.Queued, 0)), Handler: uint64(max(s.Worked, 0))},
+		Code:  s.Code, End: hubpb.SpanEnd(s.Ended), Try: s.Try, Weight: s.Weight, Request: s.Request, Response: s.Response, Bodies: bodies(s.Bodies),
+	}
+	if s.Link.Side == telemetry.Server {
+		out.Side = hubpb.Side_SIDE_SERVER
+	}
+	if peer.Process != (telemetry.Identity{}) {
+		out.Peer = peer.Process[:]
+	}
+	return out
+}
+
+func bodies(b *spans.Bodies) *hubpb.Bodies {
+	if b == nil {
+		return nil
+	}
+	out := &hubpb.Bodies{Request: blobs(b.Request), Response: blobs(b.Response)}
+	for _, t := range b.Told {
+		out.Asked = append(out.Asked, &hubpb.Asked{Span: t.Span, Looked: t.Looked, Uses: t.Uses, Used: t.Used})
+	}
+	return out
+}
+
+func blobs(all []values.Blob) (out []*hubpb.Blob) {
+	for i := range all {
+		out = append(out, &hubpb.Blob{Hash: all[i].Hash[:], Size: uint64(all[i].Size)})
+	}
+	return out
+}
+
+// fitSpans leaves out whole traces, chosen by their IDs, which all processes know alike, until a report is such that a hub takes it; the spans that are left out count as lost.
+func fitSpans(r *hubpb.ReportRequest) {
+	for keep := byte(128); len(r.Spans) > 0 && proto.Size(r) > maxReport; keep /= 2 {
+		had := len(r.Spans)
+		r.Spans = slices.DeleteFunc(r.Spans, func(s *hubpb.Span) bool { return s.Trace[15] >= keep })
+		r.SpansLost += uint64(had - len(r.Spans))
+	}
+}
+
+// dropSpans lets go of a window's spans: the hub has them, or there is no room. It returns how many there were.
+func (w *window) dropSpans() (n int) {
+	n = len(w.report.Spans)
+	if n > 0 {
+		w.report.Spans = nil
+		w.bytes = proto.Size(w.report)
+	}
+	return n
+}

@@ -1,0 +1,144 @@
+package stile
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/telemetry"
+	"github.com/stile-ipc/stile/transport/wire"
+)
+
+// traced chooses which calls of this process are traced, while it reports.
+var traced = spans.New()
+
+const (
+	traceParent      = "traceparent"                // of W3C: the user traces the call
+	previousAttempts = "grpc-previous-rpc-attempts" // gRFC A6
+)
+
+// handlerKey is the key under which the context of a handler has its callContext.
+type handlerKey struct{}
+
+// spanOf returns the span of a call that is made with a context, if it is traced: as the call is for which it is made, whose handler's context that is or was made of;
+// or else, if it is chosen.
+func spanOf(ctx context.Context) *spans.Span {
+	if cc, is := ctx.Value(handlerKey{}).(*callContext); is {
+		if t := cc.call.Trace; t != nil {
+			return traced.Child(t.ID, t.Span)
+		}
+		return nil
+	}
+	return traced.Root()
+}
+
+// trace begins the span of a call that is about to be sent.
+func (s *clientStream) trace(m *clientMux) {
+	if s.rec.route == nil || len(s.call.MD[traceParent]) > 0 {
+		return
+	}
+	span := spanOf(s.ctx)
+	if span == nil {
+		return
+	}
+	s.rec.span = span
+	span.Link, span.Name, span.Try = m.link, s.rec.route.Name(), triesOf(s.call.MD)
+	if m.settings.readsTraces {
+		s.inTrace = wire.Trace{ID: span.Trace, Span: span.ID}
+		s.call.Trace = &s.inTrace
+	}
+}
+
+// endSpan hands in the span of a call that was counted as c.
+func (s *clientStream) endSpan(c *telemetry.Call) {
+	span := s.rec.span
+	span.Begun = s.rec.begun
+	if s.try != nil {
+		span.Begun -= s.try.Queued
+	}
+	span.Over = span.Begun + c.Duration
+	span.Waited, span.Far, span.Queued, span.Worked, span.Code = c.Waited, c.Far, c.Queued, c.Handled, c.Code
+	span.Request, span.Response = int64(c.Request), int64(c.Response)
+	span.Ended = endedBy(s.ctx, c.Code)
+	traced.Add(s.rec.hint, span)
+}
+
+// endedBy says whether it was by the context that a call ended. Its timer may be late.
+func endedBy(ctx context.Context, code uint32) spans.Ended {
+	switch codes.Code(code) {
+	case codes.DeadlineExceeded:
+		if d, has := ctx.Deadline(); has && time.Until(d) <= 0 {
+			return spans.Expired
+		}
+	case codes.Canceled:
+		if ctx.Err() != nil {
+			return spans.Cancelled
+		}
+	}
+	return spans.Answered
+}
+
+func triesOf(md wire.MD) uint32 {
+	if said := md[previousAttempts]; len(said) > 0 {
+		n, _ := strconv.ParseUint(said[0], 10, 16)
+		return uint32(n)
+	}
+	return 0
+}
+
+// traceFar hands in the span of a call that went over gRPC, if it is traced: there its server is not told. Where there are stats handlers it is not
+// known whether the user traces it.
+func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemetry.RouteName, begun time.Duration, c *telemetry.Call) {
+	if len(e.set.stats) > 0 {
+		return
+	}
+	span := spanOf(ctx)
+	if span == nil {
+		return
+	}
+	md, _ := metadata.FromOutgoingContext(ctx)
+	if len(md[traceParent]) > 0 {
+		return
+	}
+	span.Link, span.Name, span.Try = l, name, triesOf(wire.MD(md))
+	span.Begun, span.Over = begun, begun+c.Duration
+	span.Waited, span.Code, span.Request, span.Response, span.Ended = c.Waited, c.Code, -1, -1, endedBy(ctx, c.Code)
+	traced.Add(uint32(span.ID), span)
+}
+
+// trace begins the span of a call whose handler is about to begin. Afterwards the call's trace is what its handler's own calls are to belong to.
+func (s *serverStream) trace() {
+	c := s.cc
+	from := c.call.Trace
+	c.call.Trace = nil
+	if s.rec.arrived == 0 || len(c.call.MD[traceParent]) > 0 {
+		return
+	}
+	var span *spans.Span
+	switch {
+	case from != nil:
+		span = traced.Child(from.ID, from.Span)
+	case !c.conn.clientTraces:
+		span = traced.Root()
+	}
+	if span == nil {
+		return
+	}
+	s.rec.span = span
+	c.call.Trace = &wire.Trace{ID: span.Trace, Span: span.ID}
+}
+
+// endSpan hands in the span of a call that was counted as c on r.
+func (s *serverStream) endSpan(r *telemetry.Route, c *telemetry.Call) {
+	span := s.rec.span
+	span.Link, span.Name, span.Try = s.cc.conn.link, r.Name(), triesOf(s.cc.call.MD)
+	span.Begun, span.Handling, span.Handled, span.Over = s.rec.arrived, s.rec.arrived+c.Queued, s.rec.ended, telemetry.Now()
+	span.Far, span.Queued, span.Worked, span.Code = true, c.Queued, c.Handled, c.Code
+	span.Request, span.Response = int64(c.Request), int64(c.Response)
+	span.Ended = endedBy(s.ctx, c.Code)
+	traced.Add(uint32(s.cc.key), span)
+}

@@ -1,0 +1,346 @@
+package stile
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+
+	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// tracing has all calls of a test traced, and returns what waits until as many spans have been handed in as are wanted: a server's may come after its client's answer.
+func tracing(t *testing.T) (take func(n int) []*spans.Span) {
+	t.Helper()
+	traced.Start()
+	t.Cleanup(traced.Stop)
+	return func(n int) (all []*spans.Span) {
+		t.Helper()
+		for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+			some, lost := traced.Take()
+			if all = append(all, some...); len(all) >= n || lost > 0 {
+				if len(all) > n || lost > 0 {
+					t.Errorf("%d spans, want %d; %d lost", len(all), n, lost)
+				}
+				return all
+			}
+		}
+		t.Fatalf("%d spans, want %d", len(all), n)
+		return nil
+	}
+}
+
+// serveTraced serves impl in the folder that STILE_DIR names.
+func serveTraced(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
+	t.Helper()
+	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(opts...)
+	pb.RegisterTestServiceServer(s, impl)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(lis) }()
+	t.Cleanup(func() { s.Stop(); <-done })
+	waitOpen(t, s)
+	return "unix://" + lis.Addr().String()
+}
+
+// relay serves calls by what it is told.
+type relay struct {
+	echo
+	unary func(ctx context.Context) error
+}
+
+func (r *relay) EmptyCall(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
+	return &pb.Empty{}, r.unary(ctx)
+}
+
+// tree checks that spans are one trace, whole, and returns its parents and children by "side method".
+func tree(t *testing.T, all []*spans.Span) map[string][]string {
+	t.Helper()
+	byID := map[uint64]*spans.Span{}
+	name := func(s *spans.Span) string {
+		return fmt.Sprint([]string{"client ", "server "}[s.Link.Side], s.Name.Method[len("/grpc.testing.TestService/"):])
+	}
+	for _, s := range all {
+		if byID[s.ID] != nil || s.Trace != all[0].Trace || s.Trace == (spans.TraceID{}) {
+			t.Errorf("%x of trace %x, which is not %x, or is there twice", s.ID, s.Trace, all[0].Trace)
+		}
+		byID[s.ID] = s
+	}
+	got := map[string][]string{}
+	for _, s := range all {
+		parent := "none"
+		if s.Parent == 0 && s.Weight == 0 || s.Parent != 0 && s.Weight != 0 {
+			t.Errorf("%s with parent %x stands for %d", name(s), s.Parent, s.Weight)
+		}
+		if p := byID[s.Parent]; p != nil {
+			parent = name(p)
+			if s.Begun < p.Begun {
+				t.Errorf("%s begins before its parent", name(s))
+			}
+		} else if s.Parent != 0 {
+			parent = "missing"
+		}
+		got[parent] = append(got[parent], name(s))
+		if s.Begun == 0 || s.Over < s.Begun || s.Link.Side == telemetry.Server && (s.Handling < s.Begun || s.Handled < s.Handling || s.Over < s.Handled) || s.Link.Side == telemetry.Client && s.Code == 0 && (s.Sent < s.Begun || s.Over < s.Sent) {
+			t.Errorf("%s: times %+v", name(s), s)
+		}
+	}
+	return got
+}
+
+type someKey struct{}
+
+// TestTraced: the calls that a handler makes belong to the trace of the one that it serves, whatever its context is wrapped in, and whichever way they go.
+func TestTraced(t *testing.T) {
+	for way, opts := range map[string][]grpc.DialOption{"shm": nil, "unix-stream": {WithoutSharedMemory()}} {
+		t.Run(way, func(t *testing.T) {
+			t.Setenv("STILE_DIR", t.TempDir())
+			behind := dialTest(t, serveTraced(t, &echo{}), opts...)
+			client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(context.WithValue(ctx, someKey{}, 1), time.Minute)
+				defer cancel()
+				var all sync.WaitGroup // as errgroup does
+				for range 2 {
+					all.Go(func() {
+						if _, err := behind.UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(100)}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				all.Wait()
+				s, err := behind.FullDuplexCall(ctx)
+				if err != nil {
+					return err
+				}
+				if err = s.Send(&pb.StreamingOutputCallRequest{}); err == nil {
+					_, err = s.Recv()
+				}
+				_ = s.CloseSend()
+				for err == nil {
+					_, err = s.Recv()
+				}
+				return nil
+			}}), opts...)
+			take := tracing(t)
+			if _, err := client.EmptyCall(testContext(t), &pb.Empty{}); err != nil {
+				t.Fatal(err)
+			}
+			all := take(8)
+			want := map[string][]string{
+				"none": {"client EmptyCall"}, "client EmptyCall": {"server EmptyCall"}, "client UnaryCall": {"server UnaryCall", "server UnaryCall"}, "client FullDuplexCall": {"server FullDuplexCall"},
+			}
+			got := tree(t, all)
+			if of := got["server EmptyCall"]; len(of) != 3 {
+				t.Errorf("below the handler: %v", of)
+			}
+			delete(got, "server EmptyCall")
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%v\nwant %v", got, want)
+			}
+			for _, s := range all {
+				if s.Link.Transport != way || !s.Far && !s.Name.Stream || s.Name.Stream != (s.Name.Method == bidiMethod) || s.Name.Method == unaryMethod && (s.Request < 100 || s.Response < 100) {
+					t.Errorf("%+v", s)
+				}
+			}
+		})
+	}
+}
+
+// TestTracedLate: what a handler's goroutine calls after the handler has returned belongs to its trace, too, although its stream serves another call by then.
+func TestTracedLate(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	behind := dialTest(t, serveTraced(t, &echo{}))
+	returned, called := make(chan struct{}), make(chan error)
+	first := true
+	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+		if !first {
+			return nil
+		}
+		first = false
+		go func() {
+			<-returned
+			_, err := behind.UnaryCall(context.WithoutCancel(ctx), &pb.SimpleRequest{})
+			called <- err
+		}()
+		return nil
+	}}))
+	take := tracing(t)
+	for range 2 {
+		if _, err := client.EmptyCall(testContext(t), &pb.Empty{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := take(4)
+	close(returned)
+	if err := <-called; err != nil {
+		t.Fatal(err)
+	}
+	late := take(2)
+	parents := 0
+	for _, s := range before {
+		for _, l := range late {
+			if l.Parent == s.ID && l.Trace == s.Trace && s.Link.Side == telemetry.Server {
+				parents++
+			}
+		}
+	}
+	if parents != 1 {
+		t.Errorf("%d of the late calls have a handler above them: %+v", parents, late)
+	}
+}
+
+// TestTracedEnds: how a call has ended is told at both sides.
+func TestTracedEnds(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	begun := make(chan struct{}, 10)
+	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}}))
+	take := tracing(t)
+	for want, of := range map[spans.Ended]func() (context.Context, context.CancelFunc){
+		spans.Expired: func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), 30*time.Millisecond)
+		},
+		spans.Cancelled: func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) },
+	} {
+		ctx, cancel := of()
+		defer cancel()
+		go func() {
+			<-begun
+			if want == spans.Cancelled {
+				cancel()
+			}
+		}()
+		if _, err := client.EmptyCall(ctx, &pb.Empty{}); err == nil {
+			t.Fatal("no error")
+		}
+		all := take(2)
+		tree(t, all)
+		for _, s := range all {
+			if s.Ended != want && (want != spans.Expired || s.Link.Side != telemetry.Server || s.Ended != spans.Cancelled) || s.Code == 0 { // by the client, whose deadline may pass first
+				t.Errorf("side %d ended by %d with %d, want %d", s.Link.Side, s.Ended, s.Code, want)
+			}
+		}
+	}
+}
+
+// TestNotTraced: a call of which the user's own trace tells is in none of Stile's, and a handler's calls are in none if its own is not; nothing is sent for them.
+func TestNotTraced(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	behind := dialTest(t, serveTraced(t, &echo{}))
+	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+		if ctx.Value(handlerKey{}).(*callContext).call.Trace != nil {
+			t.Error("the call is in a trace")
+		}
+		_, err := behind.UnaryCall(ctx, &pb.SimpleRequest{})
+		return err
+	}}))
+	take := tracing(t)
+	ctx := metadata.AppendToOutgoingContext(testContext(t), "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	if _, err := client.EmptyCall(ctx, &pb.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	traced.Stop() // no root is chosen any more, as if it were not its turn
+	if _, err := client.EmptyCall(testContext(t), &pb.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	traced.Start()
+	if _, err := behind.UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil { // which is the only one
+		t.Fatal(err)
+	}
+	tree(t, take(2))
+}
+
+// taggedStats is a stats handler, as tracers are.
+type taggedStats struct{}
+
+func (taggedStats) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+}
+func (taggedStats) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (taggedStats) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (taggedStats) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// TestTracedByUser: what a stats handler puts into a call counts, too; over gRPC, where it cannot be seen, there are no spans beside one.
+func TestTracedByUser(t *testing.T) {
+	target, _, _ := startServer(t, &echo{})
+	take := tracing(t)
+	p := testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, x-stile: {transport: {prefer: [tcp]}}}]")
+	for _, opts := range [][]grpc.DialOption{{grpc.WithStatsHandler(taggedStats{})}, {grpc.WithStatsHandler(taggedStats{}), WithPolicy(p)}, {WithPolicy(p)}} {
+		if _, err := dialTest(t, target, opts...).UnaryCall(testContext(t), &pb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := bodiesOf(take(2))["client"][0]; s.Link.Transport != byUnix || s.Link.Side != telemetry.Client || s.Request != -1 || s.Parent != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTracedTries: attempts say which they are.
+func TestTracedTries(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	tries := 0
+	target := serveTraced(t, &relay{unary: func(context.Context) error {
+		if tries++; tries < 3 {
+			return errGoingAway
+		}
+		return nil
+	}})
+	p := testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, retryPolicy: {maxAttempts: 3, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT}}]")
+	take := tracing(t)
+	if _, err := dialTest(t, target, WithPolicy(p)).EmptyCall(testContext(t), &pb.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, s := range take(6) {
+		got[fmt.Sprint(s.Link.Side, s.Try, codes.Code(s.Code))]++
+	}
+	if want := fmt.Sprint(map[string]int{"0 0 Unavailable": 1, "0 1 Unavailable": 1, "0 2 OK": 1, "1 0 Unavailable": 1, "1 1 Unavailable": 1, "1 2 OK": 1}); fmt.Sprint(got) != want {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+}
+
+// BenchmarkNotTraced is what tracing costs a call that is in no trace: at its client, which is not in a handler, or in one of a call in no trace, in contexts on top of each
+// other; and at its server.
+func BenchmarkNotTraced(b *testing.B) {
+	traced.Stop() // no root is chosen
+	layers := func(ctx context.Context, n int) context.Context {
+		for i := range n {
+			ctx = context.WithValue(ctx, someKey{}, i)
+		}
+		return ctx
+	}
+	handler := &callContext{conn: &serverConn{ctx: context.Background(), clientTraces: true}}
+	for name, ctx := range map[string]context.Context{"root": context.Background(), "root5": layers(context.Background(), 5), "handler": handler, "handler5": layers(handler, 5)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if spanOf(ctx) != nil {
+					b.Fatal("traced")
+				}
+			}
+		})
+	}
+	b.Run("server", func(b *testing.B) {
+		s := &serverStream{cc: handler, rec: serverRecord{arrived: 1}}
+		b.ReportAllocs()
+		for b.Loop() {
+			s.trace()
+		}
+	})
+}
