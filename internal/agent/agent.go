@@ -136,7 +136,7 @@ func (a *Agent) close(now time.Time) {
 	r.Routes, r.Load = routes(a.cfg.Recorder.Take()), a.load.since(a.cfg.Counters)
 	if a.cfg.Spans != nil {
 		taken, lost := a.cfg.Spans.Take()
-		r.Spans, r.SpansLost = spansOf(taken, time.Now(), telemetry.Now()), lost
+		r.Spans, r.SpansLost = spansOf(taken, time.Now()), lost
 	}
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())

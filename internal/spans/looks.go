@@ -25,9 +25,9 @@ func (b *Buffer) Looks(trace TraceID) bool {
 	if binary.BigEndian.Uint64(trace[8:])&uint64(every-1) != 0 {
 		return false
 	}
-	if l.chosen.Add(1) == maxLooks { // what is left of the window has half as many again, of a fourth
+	if l.chosen.Add(1) == maxLooks { // what is left of the window is sparser, and so on
 		l.every.Store(min(4*every, mostSparse))
-		l.chosen.Store(maxLooks / 2)
+		l.chosen.Store(maxLooks * 3 / 4)
 	}
 	return true
 }
