@@ -34,7 +34,9 @@ func (b *Buffer) Looks(trace TraceID) bool {
 
 // next begins a window.
 func (l *looks) next() {
-	if every := l.every.Load(); l.chosen.Swap(0) < maxLooks/4 && every > 1 {
-		l.every.Store(every / 2)
+	every, chosen := l.every.Load(), l.chosen.Swap(0)
+	for ; every > 1 && chosen < maxLooks/4; chosen *= 2 {
+		every /= 2
 	}
+	l.every.Store(every)
 }
