@@ -42,7 +42,7 @@ func tracing(t *testing.T) (take func(n int) []*spans.Span) {
 }
 
 // serveTraced serves impl in the folder that STILE_DIR names.
-func serveTraced(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
+func serveTraced(t testing.TB, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
 	t.Helper()
 	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
