@@ -1,12 +1,16 @@
 package stile
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"sync"
+	"sync/atomic"
 
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/internal/values"
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -19,15 +23,22 @@ type look struct {
 	bodies spans.Bodies
 }
 
-// handling is what a handler was asked, and what it asks others.
+// handling is what a handler was asked, and what it asks others. Most ask nobody: so what it was asked is kept until it is known that somebody wants to know.
 type handling struct {
 	trace  spans.TraceID
 	client uint64 // the span at its client; if that is the user's
 	note   bool
 	blobs  bool // the client does not tell of them
-	calls  *values.Calls
-	bodies spans.Bodies
+
+	request    []byte
+	compressed byte
+	looked     sync.Once
+	calls      atomic.Pointer[values.Calls] // nil: nobody has wanted to know
+	bodies     spans.Bodies
 }
+
+// maxKept is how large a request may be to be kept; a larger one is looked at.
+const maxKept = 16 << 10
 
 // parentOf reads what the user's tracing says of a call, if it records it and its bodies are to be looked at.
 func parentOf(md wire.MD) (trace spans.TraceID, span uint64, looks bool) {
@@ -65,24 +76,39 @@ func (s *clientStream) beginLook() {
 
 // seeRequest looks at what a call asks.
 func (s *clientStream) seeRequest(p *packed) {
+	if s.rec.looks {
+		s.rec.request = telemetry.PrintOf(p.data)
+	}
 	l := s.rec.look
 	if l == nil {
 		return
 	}
-	body := scanned(l.trace, p.data, p.compressed)
+	h := handlingOf(s.ctx)
+	if h != nil && h.trace != l.trace {
+		h = nil
+	}
+	body := l.see(p.data, p.compressed, h != nil)
 	l.bodies.Request = body.Blobs
-	if h := handlingOf(s.ctx); h != nil && h.trace == l.trace {
-		l.made = h.calls.Begin(l.span, body)
+	if calls := h.asking(); calls != nil {
+		l.made = calls.Begin(l.span, body)
 	}
 }
 
 // seeResponse looks at what a call is answered.
 func (s *clientStream) seeResponse(msg *message) {
 	if l := s.rec.look; l != nil {
-		body := scanned(l.trace, msg.data, msg.compressed)
+		body := l.see(msg.data, msg.compressed, l.made != nil)
 		l.bodies.Response = body.Blobs
 		l.made.End(body)
 	}
+}
+
+// see looks at a body, if it may have blobs, or if somebody wants to know what it says.
+func (l *look) see(data []byte, compressed byte, wanted bool) *values.Body {
+	if !wanted && len(data) < values.MinBlob {
+		return &values.Body{}
+	}
+	return scanned(l.trace, data, compressed)
 }
 
 // endLook hands in what was seen.
@@ -117,8 +143,8 @@ func unseen(ctx context.Context, rec *clientRecord) {
 	if rec.begun == 0 {
 		return
 	}
-	if h := handlingOf(ctx); h != nil {
-		h.calls.Unseen()
+	if calls := handlingOf(ctx).asking(); calls != nil {
+		calls.Unseen()
 	}
 }
 
@@ -135,9 +161,24 @@ func (s *serverStream) seeRequest(msg *message) {
 	} else {
 		h.blobs = !s.cc.conn.clientTraces
 	}
-	body := h.see(msg.data, msg.compressed)
-	h.bodies.Request, h.calls = body.Blobs, values.NewCalls(body)
+	if h.request, h.compressed = msg.data, msg.compressed; len(msg.data) > maxKept {
+		h.asking()
+	}
+	h.request = bytes.Clone(h.request)
 	s.cc.handling.Store(h)
+}
+
+// asking has looked at what the handler was asked. nil: nobody looks at that, or the handler is over.
+func (h *handling) asking() *values.Calls {
+	if h == nil {
+		return nil
+	}
+	h.looked.Do(func() {
+		body := h.see(h.request, h.compressed)
+		h.request, h.bodies.Request = nil, body.Blobs
+		h.calls.Store(values.NewCalls(body))
+	})
+	return h.calls.Load()
 }
 
 func (h *handling) see(data []byte, compressed byte) *values.Body {
@@ -147,18 +188,24 @@ func (h *handling) see(data []byte, compressed byte) *values.Body {
 	return scanned(h.trace, data, compressed)
 }
 
-// seeReply looks at what the handler answers.
+// seeReply looks at what the handler answers, if it has asked somebody, or if its client does not.
 func (s *serverStream) seeReply(p *packed) {
-	if h := s.cc.handling.Load(); h != nil {
-		body := h.see(p.data, p.compressed)
-		h.bodies.Response, h.bodies.Told = body.Blobs, h.calls.End(body)
+	h := s.cc.handling.Load()
+	if h == nil || h.calls.Load() == nil && !h.blobs {
+		return
 	}
+	calls, body := h.asking(), h.see(p.data, p.compressed)
+	h.bodies.Response, h.bodies.Told = body.Blobs, calls.End(body)
 }
 
 // endHandling hands in what was seen. The handler may keep its context.
 func (s *serverStream) endHandling() {
-	switch h := s.cc.handling.Swap(nil); {
-	case h == nil:
+	h := s.cc.handling.Swap(nil)
+	if h == nil {
+		return
+	}
+	h.looked.Do(func() {}) // who comes later finds no calls
+	switch {
 	case !h.note:
 		s.rec.span.Bodies = &h.bodies
 	case h.blobs || len(h.bodies.Told) > 0:

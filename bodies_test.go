@@ -198,3 +198,33 @@ func TestBodiesNoted(t *testing.T) {
 		t.Errorf("blobs %v, told %s", blobs, told)
 	}
 }
+
+// BenchmarkBodies is what a call costs whose handler makes another one: not counted, counted only, and traced with its bodies looked at.
+func BenchmarkBodies(b *testing.B) {
+	for _, size := range []int{0, 4000} {
+		for _, how := range []string{"nothing", "traced"} {
+			b.Run(fmt.Sprint(how, " ", size), func(b *testing.B) {
+				b.Setenv("STILE_DIR", b.TempDir())
+				behind := dialTest(b, serveTraced(b, &asks{do: parroting}))
+				client := dialTest(b, serveTraced(b, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+					return behind.UnaryCall(ctx, req)
+				}}))
+				if how == "traced" {
+					traced.Start()
+					b.Cleanup(traced.Stop)
+				}
+				ask := says("order-1", make([]byte, size)...)
+				b.ReportAllocs()
+				n := 0
+				for b.Loop() {
+					if _, err := client.UnaryCall(b.Context(), ask); err != nil {
+						b.Fatal(err)
+					}
+					if n++; n%1000 == 0 {
+						traced.Take()
+					}
+				}
+			})
+		}
+	}
+}

@@ -336,13 +336,16 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 		return err
 	}
 	s.sentLast = true
+	lent := p.lender != nil
+	if lent { // it is the peer's once it is sent
+		s.seeRequest(p)
+	}
 	err = s.start(m, p, true)
 	if err == nil {
 		s.sent.Store(int64(len(p.data)))
-		if s.rec.looks {
-			s.rec.request = telemetry.PrintOf(p.data)
+		if !lent {
+			s.seeRequest(p)
 		}
-		s.seeRequest(p)
 		s.outPayload(req, p)
 	}
 	p.free()

@@ -24,8 +24,8 @@ import (
 // ErrReporting is returned by [ReportTo] while this process reports to a hub already.
 var ErrReporting = errors.New("stile: this process reports to a hub already")
 
-// ReportTo has this process count what calls it makes and serves on connections that begin from now on, and tell a hub (stile hub) every 10 seconds what they were, how long they took and where they waited, and
-// what that cost it, until stop is called, which reports the rest and returns when ctx ends at the latest. Calls never wait for it. While the hub is away 10 minutes are
+// ReportTo has this process count what calls it makes and serves on connections that begin from now on, and tell a hub (stile hub) every 10 seconds what they were, how long they took and where they waited, as whole traces of some,
+// and what that cost it, until stop is called, which reports the rest and returns when ctx ends at the latest. Calls never wait for it. While the hub is away 10 minutes are
 // held in memory, 16 MiB at most; what is more is dropped, and counted.
 //
 // The hub is a gRPC target such as "localhost:4317", or "https://host:4317" for one with TLS, of which the host's roots are trusted unless

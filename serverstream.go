@@ -294,9 +294,16 @@ func (s *serverStream) writeReply(reply any) error {
 	}
 	defer p.free()
 	s.sent.Store(int64(len(p.data)))
-	s.seeReply(p)
+	lent := p.lender != nil
+	if lent { // it is the peer's once it is sent
+		s.seeReply(p)
+	}
 	b := p.batch()
-	return s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
+	err = s.finish(&b, statusOK, func() { s.outPayload(reply, p) })
+	if !lent {
+		s.seeReply(p)
+	}
+	return err
 }
 
 // writeStatus ends the call. Only the first status is sent.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func tracing(t *testing.T) (take func(n int) []*spans.Span) {
 }
 
 // serveTraced serves impl in the folder that STILE_DIR names.
-func serveTraced(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
+func serveTraced(t testing.TB, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
 	t.Helper()
 	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -312,6 +313,85 @@ func TestTracedTries(t *testing.T) {
 	}
 	if want := fmt.Sprint(map[string]int{"0 0 Unavailable": 1, "0 1 Unavailable": 1, "0 2 OK": 1, "1 0 Unavailable": 1, "1 1 Unavailable": 1, "1 2 OK": 1}); fmt.Sprint(got) != want {
 		t.Errorf("%v\nwant %v", got, want)
+	}
+}
+
+// TestTracedTogether: whatever goes on at once, and however calls end, each handler's calls are in its own trace, and below it; those of calls that are in none are in none.
+func TestTracedTogether(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	behind := dialTest(t, serveTraced(t, &echo{}))
+	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+		md, _ := metadata.FromIncomingContext(ctx)
+		for range 2 {
+			if _, err := behind.UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(len(md["long"]))}); err != nil {
+				return err
+			}
+		}
+		if len(md["wait"]) > 0 {
+			<-ctx.Done()
+		}
+		return ctx.Err()
+	}}))
+	tracing(t)
+	const callers, each = 8, 60
+	var all sync.WaitGroup
+	for caller := range callers {
+		all.Go(func() {
+			for n := range each {
+				ctx, cancel := context.WithCancel(testContext(t))
+				switch (caller + n) % 4 {
+				case 0:
+					ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+				case 1:
+					var end context.CancelFunc
+					ctx, end = context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "wait", "1"), 20*time.Millisecond)
+					defer end()
+				}
+				_, err := client.EmptyCall(ctx, &pb.Empty{})
+				if (err != nil) != ((caller+n)%4 == 1) {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	const calls = callers * each * 3 / 4
+	var got []*spans.Span
+	count := func() (waiting int) { // for the server's span of a call of which the client's is there
+		some, lost := traced.Take()
+		got = append(got, slices.DeleteFunc(some, func(s *spans.Span) bool { return s.Note })...)
+		if lost > 0 {
+			t.Fatalf("%d spans are lost", lost)
+		}
+		for _, s := range got {
+			if waiting++; s.Link.Side == telemetry.Server {
+				waiting -= 2
+			}
+		}
+		return waiting
+	}
+	for end := time.Now().Add(10 * time.Second); count() != 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	byID := map[uint64]*spans.Span{}
+	for _, s := range got {
+		byID[s.ID] = s
+	}
+	roots := 0
+	for _, s := range got {
+		p := byID[s.Parent]
+		switch {
+		case s.Parent == 0:
+			roots++
+			if s.Name.Method != "/grpc.testing.TestService/EmptyCall" || s.Link.Side != telemetry.Client {
+				t.Errorf("a root %+v", s)
+			}
+		case p == nil || p.Trace != s.Trace || p.Link.Side == s.Link.Side:
+			t.Errorf("%+v below %+v", s, p)
+		}
+	}
+	if roots > calls || roots < calls*2/3 { // a third had little time, which may be over before they are sent
+		t.Errorf("%d roots, want %d", roots, calls)
 	}
 }
 

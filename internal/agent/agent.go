@@ -152,7 +152,7 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	r.Queues = queues(ctx, a.cfg.Recorder)
 	if a.cfg.Spans != nil {
 		taken, lost := a.cfg.Spans.Take()
-		r.Spans, r.SpansLost = spansOf(taken, time.Now(), telemetry.Now()), lost
+		r.Spans, r.SpansLost = spansOf(taken, time.Now()), lost
 	}
 	fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())

@@ -13,12 +13,12 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
-// spansOf are spans as they are reported, the earliest first, on a clock that shows now when telemetry's shows at.
-func spansOf(taken []*spans.Span, now time.Time, at time.Duration) []*hubpb.Span {
+// spansOf are spans as they are reported, the earliest first, in time of the wall, as now has it.
+func spansOf(taken []*spans.Span, now time.Time) []*hubpb.Span {
 	slices.SortFunc(taken, func(a, b *spans.Span) int { return cmp.Compare(a.Begun, b.Begun) })
 	all := make([]*hubpb.Span, 0, len(taken))
 	for _, s := range taken {
-		all = append(all, span(s, now.UnixNano()-int64(at)))
+		all = append(all, span(s, now.UnixNano()-int64(telemetry.At(now))))
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/internal/values"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -110,6 +112,28 @@ func TestSpansFit(t *testing.T) {
 	for id, n := range got {
 		if n%each != 0 {
 			t.Errorf("of trace %x %d spans are left", id, n)
+		}
+	}
+}
+
+// TestBodies: what was seen of bodies is told as it is, of spans and in notes.
+func TestBodies(t *testing.T) {
+	seen := &spans.Bodies{
+		Request: []values.Blob{{Hash: [16]byte{1, 2}, Size: 2000}}, Response: []values.Blob{{Hash: [16]byte{3}, Size: 1 << 30}, {Hash: [16]byte{4}, Size: 1024}},
+		Told: []values.Told{{Span: 7, Looked: true, Uses: []uint64{5, 6}}, {Span: 8, Used: true}},
+	}
+	r := telemetry.NewRecorder()
+	r.Enable()
+	own := &spans.Span{Trace: spans.TraceID{1}, ID: 3, Link: r.Link(telemetry.Client, "shm", telemetry.Peer{}), Bodies: seen}
+	note := &spans.Span{Trace: spans.TraceID{2}, ID: 9, Bodies: seen, Note: true}
+	for _, s := range spansOf([]*spans.Span{own, note}, time.Now()) {
+		b := s.Bodies
+		if len(b.Request) != 1 || len(b.Response) != 2 || b.Request[0].Hash[1] != 2 || b.Request[0].Size != 2000 || b.Response[0].Size != 1<<30 || b.Response[1].Hash[0] != 4 ||
+			len(b.Asked) != 2 || b.Asked[0].Span != 7 || !b.Asked[0].Looked || b.Asked[0].Used || !slices.Equal(b.Asked[0].Uses, []uint64{5, 6}) || !b.Asked[1].Used {
+			t.Errorf("%+v", b)
+		}
+		if s.Note != (s.Id == 9) || len(s.Trace) != 16 || s.Trace[0] == 0 || s.Note && s.BegunUnixNano != 0 {
+			t.Errorf("%+v", s)
 		}
 	}
 }

@@ -25,16 +25,18 @@ func (b *Buffer) Looks(trace TraceID) bool {
 	if binary.BigEndian.Uint64(trace[8:])&uint64(every-1) != 0 {
 		return false
 	}
-	if l.chosen.Add(1) == maxLooks { // what is left of the window has half as many again, of a fourth
+	if l.chosen.Add(1) == maxLooks { // what is left of the window is sparser, and so on
 		l.every.Store(min(4*every, mostSparse))
-		l.chosen.Store(maxLooks / 2)
+		l.chosen.Store(maxLooks * 3 / 4)
 	}
 	return true
 }
 
 // next begins a window.
 func (l *looks) next() {
-	if every := l.every.Load(); l.chosen.Swap(0) < maxLooks/4 && every > 1 {
-		l.every.Store(every / 2)
+	every, chosen := l.every.Load(), l.chosen.Swap(0)
+	for ; every > 1 && chosen < maxLooks/4; chosen *= 2 {
+		every /= 2
 	}
+	l.every.Store(every)
 }

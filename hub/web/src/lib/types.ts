@@ -116,6 +116,7 @@ export interface Finding {
   within?: string;
   cost: number;
   values: Record<string, number>;
+  steps?: string[];
   evidence: Evidence[] | null;
   text: string;
 }
