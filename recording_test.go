@@ -283,3 +283,45 @@ func TestCountedAtEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestInFlight: calls are open from their begin to their end, at both sides.
+func TestInFlight(t *testing.T) {
+	target, _, _ := startServer(t, &echo{})
+	open := func(want int) {
+		t.Helper()
+		var made, served int
+		for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) { // those of other tests may still be ending
+			if made, served, _ = live.inFlight(); made == want && served == want {
+				return
+			}
+		}
+		t.Fatalf("%d made and %d served are open, want %d", made, served, want)
+	}
+	for way, opts := range map[string][]grpc.DialOption{"shm": nil, "unix-stream": {WithoutSharedMemory()}} {
+		t.Run(way, func(t *testing.T) {
+			open(0)
+			client := dialTest(t, target, opts...)
+			const calls = 5
+			var streams []grpc.BidiStreamingClient[pb.StreamingOutputCallRequest, pb.StreamingOutputCallResponse]
+			for range calls {
+				s, err := client.FullDuplexCall(testContext(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Send(&pb.StreamingOutputCallRequest{Payload: payload(1)}); err != nil {
+					t.Fatal(err)
+				}
+				streams = append(streams, s)
+			}
+			open(calls)
+			for i, s := range streams {
+				if err := s.CloseSend(); err != nil {
+					t.Fatal(err)
+				}
+				for err := error(nil); err == nil; _, err = s.Recv() {
+				}
+				open(calls - 1 - i)
+			}
+		})
+	}
+}

@@ -125,9 +125,9 @@ type series struct {
 
 func newGrid(from, to time.Time, points int) *grid {
 	g := &grid{from: from.Truncate(cell), processes: map[string]*series{}, hosts: map[string]*series{}, left: map[string]bool{}}
-	long := to.Sub(g.from)
+	long := to.Truncate(cell).Sub(g.from)
 	g.step = max((long/time.Duration(points) + cell - 1).Truncate(cell), cell)
-	g.n = int((long + g.step - 1) / g.step)
+	g.n = max(int((long+g.step-1)/g.step), 1)
 	return g
 }
 

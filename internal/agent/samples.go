@@ -31,7 +31,8 @@ type sampler struct {
 	mu        sync.Mutex
 	meter     *usage.Meter
 	samples   []sample
-	made      uint64 // as counted said last
+	dropped   usage.Used // what samples were of that are none any more
+	made      uint64     // as counted said last
 	served    uint64
 	skipCalls int
 	skipOpen  int
@@ -89,6 +90,7 @@ func (s *sampler) takeLocked() {
 		return
 	}
 	if len(s.samples) >= maxSamples {
+		s.dropped.Add(&s.samples[0].Used)
 		s.samples = append(s.samples[:0], s.samples[1:]...)
 	}
 	s.samples = append(s.samples, one)
@@ -104,6 +106,7 @@ func (s *sampler) window() (sum usage.Used, all []sample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takeLocked()
+	sum, s.dropped = s.dropped, usage.Used{}
 	for i := range s.samples {
 		sum.Add(&s.samples[i].Used)
 	}

@@ -72,7 +72,10 @@ func TestManySamples(t *testing.T) {
 	s.meter = usage.NewMeter()
 	s.mu.Unlock()
 	time.Sleep(shortest) // a sample of less is part of the one before
-	_, all := s.window()
+	sum, all := s.window()
+	if sum.Took <= maxSamples*time.Second {
+		t.Errorf("the window is of %s", sum.Took)
+	}
 	got := columns(all)[0]
 	if len(all) != maxSamples || len(got.TookUs) != maxSamples || got.Made != nil || got.OpenMade != nil {
 		t.Errorf("%d samples, %d calls, %d open", len(all), len(got.Made), len(got.OpenMade))

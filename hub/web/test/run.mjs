@@ -118,7 +118,7 @@ test("a shop", async (t) => {
   const catalog = await until(async () => (await counted.ask("brief?from=1h")).routes.find((r) => r.transport === "shm" && r.sources.length === 2));
   await until(async () => (await counted.ask("traces?from=1h&limit=500")).kept > 0);
   const { processes: all } = await until(async () => {
-    const l = await counted.ask("load?from=5m");
+    const l = await counted.ask("load?from=1h");
     return l.hosts.length === 1 && l.processes.length === 3 && l;
   });
   const [gateway, alone] = ["gateway", "pricing"].map((service) => all.find((p) => p.service === service));
@@ -147,8 +147,8 @@ test("a shop", async (t) => {
     budget: ["/budget?target=99&slower=20ms", "Budget"],
     status: ["/status", "Status"],
     processes: ["/processes", "Processes", counted],
-    process: [`/process/${gateway.id}?from=5m`, "gateway", counted],
-    "process-alone": [`/process/${alone.id}?from=5m`, "pricing", counted],
+    process: [`/process/${gateway.id}?from=15m`, "gateway", counted],
+    "process-alone": [`/process/${alone.id}?from=15m`, "pricing", counted],
     "counted-map": ["/map?from=1h", "Map", counted],
     events: ["/events", "Events", counted],
     "counted-routes": ["/routes", "Routes", counted],
