@@ -91,7 +91,7 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		k.From, k.To = peer, self
 		if reports {
-			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes}
+			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, Decisions: s.Decisions, Left: s.Left}
 		}
 	}
 	if routes[k] == nil {
@@ -150,11 +150,20 @@ func statsOf(r *hubpb.Route) *routemap.Stats {
 	s.Queue, _ = histogram(r.GetQueue())
 	s.Request, _ = histogram(r.GetRequest())
 	s.Response, _ = histogram(r.GetResponse())
+	s.Left, _ = histogram(r.GetDeadlineLeft())
+	s.Decisions = decisionsOf(r.GetDecisions())
 	p := r.GetRepeats()
 	s.Carried = routemap.Carried{Calls: p.GetCalls(), Same: p.GetSame(), Request: p.GetRequest(), RequestRepeated: p.GetRequestRepeated(), Response: p.GetResponse(), ResponseRepeated: p.GetResponseRepeated()}
 	w := r.GetWaits()
 	s.Waits = routemap.Waits{Calls: w.GetCalls(), ClientQueue: w.GetClientQueue(), Transport: w.GetTransport(), ServerQueue: w.GetServerQueue(), Handler: w.GetHandler()}
 	return s
+}
+
+func decisionsOf(d *hubpb.Decisions) routemap.Decisions {
+	return routemap.Decisions{
+		Retries: d.GetRetries(), Hedges: d.GetHedges(), Breaker: d.GetBreaker(), Limit: d.GetLimit(), Budget: d.GetBudget(),
+		Admission: d.GetAdmission(), CacheHits: d.GetCacheHits(), Coalesced: d.GetCoalesced(), Fallbacks: d.GetFallbacks(), Late: d.GetLate(),
+	}
 }
 
 // Processes is what GET /api/v1/processes answers: those that report.

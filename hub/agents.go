@@ -188,6 +188,9 @@ func checkRoute(r *hubpb.Route) error {
 	if p := r.GetRepeats(); p.GetCalls() > maxReportCalls || p.GetSame() > p.GetCalls() || p.GetRequest() > maxReportBytes || p.GetRequestRepeated() > p.GetRequest() || p.GetResponse() > maxReportBytes || p.GetResponseRepeated() > p.GetResponse() {
 		return fmt.Errorf("more is repeated than there was: %v", p)
 	}
+	if d := decisionsOf(r.GetDecisions()); d.Most() > maxReportCalls {
+		return fmt.Errorf("%d decisions; %d at most of each", d.Most(), uint64(maxReportCalls))
+	}
 	if len(r.GetCodes()) > maxReportCodes {
 		return fmt.Errorf("%d codes; %d at most", len(r.GetCodes()), maxReportCodes)
 	}
@@ -196,7 +199,7 @@ func checkRoute(r *hubpb.Route) error {
 			return fmt.Errorf("%d calls; %d at most", n, uint64(maxReportCalls))
 		}
 	}
-	for _, h := range []*hubpb.Histogram{r.GetDuration(), r.GetFailures(), r.GetGap(), r.GetQueue(), r.GetRequest(), r.GetResponse()} {
+	for _, h := range []*hubpb.Histogram{r.GetDuration(), r.GetFailures(), r.GetGap(), r.GetQueue(), r.GetRequest(), r.GetResponse(), r.GetDeadlineLeft()} {
 		of, err := histogram(h)
 		if err != nil {
 			return err

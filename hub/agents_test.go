@@ -131,6 +131,47 @@ func TestWhoIsWho(t *testing.T) {
 	}
 }
 
+// TestDecisionsReported: what a policy decided is with the route on which it did, whoever tells of it and also where no call was made; what a server decides, as it says.
+func TestDecisionsReported(t *testing.T) {
+	h := openHub(t, Config{})
+	agents := agentsOf(t, h)
+	front, back := newReporter(t, agents, 1, "front"), newReporter(t, agents, 2, "back")
+	of := func(side hubpb.Side, method string, peer *reporter, d *hubpb.Decisions) *hubpb.Route {
+		r := calls(side, method, peer, "x", 5)
+		if r.Decisions = d; method == "/s.S/Cached" {
+			r.Codes, r.Duration = nil, nil
+		}
+		return r
+	}
+	front.report(of(hubpb.Side_SIDE_CLIENT, "/s.S/M", back, &hubpb.Decisions{Retries: 1, Hedges: 2, Breaker: 3, Limit: 4, Budget: 5, CacheHits: 7, Coalesced: 8, Fallbacks: 9, Late: 10}), of(hubpb.Side_SIDE_CLIENT, "/s.S/Cached", back, &hubpb.Decisions{CacheHits: 70}))
+	served := of(hubpb.Side_SIDE_SERVER, "/s.S/M", front, &hubpb.Decisions{Admission: 6, Late: 1})
+	served.DeadlineLeft = served.Duration
+	back.report(served)
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	m, err := h.Map(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]routemap.Decisions{"s.S/M": {Retries: 1, Hedges: 2, Breaker: 3, Limit: 4, Budget: 5, Admission: 6, CacheHits: 7, Coalesced: 8, Fallbacks: 9, Late: 11}, "s.S/Cached": {CacheHits: 70}}
+	for _, r := range m.Routes {
+		if r.Decisions != want[r.Operation] || r.Operation == "s.S/M" && (r.Calls != 5 || r.Left.Count() != 5) || r.Operation == "s.S/Cached" && r.Calls != 0 {
+			t.Errorf("%s: %+v", r.Key, r.Stats)
+		}
+	}
+	if len(m.Routes) != 2 {
+		t.Errorf("%d routes", len(m.Routes))
+	}
+	if reply := get(t, h, "/api/v1/brief?from=1h"); reply.code != 200 || !strings.Contains(string(reply.body), `"cacheHits":70`) || !strings.Contains(string(reply.body), `"deadlineLeft":{"count":5`) {
+		t.Errorf("%d, %s", reply.code, reply.body)
+	}
+	for _, r := range m.Routes {
+		if reply := get(t, h, "/api/v1/series?from=1h&route="+r.ID()); reply.code != 200 {
+			t.Errorf("%s: %d, %s", r.Key, reply.code, reply.body)
+		}
+	}
+}
+
 // TestReportedTwice: a window that comes twice counts once, and one that is for an earlier start of the hub does not.
 func TestReportedTwice(t *testing.T) {
 	h := openHub(t, Config{})
@@ -232,6 +273,9 @@ func TestBadReports(t *testing.T) {
 		"wraps":      {Process: who(func(*hubpb.Process) {}).Process, FromUnixNano: math.MinInt64, ToUnixNano: math.MaxInt64},
 		"too many":   {Process: who(func(*hubpb.Process) {}).Process, Routes: make([]*hubpb.Route, maxReportRoutes+1)},
 		"repeats":    with(func(r *hubpb.Route) { r.Repeats = &hubpb.Repeats{Calls: 1, Same: 2} }),
+		"decisions":  with(func(r *hubpb.Route) { r.Decisions = &hubpb.Decisions{Late: math.MaxUint64} }),
+		"left":       with(func(r *hubpb.Route) { r.DeadlineLeft = &hubpb.Histogram{First: math.MaxUint32, Counts: []uint64{1}} }),
+		"policies":   {Process: who(func(*hubpb.Process) {}).Process, Policies: []*hubpb.Policy{{}}},
 		"calls wrap": with(func(r *hubpb.Route) { r.Codes = map[uint32]uint64{0: math.MaxUint64, 1: 2} }),
 	}
 	for name, r := range bad {

@@ -36,6 +36,7 @@ type BriefRoute struct {
 	Gap      Quantity `json:"gap,omitzero"`
 	Request  Quantity `json:"request,omitzero"`
 	Response Quantity `json:"response,omitzero"`
+	Left     Quantity `json:"deadlineLeft,omitzero"`
 	Samples  []int64  `json:"samples,omitempty"` // none
 }
 
@@ -91,7 +92,7 @@ func briefOf(m Map, route string) Brief {
 		s := *one.Stats
 		short := BriefRoute{
 			ID: id, Key: one.Key, Failed: s.Failed(), Duration: quantityOf(s.Duration()), Client: quantityOf(&s.Client), Server: quantityOf(&s.Server),
-			Failures: quantityOf(&s.Failures), Gap: quantityOf(&s.Gap), Request: quantityOf(&s.Request), Response: quantityOf(&s.Response),
+			Failures: quantityOf(&s.Failures), Gap: quantityOf(&s.Gap), Request: quantityOf(&s.Request), Response: quantityOf(&s.Response), Left: quantityOf(&s.Left),
 		}
 		if route == "" {
 			s.Evidence = nil

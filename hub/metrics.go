@@ -30,6 +30,7 @@ const (
 	metricWakes    = "stile_call_wakeups_total"
 	metricRequest  = "stile_call_request_bytes_total"
 	metricResponse = "stile_call_response_bytes_total"
+	metricDecided  = "stile_call_decisions_total"
 	metricCPU      = "stile_process_cpu_ratio"
 	metricRunQueue = "stile_process_run_queue_ratio"
 	metricProcess  = "stile_process_context_switches"
@@ -56,6 +57,7 @@ func newMetrics(h *Hub) *metrics {
 		metricWakes:    {"Times that Stile woke a peer, by the route's share of its processes' calls.", routeLabels},
 		metricRequest:  {"Bytes that were sent.", routeLabels},
 		metricResponse: {"Bytes that were answered.", routeLabels},
+		metricDecided:  {"What policies and deadlines decided: retries, hedges, breaker, limit, budget, admission, cache_hits, coalesced, fallbacks, late.", append(routeLabels[:len(routeLabels):len(routeLabels)], "decision")},
 		metricCPU:      {"Processors that a process used in its last window.", processLabels},
 		metricRunQueue: {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
 		metricProcess:  {"Context switches of a process in its last window.", processLabels},
@@ -129,6 +131,11 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)
 		m.count(out, metricWakes, float64(s.Wakes), labels...)
+	}
+	for i, n := range s.Decisions.Counts() {
+		if n > 0 {
+			m.count(out, metricDecided, float64(n), with(routemap.DecisionNames()[i].Key)...)
+		}
 	}
 	if s.Request.Count() > 0 {
 		m.count(out, metricRequest, s.Request.Sum(), labels...)

@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 	key := func(from string) routemap.Key {
 		return routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: from}, To: routemap.Node{Kind: routemap.Service, Name: "back"}, Transport: "shm", Operation: "s.S/M", Mode: routemap.Sync}
 	}
-	front := &routemap.Stats{Calls: 4, Errors: map[string]uint64{"NOT_FOUND": 1}, Waits: routemap.Waits{Calls: 4, Handler: 3e9}, Switches: 7}
+	front := &routemap.Stats{Calls: 4, Errors: map[string]uint64{"NOT_FOUND": 1}, Waits: routemap.Waits{Calls: 4, Handler: 3e9}, Switches: 7, Decisions: routemap.Decisions{CacheHits: 3}}
 	for _, ns := range []int64{1, 1 << 20, 1<<20 - 1, 1 << 40} {
 		front.Client.Record(ns)
 	}
@@ -41,7 +41,7 @@ func TestMetrics(t *testing.T) {
 		`rpc_client_call_duration_seconds_bucket` + route + `,le="2.048e-06"} 2`, `rpc_client_call_duration_seconds_bucket` + route + `,le="0.001048576"} 4`,
 		`rpc_client_call_duration_seconds_bucket` + route + `,le="+Inf"} 8`, `rpc_client_call_duration_seconds_count` + route + `} 8`,
 		`stile_call_errors_total{error_type="NOT_FOUND",` + route[1:] + `} 2`, `stile_call_context_switches_total` + route + `} 14`,
-		`stile_hub_reports_total 1`, `stile_hub_failing 0`,
+		`stile_call_decisions_total{decision="cache_hits",` + route[1:] + `} 6`, `stile_hub_reports_total 1`, `stile_hub_failing 0`,
 	} {
 		if !strings.Contains(string(r.body), want+"\n") {
 			t.Errorf("it does not say %s", want)

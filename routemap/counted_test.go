@@ -2,6 +2,7 @@ package routemap
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -90,5 +91,34 @@ func TestDuplicated(t *testing.T) {
 		if got := m.Report().Findings; (len(got) == 1 && got[0].Kind == Duplicated) != c.found || len(got) > 1 {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// TestDecisionsAlone: a route of which there are decisions and no call is on the map, is merged and stored with them, and counts no call.
+func TestDecisionsAlone(t *testing.T) {
+	m, other, back := New(), New(), New()
+	k := Key{From: Node{Service, "a"}, To: Node{Service, "b"}, Operation: "s.S/M", Mode: Sync}
+	one := Decisions{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+	m.Counted(k, &Stats{Decisions: one})
+	other.Counted(k, &Stats{Decisions: one})
+	m.Merge(other)
+	rest, err := m.Store(back.LoadRoute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := back.Load(rest); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []*Map{m, back} {
+		r := of.Report()
+		if want := (Decisions{2, 4, 6, 8, 10, 12, 14, 16, 18, 20}); len(r.Routes) != 1 || r.Routes[0].Decisions != want || r.Routes[0].Calls != 0 {
+			t.Errorf("%+v", r.Routes)
+		}
+		if text, err := json.Marshal(r); err != nil || !strings.Contains(string(text), `"cacheHits":14`) {
+			t.Errorf("%s, %v", text, err)
+		}
+	}
+	if counts, names := one.Counts(), DecisionNames(); len(counts) != len(names) || counts[6] != 7 || names[6].Key != "cache_hits" || one.Most() != 10 {
+		t.Errorf("%v, %v", counts, names)
 	}
 }

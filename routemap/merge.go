@@ -80,6 +80,8 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)
+	s.Left.Merge(&other.Left)
+	s.Decisions.merge(&other.Decisions)
 	s.Evidence = evidence(s.Evidence, other.Evidence)
 	s.Samples = mixed(r, s.Samples, s.sampled, other.Samples, other.sampled, maxSamples)
 	s.sampled += other.sampled

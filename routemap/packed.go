@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/stile-ipc/stile/internal/packed"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // packedVersion is the first byte of what is stored of a route, and of the rest.
@@ -55,7 +56,25 @@ func (s *Stats) appendPacked(b []byte) []byte {
 		b = h.AppendPacked(b)
 	}
 	b = appendEvidence(b, s.Evidence)
-	return appendTimes(appendUints(b, uint64(len(s.Samples))), s.Samples...)
+	b = appendTimes(appendUints(b, uint64(len(s.Samples))), s.Samples...)
+	return s.appendLater(b)
+}
+
+// appendLater appends what earlier programs did not store.
+func (s *Stats) appendLater(b []byte) []byte {
+	return appendUints(s.Left.AppendPacked(b), s.Decisions.Counts()...)
+}
+
+// readLater reads it, if it is there.
+func (s *Stats) readLater(r *packed.Reader) {
+	if r.Len() == 0 {
+		s.Left, s.Decisions = telemetry.Histogram{}, Decisions{}
+		return
+	}
+	s.Left.ReadPacked(r)
+	for _, n := range s.Decisions.fields() {
+		*n = r.Uint()
+	}
 }
 
 // readPacked reads what appendPacked has written, in place of what s has, of which it uses the room; and no more than so many traces that show it.
@@ -84,6 +103,7 @@ func (s *Stats) readPacked(data []byte, evidence int) error {
 			s.Samples = append(s.Samples, readTime(&r))
 		}
 	}
+	s.readLater(&r)
 	return r.End()
 }
 

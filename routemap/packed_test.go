@@ -79,9 +79,10 @@ func TestPackedStats(t *testing.T) {
 		if err := back.readPacked(b, maxEvidence); err != nil || !reflect.DeepEqual(s, back) {
 			t.Fatalf("%+v came back as %+v, %v", s, back, err)
 		}
+		earlier := len(b) - len(s.appendLater(nil))
 		for i := range b {
-			if err := new(Stats).readPacked(b[:i], maxEvidence); err == nil {
-				t.Errorf("%d of %d bytes are taken", i, len(b))
+			if err := new(Stats).readPacked(b[:i], maxEvidence); (err == nil) != (i == earlier) {
+				t.Errorf("%d of %d bytes: %v", i, len(b), err)
 			}
 		}
 	}

@@ -106,34 +106,36 @@ const maxSamples = 512
 
 // Stats is what is known of a route in a window. Stats of several windows can be merged.
 type Stats struct {
-	Calls    uint64              `json:"calls"`
-	Paired   uint64              `json:"paired"` // calls of which both sides tell
-	Errors   map[string]uint64   `json:"errors,omitempty"`
-	Retries  uint64              `json:"retries,omitempty"`
-	Client   telemetry.Histogram `json:"client"`             // ns, as who calls sees it
-	Server   telemetry.Histogram `json:"server"`             // ns, as who is called sees it
-	Failures telemetry.Histogram `json:"failures"`           // ns, of calls that failed: those of Client, or of Server if who calls does not tell
-	Gap      telemetry.Histogram `json:"gap"`                // ns, the difference: transport, queues, codec. Of messages: from sent to received
-	Queue    telemetry.Histogram `json:"queue"`              // ns at the server until the handler began; counted by it
-	Waits    Waits               `json:"waits,omitzero"`     // as counted
-	Carried  Carried             `json:"carried,omitzero"`   // as counted
-	Switches uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
-	Wakes    uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
-	Sources  Sources             `json:"sources"`
-	Request  telemetry.Histogram `json:"request"`           // bytes
-	Response telemetry.Histogram `json:"response"`          // bytes
-	Critical int64               `json:"critical"`          // ns on critical paths that belong to neither side
-	Through  int64               `json:"through"`           // ns on critical paths that were spent behind it: on the route, in who is called, and further
-	Alone    int64               `json:"alone"`             // ns that callers waited for it and for nothing else
-	Callers  int64               `json:"callers"`           // ns that those who called it took in all
-	Repeats  uint64              `json:"repeats,omitempty"` // calls that asked for what the trace had asked for before
-	Known    uint64              `json:"known,omitempty"`   // calls of which it is known what they asked for
-	Roots    uint64              `json:"roots"`             // traces that have it
-	Traced   uint64              `json:"traced"`            // calls of which traces tell
-	Busy     uint64              `json:"busy,omitempty"`    // of them, those that have it ten times or more
-	Evidence []Evidence          `json:"evidence,omitempty"`
-	Samples  []int64             `json:"samples,omitempty"` // client durations, or the server's, ns: any of them as likely as any other
-	sampled  uint64
+	Calls     uint64              `json:"calls"`
+	Paired    uint64              `json:"paired"` // calls of which both sides tell
+	Errors    map[string]uint64   `json:"errors,omitempty"`
+	Retries   uint64              `json:"retries,omitempty"`
+	Client    telemetry.Histogram `json:"client"`             // ns, as who calls sees it
+	Server    telemetry.Histogram `json:"server"`             // ns, as who is called sees it
+	Failures  telemetry.Histogram `json:"failures"`           // ns, of calls that failed: those of Client, or of Server if who calls does not tell
+	Gap       telemetry.Histogram `json:"gap"`                // ns, the difference: transport, queues, codec. Of messages: from sent to received
+	Queue     telemetry.Histogram `json:"queue"`              // ns at the server until the handler began; counted by it
+	Waits     Waits               `json:"waits,omitzero"`     // as counted
+	Carried   Carried             `json:"carried,omitzero"`   // as counted
+	Switches  uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
+	Wakes     uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
+	Sources   Sources             `json:"sources"`
+	Request   telemetry.Histogram `json:"request"`           // bytes
+	Response  telemetry.Histogram `json:"response"`          // bytes
+	Critical  int64               `json:"critical"`          // ns on critical paths that belong to neither side
+	Through   int64               `json:"through"`           // ns on critical paths that were spent behind it: on the route, in who is called, and further
+	Alone     int64               `json:"alone"`             // ns that callers waited for it and for nothing else
+	Callers   int64               `json:"callers"`           // ns that those who called it took in all
+	Repeats   uint64              `json:"repeats,omitempty"` // calls that asked for what the trace had asked for before
+	Known     uint64              `json:"known,omitempty"`   // calls of which it is known what they asked for
+	Roots     uint64              `json:"roots"`             // traces that have it
+	Traced    uint64              `json:"traced"`            // calls of which traces tell
+	Busy      uint64              `json:"busy,omitempty"`    // of them, those that have it ten times or more
+	Evidence  []Evidence          `json:"evidence,omitempty"`
+	Samples   []int64             `json:"samples,omitempty"`  // client durations, or the server's, ns: any of them as likely as any other
+	Left      telemetry.Histogram `json:"deadlineLeft"`       // ns until the deadline when calls arrived, of those that have one; as the server counts
+	Decisions Decisions           `json:"decisions,omitzero"` // as counted
+	sampled   uint64
 }
 
 // histograms are all that it has, in the order in which they are stored.

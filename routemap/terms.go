@@ -19,6 +19,8 @@ func Terms() []Term {
 		{"server queue", "time from when a call was received until its handler begins: for a worker, a place among those that run, the policy's admission"},
 		{"handler", "time from then until the answer is encoded"},
 		{"transport", "all the rest of a call's time: codec, rings or sockets, wake-ups, run queues"},
+		{"decisions", "how often policies decided what became of a route's calls, as Stile counts. Retries are attempts after the first, hedges attempts beside one under way: both are calls, too. Refused by the breaker or the limit was not sent; no budget to retry: a retry or hedge that was not made, because too many were. Shed by the server: refused by its admission before the handler began. Cache hits and coalesced calls were answered without one of their own, and old answers stood in for calls that failed. Late: the deadline had passed before it was sent, or when it arrived"},
+		{"deadline left", "the time until a call's deadline when it arrived at its server, of calls that have one"},
 		{"hot path", fmt.Sprintf("a way from a root, and the share of the root's durations that was spent at its end, on critical paths. Hot is a share of %.0f %% or more, or one of the fewest that make %.0f %%. The tail is the share among the slowest %.0f %% of traces", 100*hotShare, 100*hotTogether, 100*(1-tailFrom))},
 		{"blocking point", fmt.Sprintf("a route whose callers wait for it while nothing else of theirs runs: how many do at once, on average, and the share of their time. Flagged from %.0f caller or %.0f %% on", blockedCallers, 100*blockedShare)},
 		{"sync-chain depth", "how many calls, each waiting for the next, are nested on a critical path"},

@@ -23,6 +23,7 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 	}
 	printRoutes(&b, style, r.Routes, spent(r), rows)
 	printCounted(&b, style, r.Routes, rows)
+	printDecided(&b, style, r.Routes, rows)
 	printPaths(&b, style, r.Paths, rows)
 	printWaits(&b, style, r, rows)
 	printStands(&b, style, r.Findings, rows)
@@ -118,6 +119,22 @@ func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Ro
 	}
 	_ = w.Flush() // to memory
 	more(b, len(counted), rows)
+}
+
+// printDecided shows what policies decided, of routes of which they did.
+func printDecided(b *strings.Builder, style terminal.Style, routes []routemap.Route, rows int) {
+	decided := slices.DeleteFunc(slices.Clone(routes), func(r routemap.Route) bool { return r.Decisions.Most() == 0 })
+	if len(decided) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s\n", style.Strong("What policies decided"))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "LEFT P1\tLEFT P50\tROUTE\tDECISIONS")
+	for _, r := range first(decided, rows) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", quantile(&r.Left, 0.01), quantile(&r.Left, 0.5), plain(r.Key.String()), r.Decisions)
+	}
+	_ = w.Flush() // to memory
+	more(b, len(decided), rows)
 }
 
 func printPaths(b *strings.Builder, style terminal.Style, paths []routemap.HotPath, rows int) {

@@ -65,11 +65,14 @@ func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
 	r := &hubpb.Route{
 		Side: hubpb.Side_SIDE_CLIENT, Method: short(k.name.Method), Stream: k.name.Stream, Transport: k.transport, Address: short(k.peer.Address), PeerPid: int64(k.peer.PID), Topic: short(k.peer.Topic),
 		Codes: map[uint32]uint64{}, Duration: histogram(&s.Duration), Failures: histogram(&s.Failures), Gap: histogram(&s.Gap), Queue: histogram(&s.Queue),
-		Request: histogram(&s.Request), Response: histogram(&s.Response),
+		Request: histogram(&s.Request), Response: histogram(&s.Response), DeadlineLeft: histogram(&s.Left),
 		Waits: &hubpb.Waits{Calls: s.Waits.Calls, ClientQueue: s.Waits.ClientQueue, Transport: s.Waits.Transport, ServerQueue: s.Waits.ServerQueue, Handler: s.Waits.Handler},
 	}
 	if p := &s.Repeats; p.Calls > 0 {
 		r.Repeats = &hubpb.Repeats{Calls: p.Calls, Same: p.Same, Request: p.Request, RequestRepeated: p.RequestRepeated, Response: p.Response, ResponseRepeated: p.ResponseRepeated}
+	}
+	if s.Decisions.Any() {
+		r.Decisions = decisions(&s.Decisions)
 	}
 	if k.side == telemetry.Server {
 		r.Side = hubpb.Side_SIDE_SERVER
@@ -83,6 +86,13 @@ func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
 		}
 	}
 	return r
+}
+
+func decisions(d *telemetry.Decisions) *hubpb.Decisions {
+	return &hubpb.Decisions{
+		Retries: d[telemetry.Retry], Hedges: d[telemetry.Hedge], Breaker: d[telemetry.BreakerRefused], Limit: d[telemetry.LimitRefused], Budget: d[telemetry.BudgetRefused],
+		Admission: d[telemetry.AdmissionShed], CacheHits: d[telemetry.CacheHit], Coalesced: d[telemetry.Coalesced], Fallbacks: d[telemetry.FallbackServed], Late: d[telemetry.Late],
+	}
 }
 
 // histogram is nil for an empty one.
@@ -114,7 +124,7 @@ const maxReport = 8 << 20
 func fit(r *hubpb.ReportRequest) {
 	for keep := len(r.Routes) / 2; proto.Size(r) > maxReport && keep > 0; keep /= 2 {
 		for _, route := range r.Routes[keep:] {
-			route.Failures, route.Gap, route.Queue, route.Request, route.Response = nil, nil, nil, nil, nil
+			route.Failures, route.Gap, route.Queue, route.Request, route.Response, route.DeadlineLeft = nil, nil, nil, nil, nil, nil
 		}
 	}
 	for len(r.Routes) > 0 && proto.Size(r) > maxReport {

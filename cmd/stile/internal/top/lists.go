@@ -102,6 +102,7 @@ func (m *model) detailLines() (string, []string) {
 	lines = append(lines, "")
 	lines = append(lines, m.quantileLines(r)...)
 	lines = append(lines, m.waitLines(r)...)
+	lines = append(lines, m.decidedLines(r)...)
 	lines = append(lines, m.errorLines(r)...)
 	if len(r.Evidence) > 0 {
 		lines = append(lines, "", m.paint().strong("Traces that have it"))
@@ -130,6 +131,7 @@ func (m *model) quantileLines(r routemap.Route) []string {
 	add("queue", &r.Queue, short)
 	add("sent", &r.Request, size)
 	add("received", &r.Response, size)
+	add("left", &r.Left, short)
 	return lines
 }
 
@@ -152,6 +154,20 @@ func (m *model) waitLines(r routemap.Route) []string {
 	}
 	each := func(n uint64) string { return many(float64(n) / float64(max(r.Calls, 1))) }
 	return append(lines, "", fmt.Sprintf("a call: %s switches, %s wake-ups", each(r.Switches), each(r.Wakes)))
+}
+
+// decidedLines is what policies decided.
+func (m *model) decidedLines(r routemap.Route) []string {
+	if r.Decisions.Most() == 0 {
+		return nil
+	}
+	lines := []string{"", m.paint().strong("What policies decided")}
+	for i, n := range r.Decisions.Counts() {
+		if n > 0 {
+			lines = append(lines, fmt.Sprintf("%8d  %s", n, routemap.DecisionNames()[i].Words))
+		}
+	}
+	return lines
 }
 
 func (m *model) errorLines(r routemap.Route) []string {

@@ -427,3 +427,19 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 }
+
+// TestDecided: a route's page tells what policies decided, also of a route without a call.
+func TestDecided(t *testing.T) {
+	for _, calls := range []uint64{1000, 0} {
+		a := shop()
+		r := route("a", "b", "s.S/M", "shm", calls, 5)
+		r.Decisions = routemap.Decisions{Retries: 12, CacheHits: 34567}
+		r.Left = histogram(5e9)
+		a.Map.Routes = []routemap.Route{r}
+		d := drive(t, 80, 50)
+		d.answer(a)
+		d.press("enter")
+		d.shows("What policies decided", "12  retries", "34567  cache hits", "left", "5s")
+		d.hides("hedges", "NaN")
+	}
+}
