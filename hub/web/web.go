@@ -17,7 +17,7 @@ var dist embed.FS
 var plain []byte
 
 // pages are the paths that the dashboard has pages for, and those that they begin with.
-var pages = map[string]bool{"": true, "map": true, "routes": true, "route": true, "traces": true, "trace": true, "findings": true, "budget": true, "processes": true, "events": true, "status": true}
+var pages = map[string]bool{"": true, "map": true, "routes": true, "route": true, "traces": true, "trace": true, "findings": true, "budget": true, "processes": true, "policies": true, "events": true, "status": true}
 
 const (
 	// policy lets a page load what comes with it, and nothing else.

@@ -9,6 +9,7 @@ export const pages: [key: string, path: string, name: string][] = [
   ["f", "/findings", "Findings"],
   ["b", "/budget", "Budget"],
   ["p", "/processes", "Processes"],
+  ["o", "/policies", "Policies"],
   ["e", "/events", "Events"],
   ["s", "/status", "Status"],
 ];
