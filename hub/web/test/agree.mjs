@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { accessible, en, near, sound, text } from "./check.mjs";
 import { settled } from "./browser.mjs";
+import { seen } from "./counted.mjs";
 import { hostile } from "./mesh.mjs";
 
 const percent = (shown) => Number.parseFloat(shown.replaceAll(/[<>\s]/g, "")) / 100;
@@ -108,6 +109,7 @@ export async function agree(t, page, hub) {
   });
 
   await t.test("policies: who has which version, who lags and who refuses, as the API says", async () => {
+    await seen(hub);
     await visit("/policies");
     const { sources, policies } = await hub.ask("policies");
     assert.equal(await page.locator("section[data-source]").count(), sources.length);
@@ -148,6 +150,7 @@ export async function agree(t, page, hub) {
     assert.deepEqual(side("+"), diff.to.text.split("\n").map((l) => l.trimEnd()), "without what was removed it is the new one");
     await accessible(page, "a diff");
     await sound(page, "a diff");
+    await page.getByRole("link", { name: "all policies" }).click();
     const odd = sources.find((s) => s.source.startsWith(hostile));
     await page.locator(`tr[data-version='${odd.newest}']`).getByRole("link", { name: /^text/ }).click();
     await page.locator("main", { hasText: "The hub cannot read" }).waitFor();

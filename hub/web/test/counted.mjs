@@ -1,7 +1,7 @@
 // What some processes of a shop count, and what happens to them.
 
 import { Batch, hostile, random, shop } from "./mesh.mjs";
-import { identity, send } from "./report.mjs";
+import { hello, identity, send } from "./report.mjs";
 
 const us = 1000;
 const load = (n) => ({ user: 2.5e9 * n, system: 0.5e9 * n, voluntary: 41_000 * n, involuntary: 350 * n, runQueue: 120e6 * n, doorbells: 9000 * n });
@@ -38,6 +38,9 @@ function processes(kept) {
     { id: odd, service: hostile, pid: 1, host: `${hostile}.${"x".repeat(120)}`, load: load(0), routes: [], policies: [{ source: `${hostile}.yaml`, version: hostile, text: `${hostile}\n"><img src=x onerror=alert(1)>`, ago: 60e3, refused: hostile, controls: [{ kind: "limit", method: hostile, target: hostile, limit: 1, most: 1 }] }], events: [{ kind: hostile, subject: `"><img src=x onerror=alert(1)>`, detail: "y".repeat(250), ago: 64_000 }] },
   ];
 }
+
+// seen has those processes seen again: of who has not reported for a minute it is not known whether it lags.
+export const seen = (hub) => hello(hub.at.grpc, processes(""));
 
 // report sends a hub traces, and what processes count. It has both some 20 s later.
 export async function report(hub) {

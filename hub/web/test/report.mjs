@@ -94,13 +94,23 @@ function call(client, body) {
   });
 }
 
+// hello has processes say that they are there, and nothing else.
+export async function hello(at, processes, now = Date.now()) {
+  const client = connect(`http://${at}`);
+  try {
+    for (const p of processes) await call(client, report({ ...p, routes: [], events: [], policies: [] }, now, 0));
+  } finally {
+    client.close();
+  }
+}
+
 // send has processes report a window each: the hub first says who it is, which the report has to say.
 export async function send(at, processes, now = Date.now()) {
   const client = connect(`http://${at}`);
   try {
     for (const p of processes) {
-      const hello = await call(client, report({ ...p, routes: [], events: [] }, now, 0));
-      await call(client, report(p, now, 1, hello.subarray(2, 18)));
+      const said = await call(client, report({ ...p, routes: [], events: [], policies: [] }, now, 0));
+      await call(client, report(p, now, 1, said.subarray(2, 18)));
     }
   } finally {
     client.close();

@@ -7,7 +7,7 @@ import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
 import { agree } from "./agree.mjs";
 import { accessible, clicks, en, near, sound, text, until } from "./check.mjs";
-import { report } from "./counted.mjs";
+import { report, seen } from "./counted.mjs";
 import { Hub } from "./hub.mjs";
 import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
 
@@ -131,6 +131,7 @@ test("a shop", async (t) => {
     }
   });
 
+  await seen(counted);
   const { versions } = (await counted.ask("policies")).sources.find((s) => s.source.startsWith("/etc/"));
   const pages = {
     map: ["/map", "Map"],
