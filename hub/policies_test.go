@@ -3,16 +3,24 @@ package hub
 import (
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -215,5 +223,56 @@ func TestPoliciesRoom(t *testing.T) {
 	versions := a.draw(routemap.New(), time.Time{}, true).policies
 	if len(versions) == 0 || len(versions) > maxWindowPolicies {
 		t.Errorf("%d versions", len(versions))
+	}
+}
+
+// TestPoliciesTold: a process that reports tells of a policy that it follows, of the version that it refuses, and of the breakers that it holds, by itself.
+func TestPoliciesTold(t *testing.T) {
+	h := openHub(t, Config{})
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("x-stile: {version: good}\nmethodConfig:\n- name: [{}]\n  timeout: 1s\n  x-stile: {breaker: {}}\n")
+	p, err := policy.Open(path, policy.WithoutLastGood(), policy.WithPollInterval(time.Millisecond), policy.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	stop, err := stile.ReportTo(h.Addrs()[forOTLPGRPC])
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("x-stile: {version: bad}\nmethodConfig:\n- name: [{}]\n  timeout: 250ms\n")
+	for begin := time.Now(); p.Status().Error == ""; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the file is not looked at")
+		}
+	}
+	cc, err := stile.NewClient("passthrough:///nobody", stile.WithPolicy(p), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	if _, err := hubpb.NewAgentsClient(cc).Report(t.Context(), &hubpb.ReportRequest{}); err == nil {
+		t.Error("nobody has answered")
+	}
+	stop(t.Context())
+	got := decode[Policies](t, get(t, h, "/api/v1/policies"))
+	at := slices.IndexFunc(got.Policies, func(p PolicyReport) bool { return p.Source == path })
+	if at < 0 {
+		t.Fatalf("%+v", got)
+	}
+	one := got.Policies[at]
+	if one.Version != "good" || one.From != "file" || !strings.Contains(one.Refused, "250ms") || len(one.Controls) != 1 || one.Controls[0].State != "closed" || one.Controls[0].Method != "/stile.hub.v1.Agents/Report" {
+		t.Errorf("%+v", one)
+	}
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	if v := decode[PolicyText](t, get(t, h, "/api/v1/policies/version?id="+one.ID)); v.Version != "good" || v.Fault != "" {
+		t.Errorf("%+v", v)
 	}
 }

@@ -86,6 +86,9 @@ func TestTally(t *testing.T) {
 	tally.Goes(other.Route(name))
 	tally.Count(CacheHit)
 	got(other, Decisions{CacheHit: 1})
+	if n := testing.AllocsPerRun(100, func() { tally.Count(CacheHit) }); n != 0 {
+		t.Errorf("a decision takes %v allocations", n)
+	}
 }
 
 // TestTallyAtOnce: what is decided while the first call finds its way counts once.

@@ -101,6 +101,8 @@ func printPolicies(out io.Writer, p *hub.Policies) error {
 // standing is how a process stands to the newest version.
 func standing(p *hub.PolicyReport, newest string) string {
 	switch {
+	case p.Refused != "" && p.Lags > 0:
+		return "refuses a version, lags " + routemap.Readable(int64(p.Lags))
 	case p.Refused != "":
 		return "refuses a version"
 	case p.Lags > 0:

@@ -1,8 +1,9 @@
 // What the pages of what processes count show, beside what the API says.
 
 import assert from "node:assert/strict";
-import { en, near, sound, text } from "./check.mjs";
+import { accessible, en, near, sound, text } from "./check.mjs";
 import { settled } from "./browser.mjs";
+import { seen } from "./counted.mjs";
 import { hostile } from "./mesh.mjs";
 
 const percent = (shown) => Number.parseFloat(shown.replaceAll(/[<>\s]/g, "")) / 100;
@@ -127,6 +128,73 @@ export async function agree(t, page, hub) {
     await visit("/process/0123456789abcdef");
     assert.match(await text(page, "main"), /has told of nothing in this time/);
     page.complaints.length = 0; // of the 404
+  });
+
+  await t.test("what policies decided of a route, and hold now", async () => {
+    const r = route("shop.v1.Catalog/Get");
+    await visit(`/route/${r.id}?from=1h`);
+    await page.locator("tr[data-control]").first().waitFor();
+    const names = { retries: "retries", "refused by the breaker": "breaker", "cache hits": "cacheHits", late: "late" };
+    assert.equal(await page.locator("tr[data-decided]").count(), Object.keys(r.decisions).length);
+    for (const [name, key] of Object.entries(names)) assert.equal(await page.locator(`tr[data-decided='${name}'] td`).innerText(), en(r.decisions[key]));
+    assert.equal(await page.locator("tr[data-control=breaker] td").innerText(), "open");
+    assert.equal(await page.locator("tr[data-control=limit] td").innerText(), "14 of 200, 9 under way");
+    const left = page.locator("tr", { hasText: "until the deadline, on arrival" });
+    assert.equal(await left.count(), r.deadlineLeft ? 1 : 0);
+  });
+
+  await t.test("policies: who has which version, who lags and who refuses, as the API says", async () => {
+    await seen(hub);
+    await visit("/policies");
+    const { sources, policies } = await hub.ask("policies");
+    assert.equal(await page.locator("section[data-source]").count(), sources.length);
+    const shop = sources.find((s) => s.source === "/etc/shop/policy.yaml");
+    const at = page.locator(`section[data-source='${shop.source}']`);
+    assert.deepEqual([shop.processes, shop.lagging, shop.refusing, shop.versions.length], [3, 2, 1, 2]);
+    assert.equal(await at.locator("[data-of=lagging]").innerText(), "2 lag.");
+    assert.equal(await at.locator("[data-of=refusing]").innerText(), "1 refuses a version.");
+    const versions = at.locator("tr[data-version]");
+    assert.deepEqual(await versions.evaluateAll((all) => all.map((r) => r.dataset.version)), shop.versions.map((v) => v.id), "the newest first");
+    for (const [i, v] of shop.versions.entries()) {
+      const said = await versions.nth(i).innerText();
+      for (const part of [v.id.slice(0, 8), v.version, v.id === shop.newest ? "newest" : "older"]) assert.ok(said.includes(part), `${said} lacks ${part}`);
+      assert.equal(await versions.nth(i).locator("td").nth(1).innerText(), en(v.processes));
+    }
+    for (const p of policies.filter((p) => p.source === shop.source)) {
+      const row = at.locator(`tr[data-process='${p.pid}']`);
+      const said = await row.innerText();
+      for (const part of [p.service, `${p.pid} on ${p.host}`, p.id.slice(0, 8), p.version, p.from]) assert.ok(said.includes(part), `${said} lacks ${part}`);
+      assert.match(await row.locator("[data-of=stands]").innerText(), p.refused ? /^refuses a version(, lags .*)?$/ : p.lags ? /^lags / : /^newest$/);
+      if (p.refused) assert.ok((await at.innerText()).includes(p.refused));
+    }
+    assert.ok(await at.getByText("last good copy").count());
+    assert.equal(await page.locator("main img, main script").count(), 0);
+    await accessible(page, "/policies");
+    await at.getByText("Breakers and limits").click();
+    assert.equal(await at.locator("tr[data-control]").count(), policies.filter((p) => p.source === shop.source).flatMap((p) => p.controls).length);
+    await at.getByRole("link", { name: /diff to the newest/ }).click();
+    await page.locator("tr[data-change]").first().waitFor();
+    const older = shop.versions.find((v) => v.id !== shop.newest);
+    const diff = await hub.ask(`policies/diff?from=${older.id}&to=${shop.newest}`);
+    const rows = await page.locator("tr[data-change]").evaluateAll((all) => all.map((r) => [...r.cells].map((c) => c.innerText)));
+    assert.deepEqual(rows, diff.changes.map((c) => [c.name || "the whole file", c.what, c.before, c.after + (c.note ? ` ${c.note}` : "")]));
+    assert.ok(rows.length >= 2);
+    const lines = await page.locator("pre span").allInnerTexts();
+    const side = (mark) => lines.filter((l) => l[0] === " " || l[0] === mark).map((l) => l.slice(2).trimEnd());
+    assert.deepEqual(side("−"), diff.from.text.split("\n").map((l) => l.trimEnd()), "without what was added the text is the old one");
+    assert.deepEqual(side("+"), diff.to.text.split("\n").map((l) => l.trimEnd()), "without what was removed it is the new one");
+    await accessible(page, "a diff");
+    await sound(page, "a diff");
+    await page.getByRole("link", { name: "all policies" }).click();
+    const odd = sources.find((s) => s.source.startsWith(hostile));
+    await page.locator(`tr[data-version='${odd.newest}']`).getByRole("link", { name: /^text/ }).click();
+    await page.locator("main", { hasText: "The hub cannot read" }).waitFor();
+    assert.equal((await page.locator("pre").innerText()).trim(), (await hub.ask(`policies/version?id=${odd.newest}`)).text.trim());
+    assert.equal(await page.locator("main img, main script").count(), 0);
+    await page.setViewportSize({ width: 390, height: 844 });
+    await settled(page);
+    await sound(page, "policies on a phone");
+    await page.setViewportSize({ width: 1280, height: 800 });
   });
 
   await t.test("events are those of the API, filtered in the URL", async () => {

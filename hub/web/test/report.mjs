@@ -1,5 +1,6 @@
 // What processes report to a hub, by gRPC. Fields are those of hub/hubpb/hub.proto.
 
+import { createHash } from "node:crypto";
 import { connect } from "node:http2";
 
 function varint(n) {
@@ -44,6 +45,7 @@ function route(r) {
   return message({
     1: 1, 2: "/" + r.method, 4: r.transport, 5: r.peer, 6: r.address, 7: codes, 8: histogram(time, r.calls), 9: histogram(time, r.failed), 12: histogram(r.sizes?.[0], r.calls), 13: histogram(r.sizes?.[1], r.calls),
     14: r.waits && message({ 1: r.calls, 2: client, 3: transport, 4: server, 5: handler }),
+    18: r.decisions && message(r.decisions), 19: histogram(r.left, r.calls),
     17: r.carried && message({ 1: r.carried.calls, 2: r.carried.same, 3: r.carried.request, 4: r.carried.requestRepeated, 5: r.carried.response, 6: r.carried.responseRepeated }),
   });
 }
@@ -69,6 +71,15 @@ function samples(of, now, n = 300) {
   });
 }
 
+export const policyID = (text) => createHash("sha256").update(text).digest().subarray(0, 16);
+
+function policy(p, now) {
+  return message({
+    1: p.source, 2: p.from ?? "file", 3: p.version, 4: policyID(p.text), 5: (now - p.ago) * 1e6, 6: p.changed ?? false, 7: p.refused, 8: p.keep === false ? undefined : p.text, 9: p.alike ?? 1,
+    10: (p.controls ?? []).map((c) => message({ 1: c.kind, 2: c.method, 3: c.target, 4: c.state, 5: c.limit ?? 0, 6: c.most ?? 0, 7: c.inFlight ?? 0, 8: c.pending ?? 0 })),
+  });
+}
+
 export function identity(n) {
   return Buffer.alloc(16, n);
 }
@@ -78,7 +89,7 @@ function report(p, now, sequence, hub) {
   return message({
     1: message({ 1: identity(p.id), 2: p.service, 3: p.pid, 4: (now - 3600e3) * 1e6, 5: "/usr/bin/" + p.pid, 6: p.host, 7: p.boot ?? "boot", 8: p.listens ?? [], 9: "0.1.0", 10: "go1.26" }),
     2: sequence, 3: (now - 10_000) * 1e6, 4: now * 1e6, 5: p.routes.map(route),
-    6: message({ 1: l.user, 2: l.system, 3: l.voluntary, 4: l.involuntary, 5: l.runQueue, 7: 4, 8: l.doorbells }), 7: p.dropped ?? 0, 8: hub, 9: p.events.map((e) => event(e, now)), 13: p.samples && sequence > 0 ? samples(p.samples, now) : undefined,
+    6: message({ 1: l.user, 2: l.system, 3: l.voluntary, 4: l.involuntary, 5: l.runQueue, 7: 4, 8: l.doorbells }), 7: p.dropped ?? 0, 8: hub, 9: p.events.map((e) => event(e, now)), 13: p.samples && sequence > 0 ? samples(p.samples, now) : undefined, 15: (p.policies ?? []).map((one) => policy(one, now)),
   });
 }
 
@@ -99,13 +110,23 @@ function call(client, body) {
   });
 }
 
+// hello has processes say that they are there, and nothing else.
+export async function hello(at, processes, now = Date.now()) {
+  const client = connect(`http://${at}`);
+  try {
+    for (const p of processes) await call(client, report({ ...p, routes: [], events: [], policies: [] }, now, 0));
+  } finally {
+    client.close();
+  }
+}
+
 // send has processes report a window each: the hub first says who it is, which the report has to say.
 export async function send(at, processes, now = Date.now()) {
   const client = connect(`http://${at}`);
   try {
     for (const p of processes) {
-      const hello = await call(client, report({ ...p, routes: [], events: [] }, now, 0));
-      await call(client, report(p, now, 1, hello.subarray(2, 18)));
+      const said = await call(client, report({ ...p, routes: [], events: [], policies: [] }, now, 0));
+      await call(client, report(p, now, 1, said.subarray(2, 18)));
     }
   } finally {
     client.close();

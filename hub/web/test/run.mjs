@@ -7,7 +7,7 @@ import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
 import { agree } from "./agree.mjs";
 import { accessible, clicks, en, near, sound, text, until } from "./check.mjs";
-import { report } from "./counted.mjs";
+import { report, seen } from "./counted.mjs";
 import { Hub } from "./hub.mjs";
 import { Batch, dense, hostile, many, odd, random, shop } from "./mesh.mjs";
 
@@ -136,6 +136,8 @@ test("a shop", async (t) => {
     }
   });
 
+  await seen(counted);
+  const { versions } = (await counted.ask("policies")).sources.find((s) => s.source.startsWith("/etc/"));
   const pages = {
     map: ["/map", "Map"],
     chosen: [`/map?at=service:gateway`, "Map"],
@@ -150,6 +152,8 @@ test("a shop", async (t) => {
     process: [`/process/${gateway.id}?from=15m`, "gateway", counted],
     "process-alone": [`/process/${alone.id}?from=15m`, "pricing", counted],
     "counted-map": ["/map?from=1h", "Map", counted],
+    policies: ["/policies", "Policies", counted],
+    "policies-diff": [`/policies?old=${versions[1].id}&new=${versions[0].id}`, "Policies", counted],
     events: ["/events", "Events", counted],
     "counted-routes": ["/routes", "Routes", counted],
     "counted-route": [`/route/${catalog.id}`, catalog.operation, counted],
@@ -375,7 +379,7 @@ test("a shop", async (t) => {
     await page.locator("dialog[open] h2").waitFor();
     await page.keyboard.press("Escape");
     await page.locator("dialog[open]").waitFor({ state: "detached" });
-    for (const [key, path] of Object.entries({ r: "/routes", t: "/traces", f: "/findings", b: "/budget", p: "/processes", e: "/events", s: "/status", m: "/map" })) {
+    for (const [key, path] of Object.entries({ r: "/routes", t: "/traces", f: "/findings", b: "/budget", p: "/processes", o: "/policies", e: "/events", s: "/status", m: "/map" })) {
       await clicks(page, "g", key);
       await page.waitForFunction((p) => location.pathname === p, path);
     }
@@ -447,7 +451,7 @@ test("what no exporter should send is shown as it is", async () => {
   await fed(hub, again);
   const page = await newPage(browser);
   const brief = await hub.ask("brief?from=1h");
-  for (const path of ["/map", "/routes", "/traces", "/findings", "/budget", "/processes", "/events", "/status", "/trace/00000000000000000000000000000ddd", ...brief.routes.map((r) => `/route/${r.id}`)]) {
+  for (const path of ["/map", "/routes", "/traces", "/findings", "/budget", "/processes", "/policies", "/events", "/status", "/trace/00000000000000000000000000000ddd", ...brief.routes.map((r) => `/route/${r.id}`)]) {
     await page.goto(`${hub.url}${path}?from=1h`);
     await page.locator("h1").first().waitFor();
     await settled(page);
@@ -491,7 +495,7 @@ test("a hub with tokens, and nothing yet", async () => {
   await page.keyboard.press("Enter");
   await page.locator("main", { hasText: "Nothing came in this time" }).waitFor();
   await page.screenshot({ path: join(shots, "empty-1280-light.png") });
-  for (const path of ["/processes", "/events"]) {
+  for (const path of ["/processes", "/policies", "/events"]) {
     await page.goto(hub.url + path);
     await page.locator("main", { hasText: "STILE_HUB=localhost:4317" }).waitFor();
     await accessible(page, `${path}, of none`);

@@ -18,6 +18,7 @@ const pages = {
   trace: `/trace/${trace}`,
   findings: "/findings",
   budget: "/budget?slower=20ms",
+  policies: "/policies",
   status: "/status",
 };
 const browser = await open();

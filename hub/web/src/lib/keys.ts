@@ -10,6 +10,7 @@ export const pages: [key: string, path: string, name: string][] = [
   ["b", "/budget", "Budget"],
   ["q", "/queues", "Queues"],
   ["p", "/processes", "Processes"],
+  ["o", "/policies", "Policies"],
   ["e", "/events", "Events"],
   ["s", "/status", "Status"],
 ];

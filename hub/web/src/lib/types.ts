@@ -74,6 +74,8 @@ export interface Route extends Key {
   switches?: number;
   runQueue?: number;
   sources?: string[];
+  decisions?: Decisions;
+  deadlineLeft?: Quantity;
 }
 
 export interface Window {
@@ -394,4 +396,83 @@ export interface Acted {
   done: number;
   left: number;
   error?: string;
+}
+
+export interface PolicyVersion {
+  id: string;
+  version: string;
+  first: string;
+  seen: string;
+  processes: number;
+  kept: boolean;
+}
+
+export interface PolicySource {
+  source: string;
+  service?: string;
+  newest?: string;
+  since?: string;
+  processes: number;
+  lagging: number;
+  refusing: number;
+  versions: PolicyVersion[];
+}
+
+export interface PolicyControl {
+  kind: string;
+  method: string;
+  target: string;
+  state?: string;
+  limit: number;
+  most: number;
+  inFlight: number;
+  pending: number;
+}
+
+export interface PolicyReport {
+  source: string;
+  service: string;
+  pid: number;
+  host: string;
+  seen: string;
+  id: string;
+  version: string;
+  from: string;
+  since: string;
+  refused?: string;
+  alike: number;
+  lags?: number;
+  controls: PolicyControl[];
+}
+
+export interface Policies {
+  sources: PolicySource[];
+  policies: PolicyReport[];
+  all: number;
+}
+
+export interface PolicyText {
+  id: string;
+  version: string;
+  text: string;
+  fault?: string;
+}
+
+export interface PolicyDiff {
+  from: PolicyText;
+  to: PolicyText;
+  changes: { name: string; what: string; before: string; after: string; note?: string }[];
+}
+
+export interface Decisions {
+  retries?: number;
+  hedges?: number;
+  breaker?: number;
+  limit?: number;
+  budget?: number;
+  admission?: number;
+  cacheHits?: number;
+  coalesced?: number;
+  fallbacks?: number;
+  late?: number;
 }
