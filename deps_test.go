@@ -41,7 +41,7 @@ routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
-hub                       : . hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
+hub                       : . internal/agent hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
