@@ -31,6 +31,7 @@ func hubAddress(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("API", urls["API"])
 	ts.Setenv("OTLP", urls["OTLP/HTTP"])
 	ts.Setenv("REPORTS", urls["OTLP/gRPC"])
+	ts.Setenv("NATS", urls[hub.ForNATS])
 }
 
 // reports waits until a service reports to the hub of a URL.
