@@ -19,7 +19,9 @@ func ours(c net.Conn) error {
 	}
 	var cred *syscall.Ucred
 	var errCred error
-	err = raw.Control(func(fd uintptr) { cred, errCred = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED) })
+	err = raw.Control(func(fd uintptr) {
+		cred, errCred = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
 	switch {
 	case err != nil:
 		return err
