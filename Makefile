@@ -111,6 +111,7 @@ test-web: web ## drive a browser (Chromium) through the dashboard; pictures are 
 	$(say) "test the dashboard"
 	go build -o bin/stile ./cmd/stile
 	cd hub/web && node --test-reporter spec --test-reporter-destination stdout test/run.mjs
+	cd hub/web && node --test-reporter spec --test-reporter-destination stdout test/queues.mjs
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
 

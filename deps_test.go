@@ -45,7 +45,7 @@ routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
-hub                       : . policy internal/usage hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
+hub                       : . internal/agent internal/usage policy hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
 cmd/stile/internal/measure :
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal

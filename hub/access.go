@@ -101,6 +101,15 @@ func (a access) token(role Role, authorization string) (with Token, err error) {
 	return with, nil
 }
 
+// publishes tells whether who has a secret may publish, and all else that NATS's clients do.
+func (a access) publishes(secret string) bool {
+	_, err := a.token(Write, "Bearer "+secret)
+	if err != nil {
+		_, err = a.token(Operate, "Bearer "+secret)
+	}
+	return err == nil
+}
+
 // guard lets requests with a role through that may come from where they come.
 func (a access) guard(role Role, next http.Handler) http.Handler {
 	return a.near(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

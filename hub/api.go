@@ -38,6 +38,7 @@ type Status struct {
 	Store   store.Usage       `json:"store"`
 	Failing string            `json:"failing,omitempty"` // why windows are not kept now, and held in memory
 	Untidy  string            `json:"untidy,omitempty"`  // why windows are not made longer, or taken away
+	NATS    string            `json:"nats,omitempty"`    // why NATS servers elsewhere cannot be asked now
 }
 
 // Burns is what GET /api/v1/burn answers.
@@ -155,6 +156,9 @@ func (h *Hub) status(r *http.Request) (any, error) {
 	}
 	if err := h.keeper.untidy.now(); err != nil {
 		s.Untidy = err.Error()
+	}
+	if err := h.nats.away.now(); err != nil {
+		s.NATS = err.Error()
 	}
 	return s, nil
 }

@@ -14,8 +14,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/stile-ipc/stile"
+	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/hub/internal/store"
+	"github.com/stile-ipc/stile/internal/agent"
 	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // The addresses that a hub listens on, if nothing else is said: OpenTelemetry's, and the next one.
@@ -39,11 +42,17 @@ type Config struct {
 	HTTP     string // of the API
 	Socket   string // path of a unix socket, of this user alone, on which spans and reports are taken as on OTLPGRPC; empty: none
 	TLS      *tls.Config
-	Tokens   []Token      // who may do what; none: anybody who can connect, which is why all addresses have to be loopback then
-	Spans    int          // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
-	MaxBytes int64        // of the file of what is kept; 0: [DefaultMaxBytes]
-	Logger   *slog.Logger // nil: slog.Default
-	clock    func() time.Time
+	Tokens   []Token // who may do what; none: anybody who can connect, which is why all addresses have to be loopback then
+	Spans    int     // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
+	MaxBytes int64   // of the file of what is kept; 0: [DefaultMaxBytes]
+
+	NATS         string // address of a NATS server with JetStream, in the hub's folder; empty or [Off]: there is none
+	NATSMaxBytes int64  // that its topics may keep together, what they may and have not included; 0: [DefaultNATSMaxBytes]
+	NATSURL      string // of NATS servers elsewhere, whose topics are looked at and acted on, too
+	NATSCreds    string // file with credentials for them
+
+	Logger *slog.Logger // nil: slog.Default
+	clock  func() time.Time
 
 	readWithin time.Duration // in which a request has to come
 }
@@ -63,6 +72,7 @@ type Hub struct {
 	access access
 
 	nats *servers
+	self *hubpb.Process // the hub's own
 
 	reading, decoding, asking, acts turns
 	began                           time.Time
@@ -84,6 +94,9 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
+	if cfg.NATSMaxBytes <= 0 {
+		cfg.NATSMaxBytes = DefaultNATSMaxBytes
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -98,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("hub: %w", err), h.closeListeners())
 			if h.store != nil {
-				err = errors.Join(err, h.store.Close())
+				err = errors.Join(err, h.nats.close(), h.store.Close())
 			}
 		}
 	}()
@@ -125,6 +138,11 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
 	h.agents = newAgents(cfg.clock)
+	h.self = agent.Self(telemetry.Identity(h.agents.self))
+	h.self.Service = hubService
+	if h.nats, err = openServers(ctx, cfg, h.access, h.self, h.agents.queues); err != nil {
+		return nil, err
+	}
 	h.keeper = newKeeper(h.intake, h.agents, &h.totals, h.store, cfg.clock, h.log)
 	h.serve()
 	return h, nil
@@ -137,6 +155,9 @@ const (
 	forAPI      = "API"
 	forSocket   = "socket"
 )
+
+// ForNATS is what NATS's clients come for, in [Hub.Addrs].
+const ForNATS = "NATS"
 
 func (h *Hub) addresses() map[string]string {
 	all := map[string]string{forOTLPGRPC: h.cfg.OTLPGRPC, forOTLPHTTP: h.cfg.OTLPHTTP, forAPI: h.cfg.HTTP}
@@ -201,7 +222,7 @@ func (h *Hub) serve() {
 		h.serving.Go(func() {
 			serve := func() error { return s.Serve(limited(l)) }
 			if h.cfg.TLS != nil {
-				s.TLSConfig = h.cfg.TLS
+				s.TLSConfig = h.cfg.TLS.Clone() // each server changes its own
 				serve = func() error { return s.ServeTLS(limited(l), "", "") }
 			}
 			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
@@ -216,6 +237,9 @@ func (h *Hub) Addrs() map[string]string {
 	all := map[string]string{}
 	for what, l := range h.listeners {
 		all[what] = l.Addr().String()
+	}
+	if at := h.nats.addr(); at != "" {
+		all[ForNATS] = at
 	}
 	return all
 }
@@ -242,6 +266,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		}
 	}
 	h.serving.Wait()
+	errs = append(errs, h.nats.close())
 	errs = append(errs, h.keeper.close(), h.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("hub: %w", err)

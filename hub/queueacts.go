@@ -170,9 +170,8 @@ func (h *Hub) acted(what, who string, k routemap.QueueKey, n int, err error) {
 	}
 	h.log.Info("hub: "+what, "topic", k.Topic, "group", k.Group, "letters", n, "by", who, "error", err)
 	now := h.cfg.clock().UTC()
-	host, _ := os.Hostname()
 	h.agents.note(store.Event{
-		First: now, Last: now, Count: 1, Service: "stile hub", Host: shortName(host), PID: int64(os.Getpid()), Kind: what, Subject: shortName(k.Topic + " " + k.Group), Detail: shortName(detail), Error: err != nil,
+		First: now, Last: now, Count: 1, Service: hubService, Host: h.self.GetHost(), PID: int64(os.Getpid()), Kind: what, Subject: shortName(k.Topic + " " + k.Group), Detail: shortName(detail), Error: err != nil,
 	})
 }
 
@@ -225,7 +224,7 @@ func (h *Hub) reach(ctx context.Context, k routemap.QueueKey) (*queue.Queue, fun
 	switch {
 	case !isFolder:
 		return nil, nil, fmt.Errorf("the topic is on %q, which the hub does not know: start it with --nats-url, or use stile queue --url", at.where)
-	case at.boot != bootID():
+	case at.boot != h.self.GetBoot():
 		return nil, nil, fmt.Errorf("the topic is in the folder %q of another host: use stile queue --dir there", dir)
 	case at.uid != int64(os.Getuid()):
 		return nil, nil, fmt.Errorf("the folder %q is of the user %d, and the hub of %d: use stile queue --dir as that user", dir, at.uid, os.Getuid())
@@ -254,31 +253,4 @@ func is(ctx context.Context, q *queue.Queue, k routemap.QueueKey) error {
 		return fmt.Errorf("it has a topic %q, and that is another one", k.Topic)
 	}
 	return nil
-}
-
-// bootID is of this host since it was started, as processes report it.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		host, _ := os.Hostname()
-		return shortName(host)
-	}
-	return strings.TrimSpace(string(id))
-}
-
-// servers are NATS servers that the hub is connected to. A nil one has none.
-type servers struct {
-	own, elsewhere *queue.Queue
-}
-
-func (s *servers) all() (all []*queue.Queue) {
-	if s == nil {
-		return nil
-	}
-	for _, q := range []*queue.Queue{s.own, s.elsewhere} {
-		if q != nil {
-			all = append(all, q)
-		}
-	}
-	return all
 }

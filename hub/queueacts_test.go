@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/agent"
 	"github.com/stile-ipc/stile/queue"
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/telemetry"
@@ -102,7 +103,7 @@ func (d *dying) tell(h *Hub, change func(*hubpb.Process, *hubpb.Queue)) (id stri
 }
 
 func tellQueue(h *Hub, dir string, q telemetry.Queue, change func(*hubpb.Process, *hubpb.Queue)) string {
-	p := &hubpb.Process{Identity: id(3, 16), Service: "shop", Boot: bootID(), Uid: int64(os.Getuid())}
+	p := &hubpb.Process{Identity: id(3, 16), Service: "shop", Boot: agent.Self(telemetry.Self).GetBoot(), Uid: int64(os.Getuid())}
 	one := &hubpb.Queue{Topic: q.Topic, CreatedUnixNano: q.Created.UnixNano(), Where: "unix:" + dir, AtUnixNano: q.At.UnixNano(), Asked: true, Last: q.Last, Groups: []*hubpb.QueueGroup{{Name: "billing", Dead: q.Groups[0].Dead}}}
 	if change != nil {
 		change(p, one)

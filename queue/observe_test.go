@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -171,5 +172,26 @@ func TestToldElsewhere(t *testing.T) {
 	until(t, func() bool { return !first.nc.IsConnected() })
 	if all := told(t, first); len(all) != 0 {
 		t.Errorf("of a server that is away: %+v", all)
+	}
+}
+
+// BenchmarkTold is what a window costs: ten topics of an embedded server, with two groups each, one of which has messages left.
+func BenchmarkTold(b *testing.B) {
+	q := open(b, b.TempDir())
+	for i := range 10 {
+		top := topic(b, q, fmt.Sprint("topic-", i))
+		publish(b, top, "a", "b")
+		subscribe(b, top, "quick", func(context.Context, *Msg[text]) error { return nil })
+		wait := subscribe(b, top, "slow", func(ctx context.Context, _ *Msg[text]) error { <-ctx.Done(); return ctx.Err() })
+		b.Cleanup(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = wait.Drain(ctx)
+		})
+	}
+	for b.Loop() {
+		if all := q.tell(b.Context()); len(all) != 10 || len(all[0].Groups) != 2 {
+			b.Fatalf("%+v", all)
+		}
 	}
 }

@@ -47,6 +47,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 		Example: `  stile hub
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 ./catalog   # any service with an OTLP exporter
   stile map http://localhost:4319
+  stile hub --nats 127.0.0.1:4222   # and queues, with no other service
   stile hub --http 0.0.0.0:4319 --tokens tokens --tls-cert cert.pem --tls-key key.pem`,
 		Args: between(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -58,8 +59,11 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 			if (cert == "") != (key == "") {
 				return usageError{errors.New("--tls-cert and --tls-key go together")}
 			}
-			if cfg.MaxBytes < 1 || cfg.Spans < 1 {
-				return usageError{errors.New("--max-bytes and --spans have to be 1 or more")}
+			if cfg.MaxBytes < 1 || cfg.Spans < 1 || cfg.NATSMaxBytes < 1 {
+				return usageError{errors.New("--max-bytes, --spans and --nats-max-bytes have to be 1 or more")}
+			}
+			if cfg.NATSCreds != "" && cfg.NATSURL == "" {
+				return usageError{errors.New("--nats-creds is of use with --nats-url only")}
 			}
 			if cert != "" {
 				pair, err := tls.LoadX509KeyPair(cert, key)
@@ -83,6 +87,10 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.StringVar(&cfg.OTLPHTTP, "otlp-http", hub.DefaultOTLPHTTP, "`address` for OTLP over HTTP, or off")
 	flags.StringVar(&cfg.HTTP, "http", hub.DefaultHTTP, "`address` for those who ask, or off")
 	flags.StringVar(&cfg.Socket, "socket", "", "`path` of a unix socket, of this user alone, for OTLP over gRPC and what processes count, besides --otlp-grpc")
+	flags.StringVar(&cfg.NATS, "nats", hub.Off, "`address` for a NATS server with JetStream, in the hub's folder, such as 127.0.0.1:4222")
+	flags.Int64Var(&cfg.NATSMaxBytes, "nats-max-bytes", hub.DefaultNATSMaxBytes, "how many `bytes` all its topics may keep, what they may and have not included")
+	flags.StringVar(&cfg.NATSURL, "nats-url", "", "`URL` of NATS servers elsewhere, whose topics are to be seen and mended, too")
+	flags.StringVar(&cfg.NATSCreds, "nats-creds", "", "`file` with credentials for --nats-url")
 	flags.StringVar(&tokens, "tokens", "", "`file` of tokens, which nobody else may read")
 	flags.StringVar(&cert, "tls-cert", "", "`file` with the certificate, PEM")
 	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
@@ -117,7 +125,7 @@ func explainedHub(err error) error {
 	case errors.Is(err, hub.ErrInUse):
 		return fmt.Errorf("%w: stile hub status asks it; --dir names another folder", err)
 	case strings.Contains(err.Error(), "address already in use"):
-		return fmt.Errorf("%w: another hub or collector may run; --otlp-grpc, --otlp-http and --http take other addresses, or off", err)
+		return fmt.Errorf("%w: another hub or collector may run; --otlp-grpc, --otlp-http, --http and --nats take other addresses, or off", err)
 	}
 	return err
 }
@@ -151,6 +159,10 @@ func hubURLs(h *hub.Hub, tls bool) map[string]string {
 		if host, port, err := net.SplitHostPort(at); err == nil && net.ParseIP(host).IsUnspecified() {
 			at = net.JoinHostPort("localhost", port) // one of those that it is
 		}
+		if what == hub.ForNATS {
+			all[what] = map[bool]string{false: "nats://", true: "tls://"}[tls] + at
+			continue
+		}
 		all[what] = scheme + at
 	}
 	return all
@@ -163,6 +175,11 @@ func sayAddresses(out io.Writer, h *hub.Hub, tls, asJSON bool) error {
 	}
 	for _, what := range slices.Sorted(maps.Keys(urls)) {
 		if _, err := fmt.Fprintf(out, "%-10s %s\n", what, urls[what]); err != nil {
+			return err
+		}
+	}
+	if at := urls[hub.ForNATS]; at != "" {
+		if _, err := fmt.Fprintf(out, "\nQueues are there with queue.Config{URL: %q}, and stile queue --url %s\n", at, at); err != nil {
 			return err
 		}
 	}
@@ -248,7 +265,7 @@ Exit codes: 0 all is well, 1 the hub cannot keep what it has now, 2 a mistake in
 			} else {
 				err = printHubStatus(cmd.OutOrStdout(), &s)
 			}
-			if err == nil && s.Failing+s.Untidy != "" {
+			if err == nil && s.Failing+s.Untidy+s.NATS != "" {
 				err = errFinding
 			}
 			return err
@@ -301,6 +318,9 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 	}
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
 	fmt.Fprintf(b, "whole traces: %d of %d\n", s.Store.Traces, s.Store.Seen)
+	if s.NATS != "" {
+		fmt.Fprintf(b, "NATS elsewhere cannot be asked: %s\n", s.NATS)
+	}
 	if s.Failing != "" {
 		fmt.Fprintf(b, "what comes is held in memory, for it cannot be kept: %s\n", s.Failing)
 	}

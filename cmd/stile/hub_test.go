@@ -30,6 +30,7 @@ func hubAddress(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(json.Unmarshal(text, &urls))
 	ts.Setenv("API", urls["API"])
 	ts.Setenv("OTLP", urls["OTLP/HTTP"])
+	ts.Setenv("NATS", urls[hub.ForNATS])
 }
 
 // reports waits until a service reports to the hub of a URL.

@@ -28,7 +28,7 @@ func queues(ctx context.Context, r *telemetry.Recorder) (all []*hubpb.Queue) {
 	})
 	groups := maxQueueGroups
 	for i := range taken {
-		q := queueOf(&taken[i], groups)
+		q := Queue(&taken[i], groups)
 		if n := len(all); n > 0 && all[n-1].Topic == q.Topic && all[n-1].CreatedUnixNano == q.CreatedUnixNano {
 			all[n-1] = both(all[n-1], q) // it was opened twice
 			continue
@@ -52,7 +52,8 @@ func both(a, b *hubpb.Queue) *hubpb.Queue {
 	return a
 }
 
-func queueOf(q *telemetry.Queue, groups int) *hubpb.Queue {
+// Queue is a queue as it is reported, with so many groups at most.
+func Queue(q *telemetry.Queue, groups int) *hubpb.Queue {
 	out := &hubpb.Queue{
 		Topic: short(q.Topic), CreatedUnixNano: q.Created.UnixNano(), Where: short(q.Where), AtUnixNano: q.At.UnixNano(), Asked: q.Asked,
 		Messages: signed(q.Messages), Bytes: signed(q.Bytes), MaxBytes: max(q.MaxBytes, 0), Last: signed(q.Last), Delayed: signed(q.Delayed), BlockedNs: int64(max(q.Blocked, 0)), Refused: signed(q.Refused),

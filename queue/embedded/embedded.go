@@ -1,8 +1,9 @@
 // Package embedded runs a NATS server with JetStream inside the process, on one folder, for package queue. The server has no
-// port: its own process reaches it through Connect, others of the same user through Visit.
+// port, unless it is told to listen: its own process reaches it through Connect, others of the same user through Visit.
 package embedded
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,14 @@ type Config struct {
 	MaxStore int64
 	// MaxPayload is how large a message may be, with its headers, in bytes; 0: 1 MiB and 16 KiB for headers.
 	MaxPayload int32
+	// Listen is an address for NATS's clients; empty: there is no port.
+	Listen string
+	// TLS is for those who come by Listen; nil: there is none.
+	TLS *tls.Config
+	// Allows tells whether a client with a token may do all; nil: all may.
+	Allows func(token string) bool
+	// SyncAlways has the server acknowledge only what is on disk.
+	SyncAlways bool
 	// Logger has the server's warnings and errors; nil: slog.Default.
 	Logger *slog.Logger
 }
@@ -49,6 +58,7 @@ type Server struct {
 	log     *natsLog
 	files   syncer
 	door    *door
+	inside  string // the token of this process; empty: none is needed
 }
 
 // ErrInUse is what Start returns while another process, or another Server of this one, has the folder.
@@ -110,10 +120,14 @@ func (s *Server) mark() error {
 func (s *Server) Crashed() bool { return s.crashed }
 
 func (s *Server) start(cfg Config) error {
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "stile", DontListen: true, NoSigs: true, NoLog: true, MaxPayload: cfg.MaxPayload,
+	opts := &server.Options{
+		ServerName: "stile", DontListen: true, NoSigs: true, NoLog: true, MaxPayload: cfg.MaxPayload, SyncAlways: cfg.SyncAlways,
 		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: cfg.MaxStore, JetStreamMaxMemory: maxMemory, DisableJetStreamBanner: true,
-	})
+	}
+	if err := s.listen(cfg, opts); err != nil {
+		return err
+	}
+	srv, err := server.NewServer(opts)
 	if err != nil {
 		return err
 	}
@@ -149,7 +163,7 @@ func (s *Server) OpenDoor() (err error) {
 
 // Connect connects to the server. The connection is the caller's.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
-	nc, err := nats.Connect("", append([]nats.Option{nats.InProcessServer(s.server)}, opts...)...)
+	nc, err := nats.Connect("", append(s.Options(), opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
