@@ -51,7 +51,8 @@ type agents struct {
 	clock func() time.Time
 	self  identity // of this start of the hub
 
-	counted counted
+	counted  counted
+	measured *measured // what metrics tell, beside what processes count
 
 	mu        sync.Mutex
 	processes map[identity]*process
@@ -89,7 +90,7 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}}
+	all := &agents{clock: clock, processes: map[identity]*process{}, counted: counted{}, measured: newMeasured(clock)}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }

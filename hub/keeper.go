@@ -106,7 +106,7 @@ func (k *keeper) draw() {
 		select {
 		case t, more := <-k.in.traces:
 			if !more {
-				k.over(open, drawn)
+				k.over(open, drawn, true)
 				return
 			}
 			open.m.Add(t)
@@ -115,14 +115,15 @@ func (k *keeper) draw() {
 			continue
 		case <-next.C:
 		}
-		k.over(open, drawn)
+		k.over(open, drawn, false)
 		open, drawn = k.open(), false
 	}
 }
 
-// over ends a window. Of one in which nothing came there is nothing to keep.
-func (k *keeper) over(w window, drawn bool) {
-	if w.reported, w.events = k.agents.draw(w.m); !drawn && len(w.reported) == 0 {
+// over ends a window, perhaps the last one. Of one in which nothing came there is nothing to keep.
+func (k *keeper) over(w window, drawn, last bool) {
+	w.reported, w.events = k.agents.draw(w.m)
+	if measured := k.agents.measured.draw(w.m, k.agents, last); !measured && !drawn && len(w.reported) == 0 {
 		return
 	}
 	k.totals.add(w.m)
