@@ -318,12 +318,12 @@ func (s *clientStream) roundTrip(m *clientMux, req, reply any) error {
 		return err
 	}
 	s.sentLast = true
+	if s.rec.looks { // what is lent is not there any more, once it is sent and the peer dies
+		s.rec.request = telemetry.PrintOf(p.data)
+	}
 	err = s.start(m, p, true)
 	if err == nil {
 		s.sent.Store(int64(len(p.data)))
-		if s.rec.looks {
-			s.rec.request = telemetry.PrintOf(p.data)
-		}
 		s.outPayload(req, p)
 	}
 	p.free()
