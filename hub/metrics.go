@@ -34,6 +34,8 @@ const (
 	metricRunQueue = "stile_process_run_queue_ratio"
 	metricProcess  = "stile_process_context_switches"
 	metricSpans    = "stile_hub_spans_total"
+	metricPoints   = "stile_hub_data_points_total"
+	metricPointOut = "stile_hub_data_points_left_out_total"
 	metricReports  = "stile_hub_reports_total"
 	metricLeftOut  = "stile_hub_left_out_total"
 	metricRefused  = "stile_hub_refused_total"
@@ -60,6 +62,8 @@ func newMetrics(h *Hub) *metrics {
 		metricRunQueue: {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
 		metricProcess:  {"Context switches of a process in its last window.", processLabels},
 		metricSpans:    {"Spans that were taken in.", nil},
+		metricPoints:   {"Data points of metrics that came: of calls, or of something else, which are not kept.", []string{"of"}},
+		metricPointOut: {"Data points of calls' metrics that were left out.", []string{"reason"}},
 		metricReports:  {"Windows that processes have reported.", nil},
 		metricLeftOut:  {"Spans that were left out.", []string{"reason"}},
 		metricRefused:  {"Requests that were refused.", []string{"reason"}},
@@ -102,6 +106,12 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	in := m.hub.intake.status()
 	m.count(out, metricSpans, float64(in.Spans))
 	m.count(out, metricReports, float64(m.hub.agents.status().Reports))
+	points := m.hub.agents.measured.status()
+	m.count(out, metricPoints, float64(points.Points), "calls")
+	m.count(out, metricPoints, float64(points.Others), "others")
+	for why, n := range points.LeftOut {
+		m.count(out, metricPointOut, float64(n), why)
+	}
 	for why, n := range in.LeftOut {
 		m.count(out, metricLeftOut, float64(n), why)
 	}

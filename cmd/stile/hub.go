@@ -35,8 +35,8 @@ func newHub() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "hub",
-		Short: "Take traces from exporters, and keep maps of them",
-		Long: `Hub listens for OpenTelemetry's OTLP and makes maps of the traces that come, which it keeps for
+		Short: "Take traces and metrics from exporters, and keep maps of them",
+		Long: `Hub listens for OpenTelemetry's OTLP and makes maps of the traces and calls' metrics that come, which it keeps for
 hours, days and months in one folder. stile map shows them, of now and of any time since.
 
 It listens on this host's loopback alone. Another address needs --tokens, and TLS; a file of
@@ -283,10 +283,16 @@ func hubAt(dir string, args []string) (string, error) {
 func printHubStatus(out io.Writer, s *hub.Status) error {
 	b := bufio.NewWriter(out)
 	fmt.Fprintf(b, "since %s: %d spans of %d requests, %d held until their traces are complete\n", s.Began.Local().Format(time.DateTime), s.Intake.Spans, s.Intake.Requests, s.Intake.Held)
-	for what, counts := range map[string]map[string]uint64{"left out": s.Intake.LeftOut, "requests refused": s.Intake.Refused} {
+	reasons := func(what string, counts map[string]uint64) {
 		for _, why := range slices.Sorted(maps.Keys(counts)) {
 			fmt.Fprintf(b, "%s: %d, %s\n", what, counts[why], why)
 		}
+	}
+	reasons("left out", s.Intake.LeftOut)
+	reasons("requests refused", s.Intake.Refused)
+	if m := s.Metrics; m.Points+m.Others > 0 || len(m.LeftOut) > 0 {
+		fmt.Fprintf(b, "%d data points of calls, of %d series now; %d of something else, which are not kept\n", m.Points, m.Series, m.Others)
+		reasons("data points left out", m.LeftOut)
 	}
 	fmt.Fprintf(b, "%d processes have reported %d windows\n", s.Agents.Processes, s.Agents.Reports)
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
