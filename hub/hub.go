@@ -41,6 +41,7 @@ type Config struct {
 	Tokens   []Token      // who may do what; none: anybody who can connect, which is why all addresses have to be loopback then
 	Spans    int          // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
 	MaxBytes int64        // of the file of what is kept; 0: [DefaultMaxBytes]
+	Forward  *Forward     // nil: what comes stays here
 	Logger   *slog.Logger // nil: slog.Default
 	clock    func() time.Time
 
@@ -52,14 +53,15 @@ var ErrInUse = store.ErrInUse
 
 // Hub is one that runs. Its methods are safe for concurrent use.
 type Hub struct {
-	cfg    Config
-	log    *slog.Logger
-	store  *store.Store
-	intake *intake
-	agents *agents
-	totals totals
-	keeper *keeper
-	access access
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	intake  *intake
+	agents  *agents
+	totals  totals
+	keeper  *keeper
+	access  access
+	forward *forwarder
 
 	reading, decoding, asking turns
 	began                     time.Time
@@ -115,6 +117,9 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
 	h.agents = newAgents(cfg.clock)
+	if h.forward, err = newForwarder(cfg.Forward, h.agents.self, h.listeners, cfg.Logger); err != nil {
+		return nil, err
+	}
 	h.keeper = newKeeper(h.intake, h.agents, &h.totals, h.store, cfg.clock, h.log)
 	h.serve()
 	return h, nil
@@ -226,7 +231,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		}
 	}
 	h.serving.Wait()
-	errs = append(errs, h.keeper.close(), h.store.Close())
+	errs = append(errs, h.keeper.close(), h.forward.close(ctx), h.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("hub: %w", err)
 	}

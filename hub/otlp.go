@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -49,12 +50,13 @@ const (
 
 // Reasons for which requests are refused.
 const (
-	refusedBusy  = "too many at once"
-	refusedToken = "no token that lets spans be sent"
-	refusedLarge = "a body of more than 16 MiB, or 4 MiB of JSON"
-	refusedBody  = "a body that is no request to export"
-	refusedKind  = "an unknown content-type or content-encoding"
-	refusedSlow  = "a body that did not come within 10 s"
+	refusedBusy   = "too many at once"
+	refusedToken  = "no token that lets spans be sent"
+	refusedLarge  = "a body of more than 16 MiB, or 4 MiB of JSON"
+	refusedBody   = "a body that is no request to export"
+	refusedKind   = "an unknown content-type or content-encoding"
+	refusedSlow   = "a body that did not come within 10 s"
+	refusedAround = "a body that this hub has forwarded, and that came around"
 )
 
 // turns are for what is done at no more than some places at once.
@@ -87,8 +89,15 @@ func (t turns) take(ctx context.Context) error {
 
 func (t turns) give() { <-t.room }
 
-// export takes in the body of a request, all of it or nothing, and returns what its exporter is to be told.
-type export func(body []byte, json bool) (told, error)
+// export takes in a request, all of it or nothing, and returns what its exporter is to be told.
+type export func(*incoming) (told, error)
+
+// incoming is a request to export.
+type incoming struct {
+	body []byte
+	json bool
+	via  string // the hubs that it has gone through
+}
 
 // told is how much of a request was left out, and why.
 type told struct {
@@ -96,12 +105,21 @@ type told struct {
 	what    string // as OTLP's JSON calls how many
 }
 
-func (h *Hub) exportTraces(body []byte, json bool) (told, error) {
+// once takes in what has not been here before.
+func (h *Hub) once(take export, r *incoming) (told, error) {
+	if h.forward.knows(r.via) {
+		h.intake.refuse(refusedAround)
+		return told{}, nil
+	}
+	return take(r)
+}
+
+func (h *Hub) exportTraces(r *incoming) (told, error) {
 	b, decode := h.intake.batch(), tracefile.OTLP
-	if json {
+	if r.json {
 		decode = tracefile.OTLPJSON
 	}
-	counts, err := decode(body, b.take)
+	counts, err := decode(r.body, b.take)
 	if err != nil {
 		return told{}, err
 	}
@@ -109,20 +127,22 @@ func (h *Hub) exportTraces(body []byte, json bool) (told, error) {
 		b.leftOut[why] += n
 	}
 	h.intake.add(b)
+	h.forward.offer(parcel{traces, r.body, r.json, r.via})
 	return told{b.leftOut, "rejectedSpans"}, nil
 }
 
-func (h *Hub) exportMetrics(body []byte, json bool) (told, error) {
+func (h *Hub) exportMetrics(r *incoming) (told, error) {
 	decode := tracefile.OTLPMetrics
-	if json {
+	if r.json {
 		decode = tracefile.OTLPMetricsJSON
 	}
-	var points []*tracefile.Point
-	counts, err := decode(body, func(p *tracefile.Point) { points = append(points, p) })
+	var all []*tracefile.Point
+	counts, err := decode(r.body, func(p *tracefile.Point) { all = append(all, p) })
 	if err != nil {
 		return told{}, err
 	}
-	return told{h.agents.measured.take(points, counts), "rejectedDataPoints"}, nil
+	h.forward.offer(parcel{points, r.body, r.json, r.via})
+	return told{h.agents.measured.take(all, counts), "rejectedDataPoints"}, nil
 }
 
 // rejected is how many were left out.
@@ -195,7 +215,8 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream, take export) error {
 	if err != nil {
 		return err
 	}
-	of, err := take(body, false)
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	of, err := h.once(take, &incoming{body, false, strings.Join(md.Get(viaHeader), ",")})
 	h.decoding.give()
 	if err != nil {
 		h.intake.refuse(refusedBody)
@@ -317,7 +338,7 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request, take export) {
 			busy(err)
 			return
 		}
-		of, err = take(body, kind == typeJSON)
+		of, err = h.once(take, &incoming{body, kind == typeJSON, strings.Join(r.Header.Values(viaHeader), ",")})
 		h.decoding.give()
 	}
 	if err != nil {
