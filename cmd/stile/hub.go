@@ -94,7 +94,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
 	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` the file of maps and traces may have")
 	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
-	to.add(flags)
+	to.add(cmd)
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents())
 	return cmd

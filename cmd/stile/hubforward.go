@@ -11,7 +11,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/stile-ipc/stile/hub"
 )
@@ -22,7 +22,8 @@ type forwardFlags struct{ url, headers, ca string }
 // forwardHeaders is the variable with headers, as OTEL_EXPORTER_OTLP_HEADERS has them.
 const forwardHeaders = "STILE_HUB_FORWARD_HEADERS"
 
-func (f *forwardFlags) add(flags *pflag.FlagSet) {
+func (f *forwardFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringVar(&f.url, "forward", "", "`URL` to send all that comes on to: http, https, grpc or grpcs")
 	flags.StringVar(&f.headers, "forward-headers", "", "`file` of headers to send with it, name=value, one a line, which nobody else may read (default $"+forwardHeaders+", with commas between them)")
 	flags.StringVar(&f.ca, "forward-ca", "", "`file` with the certificates to trust there, PEM, instead of the system's")
