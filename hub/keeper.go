@@ -155,7 +155,10 @@ func (k *keeper) keep() {
 			err := k.store.PutEvents(context.Background(), unkept.events)
 			if err == nil {
 				unkept.events = nil // a window that comes again does not bring them twice
-				err = k.store.Put(context.Background(), unkept.start, unkept.m, unkept.sample.traces(unkept.m))
+				shown := unkept.sample.traces(unkept.m)
+				if err = k.store.Put(context.Background(), unkept.start, unkept.m, shown); err == nil {
+					k.totals.show(shown)
+				}
 			}
 			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
 			if err != nil {

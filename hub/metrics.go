@@ -125,11 +125,16 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.gauge(out, metricFailing, failing)
 }
 
+// route tells of one. The totals' lock is held.
 func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routemap.Stats) {
 	labels := []string{k.From.String(), k.To.String(), k.Operation, k.Transport, string(k.Mode)}
 	with := func(more string) []string { return append(labels[:len(labels):len(labels)], more) }
-	m.histogram(out, metricClient, &s.Client, labels)
-	m.histogram(out, metricServer, &s.Server, labels)
+	id := ""
+	if len(m.hub.totals.exemplars) > 0 {
+		id = k.ID()
+	}
+	m.histogram(out, metricClient, &s.Client, labels, m.hub.totals.exemplarsLocked(id, false, m.hub.cfg.clock()))
+	m.histogram(out, metricServer, &s.Server, labels, m.hub.totals.exemplarsLocked(id, true, m.hub.cfg.clock()))
 	for class, n := range s.Errors {
 		m.count(out, metricErrors, float64(n), with(class)...)
 	}
@@ -156,8 +161,8 @@ const (
 	mostBound  = 1 << 35
 )
 
-// histogram tells of one in cumulative buckets, whose bounds are those of telemetry's: so they are exact.
-func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *telemetry.Histogram, labels []string) {
+// histogram tells of one in cumulative buckets, whose bounds are those of telemetry's: so they are exact. Exemplars are told in OpenMetrics alone.
+func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *telemetry.Histogram, labels []string, exemplars []prometheus.Exemplar) {
 	if h.Count() == 0 {
 		return
 	}
@@ -165,7 +170,13 @@ func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *teleme
 	for bound := int64(leastBound); bound <= mostBound; bound *= 2 {
 		buckets[seconds(bound)] = h.Count() - h.Above(bound-1)
 	}
-	out <- prometheus.MustNewConstHistogram(m.desc[name], h.Count(), seconds(h.Sum()), buckets, clean(labels)...)
+	told := prometheus.MustNewConstHistogram(m.desc[name], h.Count(), seconds(h.Sum()), buckets, clean(labels)...)
+	if len(exemplars) > 0 {
+		if with, err := prometheus.NewMetricWithExemplars(told, exemplars...); err == nil {
+			told = with
+		}
+	}
+	out <- told
 }
 
 func (m *metrics) count(out chan<- prometheus.Metric, name string, v float64, labels ...string) {

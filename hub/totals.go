@@ -8,8 +8,9 @@ import (
 
 // totals is what was on the maps of all windows since the hub was opened. Its methods are safe for concurrent use.
 type totals struct {
-	mu     sync.Mutex
-	routes map[routemap.Key]*routemap.Stats
+	mu        sync.Mutex
+	routes    map[routemap.Key]*routemap.Stats
+	exemplars map[exemplarOf]exemplar
 }
 
 // maxTotals is how many routes are told apart; others are one.
