@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // collector is one that does as told, over HTTP.
@@ -300,5 +305,36 @@ func TestMayAgain(t *testing.T) {
 		if got := rejectedBy([]byte(body), false); got != 0 {
 			t.Errorf("%q: %d", body, got)
 		}
+	}
+}
+
+// TestForwardOwn: what processes count is told to who is forwarded to, as OpenTelemetry's exponential histograms: another hub has the same routes with the same calls, and
+// not a second time by the services' own metrics.
+func TestForwardOwn(t *testing.T) {
+	dir := t.TempDir()
+	to := openHub(t, Config{Dir: dir})
+	from := openHub(t, Config{Forward: &Forward{URL: "grpc://" + to.Addrs()[forOTLPGRPC]}})
+	front, back := newReporter(t, agentsOf(t, from), 1, "front"), newReporter(t, agentsOf(t, from), 2, "back")
+	front.report(calls(hubpb.Side_SIDE_CLIENT, "/s.S/M", back, "", 20))
+	back.report(calls(hubpb.Side_SIDE_SERVER, "/s.S/M", front, "", 20))
+	closeHub(t, from)
+	sent := map[string]telemetry.Histogram{}
+	from.totals.each(func(k routemap.Key, s *routemap.Stats) { sent[k.String()] = s.Client })
+	if r := postMetrics(t, to, marshal(t, callMetrics("front", "back", 20)), "Content-Type", typeProtobuf); r.code != http.StatusOK {
+		t.Errorf("%d %s", r.code, r.body)
+	}
+	closeHub(t, to)
+	to = openHub(t, Config{Dir: dir})
+	defer closeHub(t, to)
+	m, err := to.Map(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Minute))
+	if err != nil || len(m.Routes) != 1 {
+		t.Fatal(err, m.Routes)
+	}
+	r, was := m.Routes[0], sent["front → back s.S/M"]
+	if r.Key.String() != "front → back s.S/M" || r.Transport != "shm" || r.Calls != 20 || r.Client.Count() != 20 || r.Server.Count() != 20 || r.Sources != routemap.FromMetrics {
+		t.Errorf("%s %s: %+v", r.Key, r.Transport, r.Stats)
+	}
+	if off := math.Abs(float64(r.Client.Quantile(0.5))/float64(was.Quantile(0.5)) - 1); off > 0.04 || math.Abs(r.Client.Mean()/was.Mean()-1) > 0.001 {
+		t.Errorf("the median is off by %.3f; means %g and %g", off, r.Client.Mean(), was.Mean())
 	}
 }

@@ -120,6 +120,9 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	if h.forward, err = newForwarder(cfg.Forward, h.agents.self, h.listeners, cfg.Logger); err != nil {
 		return nil, err
 	}
+	if h.forward != nil {
+		h.forward.all.Go(h.tellOwn)
+	}
 	h.keeper = newKeeper(h.intake, h.agents, &h.totals, h.store, cfg.clock, h.log)
 	h.serve()
 	return h, nil
@@ -231,7 +234,11 @@ func (h *Hub) Close(ctx context.Context) error {
 		}
 	}
 	h.serving.Wait()
-	errs = append(errs, h.keeper.close(), h.forward.close(ctx), h.store.Close())
+	errs = append(errs, h.keeper.close())
+	if h.forward != nil {
+		h.forwardOwn()
+	}
+	errs = append(errs, h.forward.close(ctx), h.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("hub: %w", err)
 	}

@@ -40,7 +40,7 @@ func (t *totals) add(m *routemap.Map) {
 		// What is sampled, or evidence, is of no use in a sum.
 		of.Merge(&routemap.Stats{
 			Calls: s.Calls, Errors: s.Errors, Retries: s.Retries, Client: s.Client, Server: s.Server, Waits: s.Waits, Switches: s.Switches, Wakes: s.Wakes,
-			Request: s.Request, Response: s.Response,
+			Request: s.Request, Response: s.Response, Sources: s.Sources,
 		})
 	})
 }

@@ -100,8 +100,14 @@ func (w *ways) served(service, operation string, now time.Time) {
 	}
 }
 
-// best tells whether no better metric of the process tells of the same calls.
+// best tells whether no better metric of the process tells of the same calls, nor a hub to which it reports.
 func (w *ways) best(k *measure, now time.Time) bool {
+	byHub := rankOf{client: k.client, operation: k.service + "\x00" + k.operation}
+	if _, told := w.ranks[byHub]; k.rank < 0 && (told || len(w.ranks) < maxMetricSeries) {
+		w.ranks[byHub] = ranked{k.rank, now}
+	} else if told {
+		return false
+	}
 	of := rankOf{[2]uint64{k.resource.Hi, k.resource.Lo}, k.client, k.operation}
 	known, is := w.ranks[of]
 	switch {

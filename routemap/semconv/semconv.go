@@ -217,6 +217,8 @@ func (f *Facts) transport() string {
 		return routemap.Pipe
 	case "inproc":
 		return routemap.InProc
+	case routemap.SHM: // as hubs tell
+		return routemap.SHM
 	case "tcp", "ip_tcp":
 	case "":
 		if strings.HasPrefix(f.of[rpcTarget], "unix:") {

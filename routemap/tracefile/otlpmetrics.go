@@ -36,10 +36,10 @@ type ID = xxh3.Uint128
 
 // Point is what a metric says of the calls that have the same attributes.
 type Point struct {
-	Resource ID // who tells
-	Stream   ID // which metric of whom
-	Series   ID // of which attributes
-	Rank     int
+	Resource ID   // who tells
+	Stream   ID   // which metric of whom
+	Series   ID   // of which attributes
+	Rank     int  // of two that tell of the same calls the lower counts; negative: a hub tells, of all processes of the service
 	Client   bool // who calls tells it, else who is called
 
 	Service, Host    string
@@ -74,6 +74,9 @@ type MetricCounts struct {
 	Others  uint64            // that tell of something else, and are not read
 	LeftOut map[string]uint64 // by reason
 }
+
+// HubScope is the instrumentation scope of what hubs tell.
+const HubScope = "github.com/stile-ipc/stile/hub"
 
 // callMetric is a histogram of calls' durations.
 type callMetric struct {
@@ -119,6 +122,8 @@ const (
 
 	scopeMetricsScope   protowire.Number = 1
 	scopeMetricsMetrics protowire.Number = 2
+
+	scopeName protowire.Number = 1
 
 	metricName        protowire.Number = 1
 	metricUnit        protowire.Number = 3
@@ -255,6 +260,14 @@ func (r *metrics) metric(p Point, facts semconv.Facts, scope, b []byte) error {
 		p.Unit = u
 	}
 	p.Stream = identity(p.Resource, [][]byte{scope, name})
+	if err := each(scope, scopeName, func(name []byte) error {
+		if string(name) == HubScope {
+			p.Rank = -1
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
 	return each(data, dataPoints, func(point []byte) error {
 		one := p // each has its own
 		why, err := r.point(&one, facts, point)
