@@ -2,6 +2,7 @@ package stile
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,14 @@ var (
 	streamKey   = keyOf(func(ctx context.Context) { grpc.ServerTransportStreamFromContext(ctx) })
 )
 
+// isServerKey tells the key under which google.golang.org/grpc/stats/opentelemetry looks up the
+// server, to see whether a method is one of its: else it is called other. No function shows it to
+// a spy.
+func isServerKey(key any) bool {
+	t := reflect.TypeOf(key)
+	return t != nil && t.PkgPath() == "google.golang.org/grpc" && t.Name() == "serverKey"
+}
+
 // start sets the deadline, once; before that the context can only be canceled.
 func (c *callContext) start() {
 	if timeout := c.call.Timeout; timeout > 0 {
@@ -84,6 +93,9 @@ func (c *callContext) Value(key any) any {
 		return c.conn.peer
 	case lazyctx.DelayedKey, lazyctx.DecidedKey, handlerKey{}:
 		return c
+	}
+	if d := c.conn.door; d.server != nil && len(d.set.stats) > 0 && isServerKey(key) {
+		return d.server
 	}
 	return c.conn.ctx.Value(key)
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/grpc"
+
 	"github.com/stile-ipc/stile/policy"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
@@ -26,6 +28,7 @@ type door struct {
 	methods methodTable
 	workers workers
 	full    func(ctx context.Context, method string) error // of the policy; nil: none
+	server  *grpc.Server                                   // whose door it is, for those who look it up
 
 	mu        sync.Mutex
 	listeners map[transport.Listener]struct{}
@@ -45,9 +48,9 @@ const (
 	doorStopped
 )
 
-func newDoor(set serverSettings, table serviceTable, own ownServerOptions) *door {
+func newDoor(s *grpc.Server, set serverSettings, table serviceTable, own ownServerOptions) *door {
 	d := &door{
-		set: set, own: own, log: own.logger, methods: newMethodTable(table),
+		server: s, set: set, own: own, log: own.logger, methods: newMethodTable(table),
 		listeners: map[transport.Listener]struct{}{}, conns: map[*serverConn]struct{}{},
 	}
 	if d.log == nil {

@@ -24,7 +24,7 @@ func Serve(s *grpc.Server, lis net.Listener) error {
 	if err != nil && !set.layoutUnknown {
 		set.shut = append(set.shut, err.Error())
 	}
-	d := newDoor(set, table, ownServerOptions{})
+	d := newDoor(s, set, table, ownServerOptions{})
 	defer listening.add(lis)()
 	closeDoor := d.open(lis)
 	tied := &tiedListener{Listener: lis, door: d}

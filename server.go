@@ -86,7 +86,7 @@ func (s *Server) opened() *door {
 		return nil
 	}
 	if s.door == nil {
-		s.door = newDoor(s.set, s.table, s.own)
+		s.door = newDoor(s.inner, s.set, s.table, s.own)
 	}
 	return s.door
 }

@@ -80,7 +80,9 @@ var ecosystemCases = []diffCase{
 		cs.recv()
 		cs.closeSend()
 		cs.recv()
-		e.c("%s", codeText(cc.Invoke(e.ctx, "/compat.Test/Nope", str(""), new(msg))))
+		if nope := e.open(e.ctx, cc, "/compat.Test/Nope"); nope != nil { // nothing is sent: grpc-go's own span may be OK if the answer comes first
+			nope.recv()
+		}
 		e.finish()
 		// The client's spans end before or after the server's.
 		parents := map[trace.SpanID]bool{}

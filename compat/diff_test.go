@@ -16,7 +16,7 @@ type diffCase struct {
 
 func diffCases() []diffCase {
 	return slices.Concat(basicCases, metadataCases, statusCases, deadlineCases, streamCases,
-		limitCases, optionCases, interceptCases, statsCases, serverCases, ecosystemCases,
+		limitCases, optionCases, interceptCases, statsCases, serverCases, ecosystemCases, namesCases,
 		addressCases, lifecycleCases, scriptCases)
 }
 

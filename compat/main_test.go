@@ -91,7 +91,8 @@ func underDoor(t *testing.T, suite string, d door, f func(t *testing.T)) {
 		count(suite, func(c *tally) { c.doors++ })
 		t.Setenv("STILE", d.off)
 		t.Setenv("STILE_TRANSPORT", d.transport)
-		dir, err := os.MkdirTemp("", "stile") // short: it will hold unix sockets
+		t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "rpc/dup") // the names of metrics of both ages
+		dir, err := os.MkdirTemp("", "stile")                // short: it will hold unix sockets
 		if err != nil {
 			t.Fatal(err)
 		}

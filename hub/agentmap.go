@@ -10,8 +10,8 @@ import (
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// told is what processes have told in a window, beside its map.
-type told struct {
+// windowTold is what processes have told in a window, beside its map.
+type windowTold struct {
 	reported upTo // windows of processes that are in it
 	events   []store.Event
 	loads    []store.Load
@@ -21,7 +21,7 @@ type told struct {
 
 // draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. The last tells of all that there is, and
 // others of what is complete.
-func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
+func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 	end := start // of hosts' windows of which all have told
 	if last {
 		end = start.Add(2 * store.Finest)
@@ -58,7 +58,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
 		calls := callsOf(r.GetRoutes()...)
 		id := identity(r.GetProcess().GetIdentity())
 		for _, route := range r.GetRoutes() {
-			if who.stranger(route) && !last && a.waiting.add(waiting{r, route, calls}, now) {
+			if who.stranger(route) && !last && a.waiting.add(strangerRoute{r, route, calls}, now) {
 				behind[id] = true
 				continue
 			}
@@ -69,17 +69,17 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) told {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return told{windows, events, loads, policies, len(reports)+len(windows)+len(events)+len(loads) > 0}
+	return windowTold{windows, events, loads, policies, len(reports)+len(windows)+len(events)+len(loads) > 0}
 }
 
 // strangers are routes of servers whose client the hub does not know yet: both may have reported to another start of it, and the client come back a window later.
 // They wait for it, for one window. They are the keeper's.
 type strangers struct {
-	routes []waiting
+	routes []strangerRoute
 	since  map[identity]time.Time // when each was a stranger first
 }
 
-type waiting struct {
+type strangerRoute struct {
 	report *hubpb.ReportRequest
 	route  *hubpb.Route
 	calls  uint64
@@ -89,7 +89,7 @@ type waiting struct {
 const maxStrangers = maxProcesses
 
 // add has a route wait, unless its client was waited for before.
-func (s *strangers) add(w waiting, now time.Time) bool {
+func (s *strangers) add(w strangerRoute, now time.Time) bool {
 	id := identity(w.route.GetPeer())
 	first, known := s.since[id]
 	if !known && len(s.since) < maxStrangers {
@@ -106,7 +106,7 @@ func (s *strangers) add(w waiting, now time.Time) bool {
 	return true
 }
 
-func (s *strangers) take(now time.Time) []waiting {
+func (s *strangers) take(now time.Time) []strangerRoute {
 	for id, first := range s.since {
 		if now.Sub(first) > processGoneAfter {
 			delete(s.since, id)

@@ -52,9 +52,10 @@ type agents struct {
 	clock func() time.Time
 	self  identity // of this start of the hub
 
-	counted counted
-	queues  *queues
-	waiting strangers
+	counted  counted
+	queues   *queues
+	waiting  strangers
+	measured *measured // what metrics tell, beside what processes count
 
 	mu          sync.Mutex
 	processes   map[identity]*process
@@ -105,7 +106,10 @@ type countedRoute struct {
 }
 
 func newAgents(clock func() time.Time) *agents {
-	all := &agents{clock: clock, processes: map[identity]*process{}, where: directory{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{}}
+	all := &agents{
+		clock: clock, processes: map[identity]*process{}, where: directory{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{},
+		measured: newMeasured(clock),
+	}
 	_, _ = rand.Read(all.self[:]) // never fails
 	return all
 }

@@ -35,6 +35,8 @@ type Status struct {
 	Addrs   map[string]string `json:"addrs"` // by what they are for
 	Intake  Intake            `json:"intake"`
 	Agents  Agents            `json:"agents"`
+	Metrics Measured          `json:"metrics"`
+	Forward *Forwarded        `json:"forward,omitempty"`
 	Store   store.Usage       `json:"store"`
 	Failing string            `json:"failing,omitempty"` // why windows are not kept now, and held in memory
 	Untidy  string            `json:"untidy,omitempty"`  // why windows are not made longer, or taken away
@@ -150,7 +152,7 @@ func (h *Hub) status(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Store: u}
+	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Metrics: h.agents.measured.status(), Forward: h.forward.status(), Store: u}
 	if err := h.keeper.failing(); err != nil {
 		s.Failing = err.Error()
 	}

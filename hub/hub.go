@@ -46,6 +46,8 @@ type Config struct {
 	Spans    int     // how many are held until their traces are complete; 0: a million, of about 0.5 kB each
 	MaxBytes int64   // of the file of what is kept; 0: [DefaultMaxBytes]
 
+	Forward *Forward // nil: what comes stays here
+
 	NATS         string // address of a NATS server with JetStream, in the hub's folder; empty or [Off]: there is none
 	NATSMaxBytes int64  // that its topics may keep together, what they may and have not included; 0: [DefaultNATSMaxBytes]
 	NATSURL      string // of NATS servers elsewhere, whose topics are looked at and acted on, too
@@ -62,14 +64,15 @@ var ErrInUse = store.ErrInUse
 
 // Hub is one that runs. Its methods are safe for concurrent use.
 type Hub struct {
-	cfg    Config
-	log    *slog.Logger
-	store  *store.Store
-	intake *intake
-	agents *agents
-	totals totals
-	keeper *keeper
-	access access
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	intake  *intake
+	agents  *agents
+	totals  totals
+	keeper  *keeper
+	access  access
+	forward *forwarder
 
 	nats *servers
 	self *hubpb.Process // the hub's own
@@ -142,6 +145,12 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	h.self.Service = hubService
 	if h.nats, err = openServers(ctx, cfg, h.access, h.self, h.agents.queues); err != nil {
 		return nil, err
+	}
+	if h.forward, err = newForwarder(cfg.Forward, h.agents.self, h.listeners, cfg.Logger); err != nil {
+		return nil, err
+	}
+	if h.forward != nil {
+		h.forward.all.Go(h.tellOwn)
 	}
 	h.keeper = newKeeper(h.intake, h.agents, &h.totals, h.store, cfg.clock, h.log)
 	h.serve()
@@ -266,8 +275,11 @@ func (h *Hub) Close(ctx context.Context) error {
 		}
 	}
 	h.serving.Wait()
-	errs = append(errs, h.nats.close())
-	errs = append(errs, h.keeper.close(), h.store.Close())
+	errs = append(errs, h.nats.close(), h.keeper.close())
+	if h.forward != nil {
+		h.forwardOwn()
+	}
+	errs = append(errs, h.forward.close(ctx), h.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("hub: %w", err)
 	}

@@ -81,14 +81,6 @@ func (b *batch) take(s routemap.Span) error {
 	return nil
 }
 
-// rejected is how many spans were left out.
-func (b *batch) rejected() (n uint64) {
-	for _, of := range b.leftOut {
-		n += of
-	}
-	return n
-}
-
 // add hands over what a request has brought. It waits while the map does not keep up.
 func (in *intake) add(b *batch) {
 	in.mu.Lock()

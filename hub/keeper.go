@@ -53,7 +53,7 @@ func (t *trouble) now() error {
 }
 
 type window struct {
-	told
+	windowTold
 	start  time.Time
 	m      *routemap.Map
 	sample *sample
@@ -130,13 +130,13 @@ func (k *keeper) draw() {
 	}
 }
 
-// over ends a window. Of one in which nothing came there is nothing to keep.
+// over ends a window, perhaps the last one. Of one in which nothing came there is nothing to keep.
 func (k *keeper) over(w window, drawn, last bool) {
-	w.told = k.agents.draw(w.m, w.start, last)
+	w.windowTold = k.agents.draw(w.m, w.start, last)
 	if q := k.agents.queues.window(); len(q) > 0 {
 		w.queues = []queueWindow{{w.start, q}}
 	}
-	if !drawn && !w.any && len(w.queues) == 0 {
+	if measured := k.agents.measured.draw(w.m, k.agents, last); !measured && !drawn && !w.any && len(w.queues) == 0 {
 		return
 	}
 	k.totals.add(w.m)
@@ -207,7 +207,12 @@ func (k *keeper) put(w *window) error {
 		}
 		w.queues = w.queues[1:]
 	}
-	return k.store.Put(ctx, w.start, w.m, w.sample.traces(w.m))
+	shown := w.sample.traces(w.m)
+	if err := k.store.Put(ctx, w.start, w.m, shown); err != nil {
+		return err
+	}
+	k.totals.show(shown)
+	return nil
 }
 
 // How many are held while the disk is full.

@@ -110,13 +110,13 @@ type grid struct {
 	from      time.Time
 	step      time.Duration
 	n         int
-	processes map[string]*series
-	hosts     map[string]*series
+	processes map[string]*loadSeries
+	hosts     map[string]*loadSeries
 	left      map[string]bool // processes there was no room for
 }
 
-// series is a load on the grid.
-type series struct {
+// loadSeries is a load on the grid.
+type loadSeries struct {
 	is      store.Load // who it is
 	covered []float64  // µs of each step
 	columns [loadColumns][]float64
@@ -124,7 +124,7 @@ type series struct {
 }
 
 func newGrid(from, to time.Time, points int) *grid {
-	g := &grid{from: from.Truncate(cell), processes: map[string]*series{}, hosts: map[string]*series{}, left: map[string]bool{}}
+	g := &grid{from: from.Truncate(cell), processes: map[string]*loadSeries{}, hosts: map[string]*loadSeries{}, left: map[string]bool{}}
 	long := to.Truncate(cell).Sub(g.from)
 	g.step = max((long/time.Duration(points) + cell - 1).Truncate(cell), cell)
 	g.n = max(int((long+g.step-1)/g.step), 1)
@@ -157,7 +157,7 @@ func (g *grid) add(l store.Load) {
 			g.left[l.ID] = true
 			return
 		}
-		s = &series{is: l, covered: make([]float64, g.n)}
+		s = &loadSeries{is: l, covered: make([]float64, g.n)}
 		of[l.ID] = s
 	}
 	s.is.Service, s.is.Name = l.Service, l.Name
@@ -201,7 +201,7 @@ func valueOf(l *store.Load, column, i int) float64 {
 }
 
 // rate is a column by what is covered, times so much; as it is where it is none of what is used.
-func (s *series) rate(column int, times float64) []*Number {
+func (s *loadSeries) rate(column int, times float64) []*Number {
 	out := make([]*Number, len(s.covered))
 	for i, us := range s.covered {
 		if us == 0 {
@@ -223,7 +223,7 @@ func (g *grid) loads() Loads {
 		Window: routemap.Window{From: g.from.UTC(), To: g.from.Add(time.Duration(g.n) * g.step).UTC()}, Step: g.step, Steps: g.n, All: len(g.processes) + len(g.left),
 		Processes: []ProcessLoad{}, Hosts: []HostLoad{},
 	}
-	order := func(a, b *series) int { return cmp.Or(cmp.Compare(b.cpu, a.cpu), cmp.Compare(a.is.ID, b.is.ID)) }
+	order := func(a, b *loadSeries) int { return cmp.Or(cmp.Compare(b.cpu, a.cpu), cmp.Compare(a.is.ID, b.is.ID)) }
 	const second = 1e6
 	for _, s := range slices.SortedFunc(maps.Values(g.processes), order) {
 		out.Processes = append(out.Processes, ProcessLoad{

@@ -36,6 +36,8 @@ const (
 	metricRunQueue  = "stile_process_run_queue_ratio"
 	metricProcess   = "stile_process_context_switches"
 	metricSpans     = "stile_hub_spans_total"
+	metricPoints    = "stile_hub_data_points_total"
+	metricPointOut  = "stile_hub_data_points_left_out_total"
 	metricReports   = "stile_hub_reports_total"
 	metricLeftOut   = "stile_hub_left_out_total"
 	metricRefused   = "stile_hub_refused_total"
@@ -83,6 +85,8 @@ func newMetrics(h *Hub) *metrics {
 		metricRunQueue:  {"Threads of a process that were ready to run and did not, on average, in its last window.", processLabels},
 		metricProcess:   {"Context switches of a process in its last window.", processLabels},
 		metricSpans:     {"Spans that were taken in.", nil},
+		metricPoints:    {"Data points of metrics that came: of calls, or of something else, which are not kept.", []string{"of"}},
+		metricPointOut:  {"Data points of calls' metrics that were left out.", []string{"reason"}},
 		metricReports:   {"Windows that processes have reported.", nil},
 		metricLeftOut:   {"Spans that were left out.", []string{"reason"}},
 		metricRefused:   {"Requests that were refused.", []string{"reason"}},
@@ -139,6 +143,12 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	in := m.hub.intake.status()
 	m.count(out, metricSpans, float64(in.Spans))
 	m.count(out, metricReports, float64(m.hub.agents.status().Reports))
+	points := m.hub.agents.measured.status()
+	m.count(out, metricPoints, float64(points.Points), "calls")
+	m.count(out, metricPoints, float64(points.Others), "others")
+	for why, n := range points.LeftOut {
+		m.count(out, metricPointOut, float64(n), why)
+	}
 	for why, n := range in.LeftOut {
 		m.count(out, metricLeftOut, float64(n), why)
 	}
@@ -179,11 +189,16 @@ func (m *metrics) queues(out chan<- prometheus.Metric) {
 	})
 }
 
+// route tells of one. The totals' lock is held.
 func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routemap.Stats) {
 	labels := []string{k.From.String(), k.To.String(), k.Operation, k.Transport, string(k.Mode)}
 	with := func(more string) []string { return append(labels[:len(labels):len(labels)], more) }
-	m.histogram(out, metricClient, &s.Client, labels)
-	m.histogram(out, metricServer, &s.Server, labels)
+	id := ""
+	if len(m.hub.totals.exemplars) > 0 {
+		id = k.ID()
+	}
+	m.histogram(out, metricClient, &s.Client, labels, m.hub.totals.exemplarsLocked(id, false, m.hub.cfg.clock()))
+	m.histogram(out, metricServer, &s.Server, labels, m.hub.totals.exemplarsLocked(id, true, m.hub.cfg.clock()))
 	for class, n := range s.Errors {
 		m.count(out, metricErrors, float64(n), with(class)...)
 	}
@@ -216,8 +231,8 @@ const (
 	mostBound  = 1 << 35
 )
 
-// histogram tells of one in cumulative buckets, whose bounds are those of telemetry's: so they are exact.
-func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *telemetry.Histogram, labels []string) {
+// histogram tells of one in cumulative buckets, whose bounds are those of telemetry's: so they are exact. Exemplars are told in OpenMetrics alone.
+func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *telemetry.Histogram, labels []string, exemplars []prometheus.Exemplar) {
 	if h.Count() == 0 {
 		return
 	}
@@ -225,7 +240,13 @@ func (m *metrics) histogram(out chan<- prometheus.Metric, name string, h *teleme
 	for bound := int64(leastBound); bound <= mostBound; bound *= 2 {
 		buckets[seconds(bound)] = h.Count() - h.Above(bound-1)
 	}
-	out <- prometheus.MustNewConstHistogram(m.desc[name], h.Count(), seconds(h.Sum()), buckets, clean(labels)...)
+	told := prometheus.MustNewConstHistogram(m.desc[name], h.Count(), seconds(h.Sum()), buckets, clean(labels)...)
+	if len(exemplars) > 0 {
+		if with, err := prometheus.NewMetricWithExemplars(told, exemplars...); err == nil {
+			told = with
+		}
+	}
+	out <- told
 }
 
 func (m *metrics) count(out chan<- prometheus.Metric, name string, v float64, labels ...string) {

@@ -1,9 +1,13 @@
 package hub
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +104,60 @@ func TestMetricsToken(t *testing.T) {
 	}
 	if r := get(t, h, "/metrics", "Authorization", "Bearer "+secret); r.code != http.StatusOK {
 		t.Errorf("%d", r.code)
+	}
+}
+
+// TestExemplars: in OpenMetrics, and there alone, each bucket that a trace which is kept has a call in shows it, with the duration that the call had.
+func TestExemplars(t *testing.T) {
+	h := openHub(t, Config{})
+	defer closeHub(t, h)
+	m := routemap.New()
+	key := routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: "front"}, To: routemap.Node{Kind: routemap.Service, Name: "back"}, Operation: "s.S/M", Mode: routemap.Sync}
+	stats := &routemap.Stats{Calls: 3}
+	begin := time.Now().Add(-time.Hour).UnixNano()
+	kept := &store.Traces{Seen: 3}
+	for i, took := range []int64{0, 5e6, 1 << 37} {
+		stats.Client.Record(took)
+		stats.Server.Record(took / 2)
+		kept.Kept = append(kept.Kept, store.Kept{Timeline: &routemap.Timeline{ID: strings.Repeat(fmt.Sprint(i+1), 32), Start: begin, Spans: []routemap.TimelineSpan{
+			{ID: 7, Parent: -1, Kind: routemap.Client, Route: key.ID(), Duration: took}, {ID: 8, Kind: routemap.Server, Route: key.ID(), Half: true, Duration: took / 2}, {ID: 9, Kind: routemap.Internal, Duration: 3},
+		}}})
+	}
+	kept.Kept = append(kept.Kept, store.Kept{Timeline: &routemap.Timeline{ID: strings.Repeat("f", 65), Spans: []routemap.TimelineSpan{{Route: key.ID(), Duration: 5e6}}}})
+	m.Counted(key, stats)
+	h.totals.add(m)
+	h.totals.show(kept)
+	if r := get(t, h, "/metrics"); strings.Contains(string(r.body), "trace_id") {
+		t.Error("Prometheus's text has exemplars, which it has no place for")
+	}
+	r := get(t, h, "/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
+	if !strings.HasPrefix(r.header.Get("Content-Type"), "application/openmetrics-text") || !strings.HasSuffix(string(r.body), "# EOF\n") {
+		t.Fatalf("%s", r.header.Get("Content-Type"))
+	}
+	line := regexp.MustCompile(`(?m)^(rpc_\w+)_bucket\{.*le="([^"]+)"\} (\d+) # \{(.*)\} (\S+) (\S+)$`)
+	got := map[string]bool{}
+	for _, found := range line.FindAllStringSubmatch(string(r.body), -1) {
+		bound, err := strconv.ParseFloat(found[2], 64)
+		value, err2 := strconv.ParseFloat(found[5], 64)
+		at, err3 := strconv.ParseFloat(found[6], 64)
+		if err := errors.Join(err, err2, err3); err != nil || value > bound || at < float64(begin)/1e9 || found[3] == "0" {
+			t.Errorf("%v: %v", found, err)
+		}
+		labels := strings.Split(found[4], ",")
+		slices.Sort(labels)
+		got[fmt.Sprintf("%s %s %s", found[1], found[2], strings.Join(labels, ","))] = true
+	}
+	want := map[string]bool{}
+	for name, span := range map[string]string{"rpc_client_call_duration_seconds": "0000000000000007", "rpc_server_call_duration_seconds": "0000000000000008"} {
+		for le, trace := range map[string]string{"2.048e-06": "1", map[bool]string{true: "0.008388608", false: "0.004194304"}[strings.HasPrefix(name, "rpc_client")]: "2", "+Inf": "3"} {
+			want[fmt.Sprintf(`%s %s span_id="%s",trace_id="%s"`, name, le, span, strings.Repeat(trace, 32))] = true
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+	h.cfg.clock = func() time.Time { return time.Now().Add(2 * exemplarsFor) }
+	if r := get(t, h, "/metrics", "Accept", "application/openmetrics-text; version=1.0.0"); strings.Contains(string(r.body), "trace_id") || len(h.totals.exemplars) != 0 {
+		t.Error("traces that are not kept any more are shown")
 	}
 }

@@ -41,8 +41,8 @@ func openURL(t *testing.T, url string, opts ...nats.Option) *queue.Queue {
 	return q
 }
 
-// told waits until a hub knows of the queues of its NATS servers, and ends the window.
-func told(t *testing.T, h *Hub, n int) map[string]*routemap.QueueStats {
+// known waits until a hub knows of the queues of its NATS servers, and ends the window.
+func known(t *testing.T, h *Hub, n int) map[string]*routemap.QueueStats {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		for _, q := range h.nats.all() {
@@ -69,11 +69,11 @@ func TestNATS(t *testing.T) {
 	defer func() { closeHub(t, h) }()
 	url := "nats://" + h.Addrs()[ForNATS]
 	d := newDying(t, openURL(t, url), "", 3)
-	if all := told(t, h, 1); all["orders billing"].Dead != 3 || all["orders billing"].Where != url || all["orders billing"].Messages != 3 {
+	if all := known(t, h, 1); all["orders billing"].Dead != 3 || all["orders billing"].Where != url || all["orders billing"].Messages != 3 {
 		t.Errorf("%+v", all["orders billing"])
 	}
 	other := openHub(t, Config{NATSURL: url})
-	told(t, other, 1)
+	known(t, other, 1)
 	info, err := d.q.Topic(t.Context(), "orders")
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestNATS(t *testing.T) {
 	closeHub(t, other)
 	d.close()
 	h = reopenNATS(t, h)
-	if all := told(t, h, 1); all["orders billing"].Messages != 5 {
+	if all := known(t, h, 1); all["orders billing"].Messages != 5 {
 		t.Errorf("after it was started again: %+v", all["orders billing"])
 	}
 }
@@ -147,7 +147,7 @@ func TestNATSAccess(t *testing.T) {
 				nc.Close()
 			}
 		}
-		told(t, h, 0)
+		known(t, h, 0)
 		closeHub(t, h)
 	}
 	for name, cfg := range map[string]Config{"no tokens": {NATS: "0.0.0.0:0"}, "no TLS": {NATS: "0.0.0.0:0", Tokens: tokens}, "no port": {NATS: "127.0.0.1"}} {
@@ -178,7 +178,7 @@ func TestNATSNoPage(t *testing.T) {
 	if r, err := http.Post("http://"+h.Addrs()[ForNATS]+"/", "text/plain", strings.NewReader(body)); err == nil {
 		r.Body.Close()
 	}
-	told(t, h, 0)
+	known(t, h, 0)
 }
 
 func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -30,7 +31,6 @@ import (
 	errdetailspb "google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
-	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/routemap/tracefile"
 )
 
@@ -51,12 +51,13 @@ const (
 
 // Reasons for which requests are refused.
 const (
-	refusedBusy  = "too many at once"
-	refusedToken = "no token that lets spans be sent"
-	refusedLarge = "a body of more than 16 MiB, or 4 MiB of JSON"
-	refusedBody  = "a body that is no request to export"
-	refusedKind  = "an unknown content-type or content-encoding"
-	refusedSlow  = "a body that did not come within 10 s"
+	refusedBusy   = "too many at once"
+	refusedToken  = "no token that lets spans be sent"
+	refusedLarge  = "a body of more than 16 MiB, or 4 MiB of JSON"
+	refusedBody   = "a body that is no request to export"
+	refusedKind   = "an unknown content-type or content-encoding"
+	refusedSlow   = "a body that did not come within 10 s"
+	refusedAround = "a body that this hub has forwarded, and that came around"
 )
 
 // turns are for what is done at no more than some places at once.
@@ -89,29 +90,82 @@ func (t turns) take(ctx context.Context) error {
 
 func (t turns) give() { <-t.room }
 
-// decoder reads a request to export.
-type decoder func(body []byte, take func(routemap.Span) error) (tracefile.Counts, error)
+// export takes in a request, all of it or nothing, and returns what its exporter is to be told.
+type export func(*incoming) (told, error)
 
-// export takes in a request's spans, all or none.
-func (h *Hub) export(body []byte, decode decoder) (*batch, error) {
-	b := h.intake.batch()
-	counts, err := decode(body, b.take)
+// incoming is a request to export.
+type incoming struct {
+	body []byte
+	json bool
+	via  string // the hubs that it has gone through
+}
+
+// told is how much of a request was left out, and why.
+type told struct {
+	leftOut map[string]uint64
+	what    string // as OTLP's JSON calls how many
+}
+
+// once takes in what has not been here before.
+func (h *Hub) once(take export, r *incoming) (told, error) {
+	if h.forward.knows(r.via) {
+		h.intake.refuse(refusedAround)
+		return told{}, nil
+	}
+	return take(r)
+}
+
+func (h *Hub) exportTraces(r *incoming) (told, error) {
+	b, decode := h.intake.batch(), tracefile.OTLP
+	if r.json {
+		decode = tracefile.OTLPJSON
+	}
+	counts, err := decode(r.body, b.take)
 	if err != nil {
-		return nil, err
+		return told{}, err
 	}
 	for why, n := range counts.LeftOut {
 		b.leftOut[why] += n
 	}
 	h.intake.add(b)
-	return b, nil
+	h.forward.offer(parcel{traces, r.body, r.json, r.via})
+	return told{b.leftOut, "rejectedSpans"}, nil
+}
+
+func (h *Hub) exportMetrics(r *incoming) (told, error) {
+	decode := tracefile.OTLPMetrics
+	if r.json {
+		decode = tracefile.OTLPMetricsJSON
+	}
+	var all []*tracefile.Point
+	counts, err := decode(r.body, func(p *tracefile.Point) { all = append(all, p) })
+	if err != nil {
+		return told{}, err
+	}
+	h.forward.offer(parcel{points, r.body, r.json, r.via})
+	return told{h.agents.measured.take(all, counts), "rejectedDataPoints"}, nil
+}
+
+// rejected is how many were left out.
+func (t told) rejected() (n uint64) {
+	for _, of := range t.leftOut {
+		n += of
+	}
+	return n
 }
 
 // why says what was left out.
-func (b *batch) why() string { return fmt.Sprintf("left out: %v", b.leftOut) }
+func (t told) why() string { return fmt.Sprintf("left out: %v", t.leftOut) }
 
 // gRPC
 
-// newGRPC returns the server of opentelemetry.proto.collector.trace.v1.TraceService and stile.hub.v1.Agents. Their methods are streams here, which is the same on
+// OTLP's services.
+const (
+	tracesService  = "opentelemetry.proto.collector.trace.v1.TraceService"
+	metricsService = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+)
+
+// newGRPC returns the server of OTLP's services and stile.hub.v1.Agents. Their methods are streams here, which is the same on
 // the wire: so a request waits for its turn before it is read.
 func (h *Hub) newGRPC(security *tls.Config) *grpc.Server {
 	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(maxBody), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(32 << 10), grpc.ConnectionTimeout(10 * time.Second), grpc.WaitForHandlers(true)}
@@ -119,10 +173,12 @@ func (h *Hub) newGRPC(security *tls.Config) *grpc.Server {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(security)))
 	}
 	s := grpc.NewServer(opts...)
-	s.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "opentelemetry.proto.collector.trace.v1.TraceService", HandlerType: (*any)(nil),
-		Streams: []grpc.StreamDesc{{StreamName: "Export", ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return h.exportGRPC(stream) }}},
-	}, nil)
+	for name, take := range map[string]export{tracesService: h.exportTraces, metricsService: h.exportMetrics} {
+		s.RegisterService(&grpc.ServiceDesc{
+			ServiceName: name, HandlerType: (*any)(nil),
+			Streams: []grpc.StreamDesc{{StreamName: "Export", ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return h.exportGRPC(stream, take) }}},
+		}, nil)
+	}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: hubpb.Agents_ServiceDesc.ServiceName, HandlerType: (*any)(nil),
 		Streams: []grpc.StreamDesc{{StreamName: "Report", ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return h.reportGRPC(stream) }}},
@@ -155,19 +211,20 @@ func (h *Hub) requestGRPC(stream grpc.ServerStream) ([]byte, error) {
 	return body, nil
 }
 
-func (h *Hub) exportGRPC(stream grpc.ServerStream) error {
+func (h *Hub) exportGRPC(stream grpc.ServerStream, take export) error {
 	body, err := h.requestGRPC(stream)
 	if err != nil {
 		return err
 	}
-	b, err := h.export(body, tracefile.OTLP)
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	of, err := h.once(take, &incoming{body, false, strings.Join(md.Get(viaHeader), ",")})
 	h.decoding.give()
 	if err != nil {
 		h.intake.refuse(refusedBody)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	answer := new(emptypb.Empty)
-	answer.ProtoReflect().SetUnknown(b.partialSuccess())
+	answer.ProtoReflect().SetUnknown(of.partialSuccess())
 	return stream.SendMsg(answer)
 }
 
@@ -208,14 +265,14 @@ func (h *Hub) receive(stream grpc.ServerStream) ([]byte, error) {
 	}
 }
 
-// partialSuccess is an ExportTraceServiceResponse that says what was left out.
-func (b *batch) partialSuccess() []byte {
-	n := b.rejected()
+// partialSuccess is an ExportTraceServiceResponse that says what was left out, or one for metrics, which is the same on the wire.
+func (t told) partialSuccess() []byte {
+	n := t.rejected()
 	if n == 0 {
 		return nil
 	}
 	partial := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), n)
-	partial = protowire.AppendString(protowire.AppendTag(partial, 2, protowire.BytesType), b.why())
+	partial = protowire.AppendString(protowire.AppendTag(partial, 2, protowire.BytesType), t.why())
 	return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), partial)
 }
 
@@ -228,11 +285,13 @@ const (
 
 func (h *Hub) otlpHTTP() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST /v1/traces", h.access.guard(Write, http.HandlerFunc(h.exportHTTP)))
+	for path, take := range map[string]export{"/v1/traces": h.exportTraces, "/v1/metrics": h.exportMetrics} {
+		mux.Handle("POST "+path, h.access.guard(Write, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.exportHTTP(w, r, take) })))
+	}
 	return mux
 }
 
-func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request, take export) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != typeProtobuf && kind != typeJSON {
 		h.intake.refuse(refusedKind)
@@ -257,9 +316,9 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 		busy(err)
 		return
 	}
-	decode, most := decoder(tracefile.OTLP), int64(maxBody)
+	most := int64(maxBody)
 	if kind == typeJSON {
-		decode, most = tracefile.OTLPJSON, maxJSON
+		most = maxJSON
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.readWithin)) // else the server's own counts
 	body, err := readBody(r.Body, encoding == "gzip", most)
@@ -267,20 +326,20 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, errLarge):
 		h.intake.refuse(refusedLarge)
-		fail(http.StatusRequestEntityTooLarge, codes.InvalidArgument, refusedLarge+": send fewer spans at once")
+		fail(http.StatusRequestEntityTooLarge, codes.InvalidArgument, refusedLarge+": send less at once")
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		h.intake.refuse(refusedSlow)
 		fail(http.StatusRequestTimeout, codes.DeadlineExceeded, refusedSlow)
 		return
 	}
-	var b *batch
+	var of told
 	if err == nil {
 		if err := h.decoding.take(r.Context()); err != nil {
 			busy(err)
 			return
 		}
-		b, err = h.export(body, decode)
+		of, err = h.once(take, &incoming{body, kind == typeJSON, strings.Join(r.Header.Values(viaHeader), ",")})
 		h.decoding.give()
 	}
 	if err != nil {
@@ -289,12 +348,12 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if kind == typeProtobuf {
-		write(w, kind, http.StatusOK, b.partialSuccess())
+		write(w, kind, http.StatusOK, of.partialSuccess())
 		return
 	}
 	text := []byte("{}")
-	if n := b.rejected(); n > 0 {
-		text = fmt.Appendf(nil, `{"partialSuccess":{"rejectedSpans":"%d","errorMessage":%q}}`, n, b.why())
+	if n := of.rejected(); n > 0 {
+		text = fmt.Appendf(nil, `{"partialSuccess":{%q:"%d","errorMessage":%q}}`, of.what, n, of.why())
 	}
 	write(w, kind, http.StatusOK, text)
 }

@@ -8,8 +8,9 @@ import (
 
 // totals is what was on the maps of all windows since the hub was opened. Its methods are safe for concurrent use.
 type totals struct {
-	mu     sync.Mutex
-	routes map[routemap.Key]*routemap.Stats
+	mu        sync.Mutex
+	routes    map[routemap.Key]*routemap.Stats
+	exemplars map[exemplarOf]exemplar
 }
 
 // maxTotals is how many routes are told apart; others are one.
@@ -39,7 +40,7 @@ func (t *totals) add(m *routemap.Map) {
 		// What is sampled, or evidence, is of no use in a sum.
 		of.Merge(&routemap.Stats{
 			Calls: s.Calls, Errors: s.Errors, Retries: s.Retries, Client: s.Client, Server: s.Server, Waits: s.Waits, Switches: s.Switches, Wakes: s.Wakes, RunQueue: s.RunQueue,
-			Request: s.Request, Response: s.Response, Decisions: s.Decisions,
+			Request: s.Request, Response: s.Response, Decisions: s.Decisions, Sources: s.Sources,
 		})
 	})
 }

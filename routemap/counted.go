@@ -11,11 +11,12 @@ type Sources uint8
 
 // The sources.
 const (
-	FromTraces Sources = 1 << iota // spans
-	FromStile                      // processes that counted each call
+	FromTraces  Sources = 1 << iota // spans
+	FromStile                       // processes that counted each call
+	FromMetrics                     // histograms of durations, of which a value is known as far as its bucket tells
 )
 
-var sourceNames = []string{"traces", "stile"}
+var sourceNames = []string{"traces", "stile", "metrics"}
 
 // MarshalJSON writes a list of names.
 func (s Sources) MarshalJSON() ([]byte, error) {
@@ -89,6 +90,15 @@ func (m *Map) Counted(k Key, s *Stats) {
 	to := m.route(k)
 	to.merge(m.rand, s)
 	to.Sources |= FromStile
+}
+
+// Measured adds what metrics tell of a route that is not known better.
+func (m *Map) Measured(k Key, s *Stats) {
+	m.node(k.From)
+	m.node(k.To)
+	to := m.route(k)
+	to.merge(m.rand, s)
+	to.Sources |= FromMetrics
 }
 
 // Each calls f with each route, whose stats are the map's.

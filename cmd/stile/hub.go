@@ -32,12 +32,16 @@ const closeWithin = 10 * time.Second
 func newHub() *cobra.Command {
 	var cfg hub.Config
 	var tokens, cert, key string
+	var to forwardFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "hub",
-		Short: "Take traces from exporters, and keep maps of them",
-		Long: `Hub listens for OpenTelemetry's OTLP and makes maps of the traces that come, which it keeps for
+		Short: "Take traces and metrics from exporters, and keep maps of them",
+		Long: `Hub listens for OpenTelemetry's OTLP and makes maps of the traces and calls' metrics that come, which it keeps for
 hours, days and months in one folder. stile map shows them, of now and of any time since.
+
+With --forward all traces and metrics go on as they came, to a collector or another hub: over HTTP
+(http, https) or gRPC (grpc, grpcs). What it cannot take waits in memory; then the oldest is dropped.
 
 It listens on this host's loopback alone. Another address needs --tokens, and TLS; a file of
 tokens has one a line, "write TOKEN" for those who send, "read TOKEN" for those who ask, and
@@ -48,7 +52,8 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 ./catalog   # any service with an OTLP exporter
   stile map http://localhost:4319
   stile hub --nats 127.0.0.1:4222   # and queues, with no other service
-  stile hub --http 0.0.0.0:4319 --tokens tokens --tls-cert cert.pem --tls-key key.pem`,
+  stile hub --http 0.0.0.0:4319 --tokens tokens --tls-cert cert.pem --tls-key key.pem
+  stile hub --forward grpcs://collector:4317 --forward-headers headers`,
 		Args: between(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Dir == "" {
@@ -77,6 +82,9 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 					return err
 				}
 			}
+			if cfg.Forward, err = to.forward(); err != nil {
+				return err
+			}
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			return runHub(cmd.Context(), cfg, cmd.OutOrStdout(), asJSON)
 		},
@@ -96,6 +104,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
 	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` the file of maps and traces may have")
 	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
+	to.add(cmd)
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents(), newHubPolicies(), newHubQueues())
 	return cmd
@@ -200,20 +209,30 @@ func hubDir() (string, error) {
 	return filepath.Join(state, "stile", "hub"), nil
 }
 
-// readTokens reads lines ROLE TOKEN, or ROLE TOKEN NAME; empty ones and those that begin with # say nothing.
-func readTokens(path string) (all []hub.Token, err error) {
+// openSecret opens a file that nobody else may read.
+func openSecret(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
+		err = fmt.Errorf("%s: others can read it: chmod 600 %s", path, path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// readTokens reads lines ROLE TOKEN, or ROLE TOKEN NAME; empty ones and those that begin with # say nothing.
+func readTokens(path string) (all []hub.Token, err error) {
+	f, err := openSecret(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
-		return nil, fmt.Errorf("%s: others can read it: chmod 600 %s", path, path)
-	}
+	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -307,9 +326,25 @@ func hubAt(dir string, args []string) (string, error) {
 func printHubStatus(out io.Writer, s *hub.Status) error {
 	b := bufio.NewWriter(out)
 	fmt.Fprintf(b, "since %s: %d spans of %d requests, %d held until their traces are complete\n", s.Began.Local().Format(time.DateTime), s.Intake.Spans, s.Intake.Requests, s.Intake.Held)
-	for what, counts := range map[string]map[string]uint64{"left out": s.Intake.LeftOut, "requests refused": s.Intake.Refused} {
+	reasons := func(what string, counts map[string]uint64) {
 		for _, why := range slices.Sorted(maps.Keys(counts)) {
 			fmt.Fprintf(b, "%s: %d, %s\n", what, counts[why], why)
+		}
+	}
+	reasons("left out", s.Intake.LeftOut)
+	reasons("requests refused", s.Intake.Refused)
+	if m := s.Metrics; m.Points+m.Others > 0 || len(m.LeftOut) > 0 {
+		fmt.Fprintf(b, "%d data points of calls, of %d series now; %d of something else, which are not kept\n", m.Points, m.Series, m.Others)
+		reasons("data points left out", m.LeftOut)
+	}
+	if f := s.Forward; f != nil {
+		fmt.Fprintf(b, "forwarded to %s: %d requests, %d bytes; %d wait\n", f.To, f.Sent, f.Size, f.Waiting)
+		reasons("not forwarded", f.Dropped)
+		if f.Rejected > 0 {
+			fmt.Fprintf(b, "left out there: %d spans and data points\n", f.Rejected)
+		}
+		if f.Failing != "" {
+			fmt.Fprintf(b, "cannot be forwarded now: %s\n", f.Failing)
 		}
 	}
 	fmt.Fprintf(b, "%d processes have reported %d windows, with %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)

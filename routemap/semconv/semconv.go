@@ -22,6 +22,7 @@ const (
 	rpcService
 	rpcMethod
 	rpcStatus
+	rpcTarget
 	httpMethod
 	httpRoute
 	httpURL
@@ -51,6 +52,8 @@ var names = map[string]fact{
 
 	"rpc.system": rpcSystem, "rpc.system.name": rpcSystem, "rpc.service": rpcService, "rpc.method": rpcMethod,
 	"rpc.grpc.status_code": rpcStatus, "rpc.response.status_code": rpcStatus, "grpc.status_code": rpcStatus, "rpc.connect_rpc.error_code": rpcStatus,
+
+	"grpc.method": rpcMethod, "grpc.status": rpcStatus, "grpc.target": rpcTarget, // of metrics
 
 	"http.request.method": httpMethod, "http.method": httpMethod, "http.route": httpRoute,
 	"url.full": httpURL, "http.url": httpURL, "http.target": httpURL, "url.path": httpURL, "http.path": httpURL,
@@ -184,12 +187,26 @@ func (f *Facts) peer() (string, routemap.NodeKind) {
 		return f.of[address] + ":" + f.of[port], routemap.External
 	case f.of[address] != "":
 		return f.of[address], routemap.External
+	case f.of[rpcTarget] != "":
+		return addressOf(f.of[rpcTarget]), routemap.External
 	}
 	if _, rest, absolute := strings.Cut(f.of[httpURL], "://"); absolute {
 		host, _, _ := strings.Cut(rest, "/")
 		return strings.Clone(host), routemap.External
 	}
 	return "", ""
+}
+
+// addressOf is what a target of gRPC names: dns:///catalog:50051 is catalog:50051.
+func addressOf(target string) string {
+	if path, is := strings.CutPrefix(target, "unix:"); is {
+		return "unix:" + strings.TrimPrefix(path, "//")
+	}
+	if _, rest, absolute := strings.Cut(target, "://"); absolute {
+		_, rest, _ = strings.Cut(rest, "/")
+		return rest
+	}
+	return strings.TrimPrefix(target, "dns:")
 }
 
 func (f *Facts) transport() string {
@@ -200,8 +217,13 @@ func (f *Facts) transport() string {
 		return routemap.Pipe
 	case "inproc":
 		return routemap.InProc
+	case routemap.SHM: // as hubs tell
+		return routemap.SHM
 	case "tcp", "ip_tcp":
 	case "":
+		if strings.HasPrefix(f.of[rpcTarget], "unix:") {
+			return routemap.UnixStream
+		}
 		if f.of[address] == "" {
 			return ""
 		}

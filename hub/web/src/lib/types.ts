@@ -225,6 +225,7 @@ export interface Status {
   began: string;
   addrs: Record<string, string>;
   intake: { requests: number; refused: Record<string, number> | null; spans: number; leftOut: Record<string, number> | null; held: number };
+  metrics?: { points: number; others: number; leftOut: Record<string, number> | null; series: number };
   store: { windows: number; bytes: number; most: number; traces?: number; tracesSeen?: number };
   failing?: string;
   untidy?: string;
