@@ -63,13 +63,15 @@ func (v *view) follows(found func(followKey, *follow)) {
 
 // handler is the span that made a call, whatever its service calls its parts; -1: none is known.
 func (v *view) handler(client int) int {
-	for p := v.nodes[client].parent; p >= 0; p = v.nodes[p].parent {
-		switch n := &v.nodes[p]; {
-		case n.Service != v.nodes[client].Service:
+	p := v.nodes[client].parent
+	for range maxParts {
+		switch {
+		case p < 0 || v.nodes[p].Service != v.nodes[client].Service:
 			return -1
-		case n.Kind != Internal:
+		case v.nodes[p].Kind != Internal:
 			return p
 		}
+		p = v.nodes[p].parent
 	}
 	return -1
 }

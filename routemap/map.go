@@ -18,6 +18,7 @@ const (
 	maxClasses = 64    // of a route's errors
 	maxHops    = 16    // of what is carried on
 	maxBlobs   = 4096  // of a trace
+	maxParts   = 32    // of a handler, in each other
 	other      = "other"
 )
 
