@@ -50,7 +50,7 @@ func TestThreads(t *testing.T) {
 	if first := all.read(); first != 0 {
 		t.Errorf("%s before it was asked", first)
 	}
-	for len(all.waited) == 0 {
+	if len(all.waited) == 0 {
 		t.Fatal("there are no threads")
 	}
 	all.skip = 0
