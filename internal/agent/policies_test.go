@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -104,5 +105,26 @@ func TestManyPolicies(t *testing.T) {
 	}
 	if again := a.policies(in); again[1].Text != "" || again[20].Text == "" {
 		t.Error("texts for which there was no room do not come with the next window")
+	}
+}
+
+// TestDecisionsTold: each decision is told as what it is, also on a route without a call, and with what time calls had left.
+func TestDecisionsTold(t *testing.T) {
+	r := telemetry.NewRecorder()
+	r.Enable()
+	route := r.Link(telemetry.Server, "shm", telemetry.Peer{}).Route(telemetry.RouteName{Method: "/s/M"})
+	for d := telemetry.Retry; d <= telemetry.Late; d++ {
+		for range d + 1 {
+			route.Decide(d)
+		}
+	}
+	all := routes(r.Take())
+	want := &hubpb.Decisions{Retries: 1, Hedges: 2, Breaker: 3, Limit: 4, Budget: 5, Admission: 6, CacheHits: 7, Coalesced: 8, Fallbacks: 9, Late: 10}
+	if len(all) != 1 || !proto.Equal(all[0].Decisions, want) || len(all[0].Codes) != 0 || all[0].DeadlineLeft != nil {
+		t.Fatalf("%v", all)
+	}
+	route.Record(0, &telemetry.Call{Left: time.Second})
+	if all := routes(r.Take()); len(all) != 1 || all[0].Decisions != nil || all[0].DeadlineLeft.GetMin() != uint64(time.Second) {
+		t.Errorf("%v", all)
 	}
 }
