@@ -1,11 +1,13 @@
 package routemap
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/stile-ipc/stile/internal/packed"
@@ -164,25 +166,20 @@ func backpressure(k QueueKey, s *QueueStats, slowest bool) []Finding {
 	if s.Measured > 0 {
 		v["in"], v["out"] = s.Per(s.Published), s.Per(s.Handled)
 	}
-	text := joined(why)
+	text := strings.Join(why, "; ")
 	if until := s.UntilFull(); until > 0 {
 		v["untilFull"] = until.Seconds()
 		text += "; full in " + roughly(until)
 	}
-	return []Finding{{
-		Kind: Backpressure, From: Node{Queue, k.Topic}, To: Node{Group, k.Group}, Operation: k.Topic, Cost: s.Blocked, Values: v, Evidence: []Evidence{},
-		Text: text + ": handle faster, send less, or let it Keep more",
-	}}
-}
-
-func joined(all []string) (text string) {
-	for i, one := range all {
-		if i > 0 {
-			text += "; "
-		}
-		text += one
+	advice := ": send less, or let it Keep more, or for less long" // handled messages stay
+	if s.Growing >= growingWindows {
+		advice = ": handle faster, or send less"
 	}
-	return text
+	group := cmp.Or(k.Group, "(none)") // no group has that name
+	return []Finding{{
+		Kind: Backpressure, From: Node{Queue, k.Topic}, To: Node{Group, group}, Operation: k.Topic, Cost: s.Blocked, Values: v, Evidence: []Evidence{},
+		Text: text + advice,
+	}}
 }
 
 // roughly is a time to come, for people.
