@@ -20,7 +20,7 @@ const (
 const (
 	maxMetricSeries  = 100_000
 	maxMetricNumbers = 8 << 20 // numbers that are held of them
-	maxMeasured      = 20_000  // routes of a window, and as many again that wait to be known; of more there is one
+	maxMeasured      = 20_000  // routes of a window, with those that wait to be known; of more there is one
 	forgetAfter      = 10 * time.Minute
 )
 
