@@ -300,10 +300,11 @@ type Agents struct {
 	Processes int    `json:"processes"` // in the last 10 minutes
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
 	Lost      uint64 `json:"lost"`      // events that there was no room for
+	NoRoom    uint64 `json:"noRoom"`    // times that a queue was told of for which there was no room
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost}
+	return Agents{len(a.processes), a.taken, a.lost, a.queues.noRoom()}
 }
