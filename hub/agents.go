@@ -353,10 +353,11 @@ type Agents struct {
 	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies
 	Spans     uint64 `json:"spans"`     // of traced calls, in these windows
 	SpansLost uint64 `json:"spansLost"` // that processes had no room for
+	NoRoom    uint64 `json:"noRoom"`    // times that a queue was told of for which there was no room
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut, a.spans, a.lostSpans}
+	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut, a.spans, a.lostSpans, a.queues.noRoom()}
 }

@@ -227,6 +227,13 @@ func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
 	}
 }
 
+// noRoom is how often there was no room for what was told.
+func (a *queues) noRoom() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost
+}
+
 // find returns the key of an ID that was told of lately.
 func (a *queues) find(id string) (routemap.QueueKey, bool) {
 	a.mu.Lock()

@@ -123,13 +123,18 @@ func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (answer, e
 }
 
 // untilAnswered asks again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
-func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, ask func() (answer, error)) (answer, error) {
+func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, ask func() (answer, error)) (_ answer, failed error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, err // nothing was sent
 	}
 	var began time.Time
 	var blocked *senders // that this one is among
-	defer func() { blocked.leave() }()
+	defer func() {
+		if failed != nil {
+			blocked.refuse()
+		}
+		blocked.leave()
+	}()
 	for wait := againAfter; ; wait = min(2*wait, againLater) {
 		ack, err := ask()
 		if err == nil {
@@ -154,7 +159,9 @@ func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, a
 				return answer{}, err
 			}
 			if !block || !goesOn {
-				q.full.of(subject).refuse()
+				if blocked == nil {
+					q.full.of(subject).refuse()
+				}
 				return answer{}, err
 			}
 			if blocked == nil {
@@ -165,7 +172,6 @@ func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, a
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			blocked.refuse()
 			return answer{}, fmt.Errorf("%w; %w", err, ctx.Err())
 		}
 	}
