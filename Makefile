@@ -110,8 +110,7 @@ test-demo: build ## a short run of the demo
 test-web: web ## drive a browser (Chromium) through the dashboard; pictures are in hub/web/shots
 	$(say) "test the dashboard"
 	go build -o bin/stile ./cmd/stile
-	cd hub/web && node --test-reporter spec --test-reporter-destination stdout test/run.mjs
-	cd hub/web && node --test-reporter spec --test-reporter-destination stdout test/queues.mjs
+	cd hub/web && node --test --test-concurrency 2 --test-reporter spec --test-reporter-destination stdout test/run.mjs test/queues.mjs
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
 
