@@ -17,6 +17,7 @@ import (
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
+	"github.com/stile-ipc/stile/transport/shm"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -38,7 +39,14 @@ func newLink(r *telemetry.Recorder, side telemetry.Side, conn transport.Conn, pr
 	if name == "unix" {
 		name = byUnix
 	}
-	return r.Link(side, name, p)
+	l := r.Link(side, name, p)
+	if counted, is := conn.(interface{ Stats() shm.Stats }); is {
+		l.Uses(func() telemetry.Use {
+			s := counted.Stats()
+			return telemetry.Use{Wakes: s.Doorbells, Spin: s.Spin}
+		})
+	}
+	return l
 }
 
 // farLink is for calls that a connection makes over gRPC; nil: nothing is counted.

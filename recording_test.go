@@ -78,6 +78,9 @@ func TestCounted(t *testing.T) {
 			}
 		}
 		client2, server := got[telemetry.Client][way], got[telemetry.Server][way]
+		if woke := client2.Use.Wakes + server.Use.Wakes; (woke > 0) != (way == "shm") {
+			t.Errorf("%s: woken %d times", way, woke)
+		}
 		if client2.Request.Sum() != server.Request.Sum() || client2.Response.Sum() != server.Response.Sum() {
 			t.Errorf("%s: %v and %v bytes at the client, %v and %v at the server", way, client2.Request.Sum(), client2.Response.Sum(), server.Request.Sum(), server.Response.Sum())
 		}

@@ -175,7 +175,7 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		k.From, k.To = peer, self
 		if reports {
-			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, RunQueue: s.RunQueue, Decisions: s.Decisions, Left: s.Left}
+			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, Spin: s.Spin, RunQueue: s.RunQueue, Decisions: s.Decisions, Left: s.Left}
 		}
 	}
 	if routes[k] == nil {
@@ -191,7 +191,6 @@ func share(s *routemap.Stats, of uint64, load *hubpb.Load) {
 	}
 	part := float64(s.Calls) / float64(of)
 	s.Switches = uint64(part * float64(load.GetVoluntarySwitches()+load.GetInvoluntarySwitches()))
-	s.Wakes = uint64(part * float64(load.GetDoorbells()))
 	s.RunQueue = int64(part * float64(load.GetRunQueueNs()))
 }
 
@@ -223,7 +222,7 @@ func (n *names) peer(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bo
 
 // statsOf is what one end has counted, as a map has it. The report was checked.
 func statsOf(r *hubpb.Route) *routemap.Stats {
-	s := &routemap.Stats{Calls: callsOf(r)}
+	s := &routemap.Stats{Calls: callsOf(r), Wakes: r.GetWakes(), Spin: r.GetSpinNs()}
 	for code, n := range r.GetCodes() {
 		if code != 0 {
 			if s.Errors == nil {

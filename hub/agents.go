@@ -213,6 +213,9 @@ func checkRoute(r *hubpb.Route) error {
 	if n := len(r.GetPeer()); n != 0 && n != len(identity{}) {
 		return fmt.Errorf("a peer's identity of %d bytes", n)
 	}
+	if r.GetWakes() > maxReportCalls || r.GetSpinNs() < 0 {
+		return fmt.Errorf("%d wake-ups, and waits of %d ns", r.GetWakes(), r.GetSpinNs())
+	}
 	if r.GetWaits().GetCalls() > maxReportCalls {
 		return fmt.Errorf("%d calls that waited; %d at most", r.GetWaits().GetCalls(), uint64(maxReportCalls))
 	}

@@ -64,7 +64,7 @@ func (r *reporter) report(routes ...*hubpb.Route) *hubpb.ReportResponse {
 
 // calls is n of a method, of 1 ms each.
 func calls(side hubpb.Side, method string, peer *reporter, address string, n uint64) *hubpb.Route {
-	r := &hubpb.Route{Side: side, Method: method, Transport: "shm", Address: address, PeerPid: 77, Codes: map[uint32]uint64{0: n - 1, 5: 1}}
+	r := &hubpb.Route{Side: side, Method: method, Transport: "shm", Address: address, PeerPid: 77, Codes: map[uint32]uint64{0: n - 1, 5: 1}, Wakes: 3, SpinNs: 40}
 	if peer != nil {
 		r.Peer = peer.is.GetIdentity()
 	}
@@ -125,7 +125,7 @@ func TestWhoIsWho(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range m.Routes {
-		if r.Operation == "s.S/Known" && (r.Paired != 5 || r.Errors["NOT_FOUND"] != 1 || r.Client.Count() != 5 || r.Server.Count() != 5 || r.Switches != 18+38) { // 5 of 27, and 5 of 13
+		if r.Operation == "s.S/Known" && (r.Paired != 5 || r.Errors["NOT_FOUND"] != 1 || r.Client.Count() != 5 || r.Server.Count() != 5 || r.Switches != 18+38 || r.Wakes != 2*3 || r.Spin != 2*40) { // 5 of 27, and 5 of 13
 			t.Errorf("%+v", r.Stats)
 		}
 	}

@@ -28,6 +28,7 @@ const (
 	metricWait      = "stile_call_wait_seconds_total"
 	metricSwitches  = "stile_call_context_switches_total"
 	metricWakes     = "stile_call_wakeups_total"
+	metricSpin      = "stile_call_spin_seconds_total"
 	metricCallQueue = "stile_call_run_queue_seconds_total"
 	metricRequest   = "stile_call_request_bytes_total"
 	metricResponse  = "stile_call_response_bytes_total"
@@ -76,8 +77,9 @@ func newMetrics(h *Hub) *metrics {
 		metricErrors:    {"Calls that failed, by class.", append(routeLabels[:len(routeLabels):len(routeLabels)], "error_type")},
 		metricWait:      {"Where calls waited: client_queue, transport, server_queue, handler.", append(routeLabels[:len(routeLabels):len(routeLabels)], "part")},
 		metricSwitches:  {"Context switches of the processes at both ends, by the route's share of their calls.", routeLabels},
+		metricSpin:      {"Time that Stile waited without sleep.", routeLabels},
 		metricCallQueue: {"Time that threads of the processes at both ends were ready to run and did not, by the route's share of their calls.", routeLabels},
-		metricWakes:     {"Times that Stile woke a peer, by the route's share of its processes' calls.", routeLabels},
+		metricWakes:     {"Times that Stile woke a peer.", routeLabels},
 		metricRequest:   {"Bytes that were sent.", routeLabels},
 		metricResponse:  {"Bytes that were answered.", routeLabels},
 		metricDecided:   {"What policies and deadlines decided: retries, hedges, breaker, limit, budget, admission, cache_hits, coalesced, fallbacks, late.", append(routeLabels[:len(routeLabels):len(routeLabels)], "decision")},
@@ -208,6 +210,7 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)
 		m.count(out, metricWakes, float64(s.Wakes), labels...)
+		m.count(out, metricSpin, seconds(s.Spin), labels...)
 		m.count(out, metricCallQueue, seconds(s.RunQueue), labels...)
 	}
 	for i, n := range s.Decisions.Counts() {

@@ -39,7 +39,7 @@ func (t *totals) add(m *routemap.Map) {
 		}
 		// What is sampled, or evidence, is of no use in a sum.
 		of.Merge(&routemap.Stats{
-			Calls: s.Calls, Errors: s.Errors, Retries: s.Retries, Client: s.Client, Server: s.Server, Waits: s.Waits, Switches: s.Switches, Wakes: s.Wakes, RunQueue: s.RunQueue,
+			Calls: s.Calls, Errors: s.Errors, Retries: s.Retries, Client: s.Client, Server: s.Server, Waits: s.Waits, Switches: s.Switches, Wakes: s.Wakes, Spin: s.Spin, RunQueue: s.RunQueue,
 			Request: s.Request, Response: s.Response, Decisions: s.Decisions, Sources: s.Sources,
 		})
 	})

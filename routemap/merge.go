@@ -85,7 +85,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Waits.merge(&other.Waits)
 	s.Carried.merge(&other.Carried)
 	s.Traced, s.Looked = s.Traced+other.Traced, s.Looked+other.Looked
-	s.Switches, s.Wakes, s.RunQueue = s.Switches+other.Switches, s.Wakes+other.Wakes, plus(s.RunQueue, other.RunQueue)
+	s.Switches, s.Wakes, s.Spin, s.RunQueue = s.Switches+other.Switches, s.Wakes+other.Wakes, plus(s.Spin, other.Spin), plus(s.RunQueue, other.RunQueue)
 	s.Sources |= other.Sources
 	s.Request.Merge(&other.Request)
 	s.Response.Merge(&other.Response)

@@ -50,7 +50,7 @@ func readCount(r *packed.Reader, least, most int) int {
 func (s *Stats) appendPacked(b []byte) []byte {
 	b = appendUints(append(b, packedVersion), s.Calls, s.Paired, s.Retries, s.Repeats, s.Known, s.Roots, s.Traced, s.Looked, s.Busy, s.sampled, s.Switches, s.Wakes, s.Waits.Calls, s.Carried.Calls, s.Carried.Same,
 		s.Carried.Request, s.Carried.RequestRepeated, s.Carried.Response, s.Carried.ResponseRepeated, uint64(s.Sources))
-	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler, s.RunQueue)
+	b = appendTimes(b, s.Critical, s.Through, s.Alone, s.Callers, s.Waits.ClientQueue, s.Waits.Transport, s.Waits.ServerQueue, s.Waits.Handler, s.RunQueue, s.Spin)
 	b = appendCounts(b, s.Errors)
 	for _, h := range s.histograms() {
 		b = h.AppendPacked(b)
@@ -88,7 +88,7 @@ func (s *Stats) readPacked(data []byte, evidence int) error {
 		*n = r.Uint()
 	}
 	s.Sources = Sources(r.Below(1 << len(sourceNames)))
-	for _, n := range []*int64{&s.Critical, &s.Through, &s.Alone, &s.Callers, &s.Waits.ClientQueue, &s.Waits.Transport, &s.Waits.ServerQueue, &s.Waits.Handler, &s.RunQueue} {
+	for _, n := range []*int64{&s.Critical, &s.Through, &s.Alone, &s.Callers, &s.Waits.ClientQueue, &s.Waits.Transport, &s.Waits.ServerQueue, &s.Waits.Handler, &s.RunQueue, &s.Spin} {
 		*n = readTime(&r)
 	}
 	s.Errors = readCounts(&r)

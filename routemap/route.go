@@ -119,8 +119,9 @@ type Stats struct {
 	Waits     Waits               `json:"waits,omitzero"`     // as counted
 	Carried   Carried             `json:"carried,omitzero"`   // as counted
 	Switches  uint64              `json:"switches,omitempty"` // context switches of the processes at both ends, by the route's share of their calls
-	Wakes     uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, likewise
-	RunQueue  int64               `json:"runQueue,omitempty"` // ns that threads of the processes were ready to run and did not, likewise
+	Wakes     uint64              `json:"wakes,omitempty"`    // times that Stile woke a peer, as the connections counted
+	Spin      int64               `json:"spin,omitempty"`     // ns that Stile waited without sleep, at both ends, likewise
+	RunQueue  int64               `json:"runQueue,omitempty"` // ns that threads of the processes were ready to run and did not, by the route's share of their calls
 	Sources   Sources             `json:"sources"`
 	Request   telemetry.Histogram `json:"request"`           // bytes
 	Response  telemetry.Histogram `json:"response"`          // bytes

@@ -76,6 +76,22 @@ type Link struct {
 
 	recorder  *Recorder
 	forgotten atomic.Bool // by the recorder; what is decided has it come back
+
+	used atomic.Pointer[func() Use]
+	told Use // of it; guarded by the recorder's taking
+}
+
+// Use is what a connection has done to wait and to be heard, at one end.
+type Use struct {
+	Wakes uint64        // times that it woke the peer, a system call each
+	Spin  time.Duration // that it waited without sleep
+}
+
+// Uses has f tell what the link's connection has done since it was made. It is called from time to time, also after the link is closed.
+func (l *Link) Uses(f func() Use) {
+	if l != nil {
+		l.used.Store(&f)
+	}
 }
 
 // RouteName is a method, and whether its calls are streams.
@@ -280,6 +296,7 @@ type Stats struct {
 	Response  Histogram
 	Waits     Waits // at a server the last two
 	Repeats   Repeats
+	Use       Use       // of the connection, by the route's share of its calls
 	Left      Histogram // ns until the deadline when calls arrived; at a server, of those that have one
 	Decisions Decisions
 }
@@ -336,6 +353,7 @@ func (s *Stats) Merge(o *Stats) {
 	}
 	s.Waits.add(&o.Waits)
 	s.Repeats.add(&o.Repeats)
+	s.Use.Wakes, s.Use.Spin = s.Use.Wakes+o.Use.Wakes, s.Use.Spin+o.Use.Spin
 	s.Decisions.add(&o.Decisions)
 }
 
@@ -364,18 +382,43 @@ func (r *Recorder) Take() []Taken {
 	defer r.taking.Unlock()
 	var all []Taken
 	for _, l := range r.snapshot() {
-		closed, had := l.closed.Load(), false
+		closed, first := l.closed.Load(), len(all)
 		for name, route := range *l.routes.Load() {
 			if s := route.take(); s.Calls() > 0 || s.Decisions.Any() {
-				all, had = append(all, Taken{l, name, s}), true
+				all = append(all, Taken{l, name, s})
 				r.taken[l.Side] += s.Calls()
 			}
 		}
-		if closed && !had {
+		if closed && len(all) == first {
 			r.forget(l)
 		}
+		l.share(all[first:])
 	}
 	return all
+}
+
+// share gives what a link's connection has done to its routes, by calls: all of it, to the one if there is one. While there were no calls it waits for some.
+func (l *Link) share(routes []Taken) {
+	var calls uint64
+	for _, t := range routes {
+		calls += t.Calls()
+	}
+	used := l.used.Load()
+	if used == nil || calls == 0 {
+		return
+	}
+	now := (*used)()
+	left := Use{now.Wakes - l.told.Wakes, now.Spin - l.told.Spin}
+	l.told = now
+	for _, t := range routes {
+		n := t.Calls()
+		if n == 0 {
+			continue
+		}
+		part := float64(n) / float64(calls)
+		t.Use = Use{uint64(part * float64(left.Wakes)), time.Duration(part * float64(left.Spin))}
+		left.Wakes, left.Spin, calls = left.Wakes-t.Use.Wakes, left.Spin-t.Use.Spin, calls-n
+	}
 }
 
 // snapshot is the links that there are.

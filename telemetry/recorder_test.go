@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -212,4 +213,43 @@ func TestCountedCalls(t *testing.T) {
 	if m, s, routes := r.Counted(); m != callers*calls || s != m || routes != 4 {
 		t.Errorf("%d made, %d served, %d routes", m, s, routes)
 	}
+}
+
+// TestUse: what a connection does is its routes', by calls, and nothing of it is lost: what it does while there are no calls is the next ones'.
+func TestUse(t *testing.T) {
+	r := NewRecorder()
+	r.Enable()
+	l, silent := r.Link(Client, "shm", Peer{}), r.Link(Client, "unix-stream", Peer{})
+	var now Use
+	l.Uses(func() Use { return now })
+	call := func(l *Link, method string, n int) {
+		for range n {
+			l.Route(RouteName{Method: method}).Record(0, &Call{})
+		}
+	}
+	take := func() map[string]Use {
+		all := map[string]Use{}
+		for _, one := range r.Take() {
+			all[one.Transport+one.Method] = one.Use
+		}
+		return all
+	}
+	same := func(what string, want map[string]Use) {
+		t.Helper()
+		if got := take(); !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	now = Use{5, 50}
+	same("no calls", map[string]Use{})
+	now = Use{100, 1000}
+	call(l, "a", 1)
+	call(l, "b", 3)
+	call(silent, "a", 2)
+	same("two routes", map[string]Use{"shma": {25, 250}, "shmb": {75, 750}, "unix-streama": {}})
+	now = Use{107, 1003}
+	call(l, "a", 1)
+	l.Close()
+	same("closed", map[string]Use{"shma": {7, 3}})
+	same("gone", map[string]Use{})
 }

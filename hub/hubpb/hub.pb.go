@@ -574,6 +574,8 @@ type Route struct {
 	Repeats       *Repeats               `protobuf:"bytes,17,opt,name=repeats,proto3" json:"repeats,omitempty"`
 	Decisions     *Decisions             `protobuf:"bytes,18,opt,name=decisions,proto3" json:"decisions,omitempty"`
 	DeadlineLeft  *Histogram             `protobuf:"bytes,19,opt,name=deadline_left,json=deadlineLeft,proto3" json:"deadline_left,omitempty"` // ns that calls had until their deadline when they arrived; a server's
+	Wakes         uint64                 `protobuf:"varint,21,opt,name=wakes,proto3" json:"wakes,omitempty"`                                  // times that this end of its connections woke the other, by the route's share of their calls
+	SpinNs        int64                  `protobuf:"varint,22,opt,name=spin_ns,json=spinNs,proto3" json:"spin_ns,omitempty"`                  // that it waited without sleep, likewise
 	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                                   // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -733,6 +735,20 @@ func (x *Route) GetDeadlineLeft() *Histogram {
 		return x.DeadlineLeft
 	}
 	return nil
+}
+
+func (x *Route) GetWakes() uint64 {
+	if x != nil {
+		return x.Wakes
+	}
+	return 0
+}
+
+func (x *Route) GetSpinNs() int64 {
+	if x != nil {
+		return x.SpinNs
+	}
+	return 0
 }
 
 func (x *Route) GetTopic() string {
@@ -2364,7 +2380,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xc9\x06\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xf8\x06\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -2385,6 +2401,8 @@ const file_hub_proto_rawDesc = "" +
 	"\arepeats\x18\x11 \x01(\v2\x15.stile.hub.v1.RepeatsR\arepeats\x125\n" +
 	"\tdecisions\x18\x12 \x01(\v2\x17.stile.hub.v1.DecisionsR\tdecisions\x12<\n" +
 	"\rdeadline_left\x18\x13 \x01(\v2\x17.stile.hub.v1.HistogramR\fdeadlineLeft\x12\x14\n" +
+	"\x05wakes\x18\x15 \x01(\x04R\x05wakes\x12\x17\n" +
+	"\aspin_ns\x18\x16 \x01(\x03R\x06spinNs\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +

@@ -153,7 +153,7 @@ func (m *model) waitLines(r routemap.Route) []string {
 		lines = append(lines, fmt.Sprintf("%-12s %6s %6s  %s", name, short(parts[i]/int64(r.Waits.Calls)), share(float64(parts[i]), total), m.paint().wrap(waitColours[i], bar)))
 	}
 	each := func(n uint64) string { return many(float64(n) / float64(max(r.Calls, 1))) }
-	return append(lines, "", fmt.Sprintf("a call: %s switches, %s wake-ups", each(r.Switches), each(r.Wakes)))
+	return append(lines, "", fmt.Sprintf("a call: %s switches, %s wake-ups, %s spun", each(r.Switches), each(r.Wakes), routemap.Readable(r.Spin/int64(max(r.Calls, 1)))))
 }
 
 // decidedLines is what policies decided.

@@ -71,6 +71,7 @@ export interface Route extends Key {
   waits?: Waits;
   carried?: Carried;
   wakes?: number;
+  spin?: number;
   switches?: number;
   runQueue?: number;
   sources?: string[];
