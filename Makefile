@@ -19,7 +19,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m"; (cd $$m && $(1)); done
 
 .DEFAULT_GOAL := help
 .PHONY: help build web demo test test-web check bench bench-policy bench-queue bench-reporting soak-queue fuzz soak
-.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo
+.PHONY: test-format test-vet test-cross test-race test-load test-settings test-deaths test-modules test-examples test-postgres test-compat test-bench test-demo
 .PHONY: check-tidy check-static compiler
 
 help: ## list these targets
@@ -50,7 +50,7 @@ hub/web/node_modules/.package-lock.json: hub/web/package-lock.json
 demo: build ## run six services over grpc-go, move them to Stile under load, compare
 	bin/stile demo $(ARGS)
 
-test: test-format test-vet test-cross test-race test-load test-settings test-deaths test-examples test-postgres test-compat test-bench test-demo ## everything that needs no more than 15 minutes, with -race
+test: test-format test-vet test-cross test-race test-load test-settings test-deaths test-modules test-demo ## everything that needs no more than 15 minutes, with -race
 	$(say) "all tests passed"
 
 test-format: ## see that all files are formatted
@@ -69,7 +69,7 @@ test-cross: ## build for macOS and Windows, and vet there
 test-race: compiler ## test this module with -race; soak and soak-queue have the full counts of what is killed
 	$(say) "test"
 	@scripts/can-mount.sh || { echo "-- no power cuts are tested here, nor full disks: that takes root and loop devices"; export QUEUE_CUTS=0; }; \
-	CGO_ENABLED=1 go test -race -short -timeout 15m ./...
+	CGO_ENABLED=1 go test -race -short -p 3 -timeout 15m ./... # one more at once than processors: many tests wait
 
 test-settings: ## test with one and with many threads, with the collector always and never at work
 	$(say) "other settings of the Go runtime"
@@ -78,12 +78,15 @@ test-settings: ## test with one and with many threads, with the collector always
 
 test-deaths: compiler ## kill a process before and after each of its stores to shared memory
 	$(say) "deaths at each store"
-	CGO_ENABLED=1 STILE_ROUNDS=200 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
+	CGO_ENABLED=1 STILE_ROUNDS=100 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
 
 test-load: ## policies under load and faults, in virtual time, without -race
 	$(say) "policies under load"
 	go test -count=1 -timeout 10m -run 'Load|NotTwice|RetriesLikeGRPC|Adapt' ./policy ./policy/control
 	go test -count=1 -timeout 10m -run BigFile ./routemap/tracefile
+
+test-modules: ## test the other modules, two at once
+	@$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),-O) test-examples test-compat test-postgres test-bench
 
 test-examples: compiler ## test the shop with -race
 	$(say) "test the shop"
