@@ -60,7 +60,7 @@ func parentOf(md wire.MD) (trace spans.TraceID, span uint64, looks bool) {
 		}
 	}
 	span = binary.BigEndian.Uint64(id[:])
-	return trace, span, span != 0 && flags[0]&1 != 0 && traced.Looks(trace)
+	return trace, span, span != 0 && trace != spans.TraceID{} && flags[0]&1 != 0 && traced.Looks(trace)
 }
 
 // beginLook has a unary call's bodies looked at, if it is traced by whomever.
@@ -113,12 +113,15 @@ func (l *look) see(data []byte, compressed byte, wanted bool) *values.Body {
 
 // endLook hands in what was seen.
 func (s *clientStream) endLook() {
-	switch l := s.rec.look; {
-	case l == nil:
-	case l.note:
-		traced.Add(s.rec.hint, &spans.Span{Note: true, Trace: l.trace, ID: l.span, Bodies: &l.bodies})
-	default:
-		s.rec.span.Bodies = &l.bodies
+	l := s.rec.look
+	if l == nil {
+		return
+	}
+	seen := l.bodies // alone: what else l has is not to be kept as long
+	if l.note {
+		traced.Add(s.rec.hint, &spans.Span{Note: true, Trace: l.trace, ID: l.span, Bodies: &seen})
+	} else {
+		s.rec.span.Bodies = &seen
 	}
 }
 
@@ -205,10 +208,11 @@ func (s *serverStream) endHandling() {
 		return
 	}
 	h.looked.Do(func() {}) // who comes later finds no calls
+	seen := h.bodies       // alone, as in endLook
 	switch {
 	case !h.note:
-		s.rec.span.Bodies = &h.bodies
-	case h.blobs || len(h.bodies.Told) > 0:
-		traced.Add(uint32(s.cc.key), &spans.Span{Note: true, Trace: h.trace, ID: h.client, Bodies: &h.bodies})
+		s.rec.span.Bodies = &seen
+	case h.blobs || len(seen.Told) > 0:
+		traced.Add(uint32(s.cc.key), &spans.Span{Note: true, Trace: h.trace, ID: h.client, Bodies: &seen})
 	}
 }

@@ -33,6 +33,8 @@ type callContext struct {
 	freed  bool                         // guarded by conn.mu: does not count as active
 
 	delayed  atomic.Int64             // ns that interceptors have kept it waiting
+	begun    time.Duration            // its handler, on telemetry's clock; 0: it is not counted
+	children atomic.Uint32            // calls of its handler that are of its trace, or may have been
 	handling atomic.Pointer[handling] // nil: nobody looks at what the handler is asked and asks
 
 	lazyctx.Core // from start on, with the deadline

@@ -208,11 +208,11 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	e.goesFar(ctx, method, desc, &rec)
 	if rec.begun != 0 {
 		far := rec
-		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, method, true, &far, err) }))
+		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, method, isStream(desc), &far, err) }))
 	}
 	s, err := streamer(ctx, desc, cc, method, opts...)
 	if err != nil { // who is to be told of its end is not
-		e.recordFar(ctx, method, true, &rec, err)
+		e.recordFar(ctx, method, isStream(desc), &rec, err)
 	}
 	return s, err
 }

@@ -51,7 +51,7 @@ func newLink(r *telemetry.Recorder, side telemetry.Side, conn transport.Conn, pr
 
 // farLink is for calls that a connection makes over gRPC; nil: nothing is counted.
 func (e *entrance) farLink() *telemetry.Link {
-	if l := e.far.Load(); l != nil {
+	if l := e.far.Load(); l != nil && !l.Closed() {
 		return l
 	}
 	address, transport := farWay(e.cc.CanonicalTarget())
@@ -60,7 +60,7 @@ func (e *entrance) farLink() *telemetry.Link {
 	if e.closed {
 		return nil
 	}
-	if e.far.Load() == nil {
+	if l := e.far.Load(); l == nil || l.Closed() {
 		e.far.Store(e.d.own.recorder.Link(telemetry.Client, transport, telemetry.Peer{Address: address}))
 	}
 	return e.far.Load()

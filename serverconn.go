@@ -191,7 +191,7 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 		b.Release()
 		return c.refuse(h.Stream, codes.Internal, status.Convert(err).Message())
 	}
-	if call.call.Trace != nil && !traced.Claim(&c.claims) {
+	if call.call.Trace != nil && (c.link == nil || !traced.Claim(&c.claims)) {
 		call.call.Trace = nil
 	}
 	s := newServerStream(call)

@@ -25,23 +25,34 @@ const (
 type handlerKey struct{}
 
 // spanOf returns the span of a call that is made with a context, if it is traced: as the call is for which it is made, whose handler's context that is or was made of;
-// or else, if it is chosen.
-func spanOf(ctx context.Context) *spans.Span {
-	if cc, is := ctx.Value(handlerKey{}).(*callContext); is {
-		if t := cc.call.Trace; t != nil {
-			return traced.Child(t.ID, t.Span)
-		}
+// or else, if it is chosen. What a handler calls that has run for long, or has called many, is no part of its trace any more.
+func spanOf(ctx context.Context, now time.Duration) *spans.Span {
+	cc, is := ctx.Value(handlerKey{}).(*callContext)
+	if !is || now-cc.begun > longHandler {
+		return traced.Root()
+	}
+	t := cc.call.Trace
+	if t == nil {
 		return nil
 	}
-	return traced.Root()
+	if cc.children.Add(1) > maxChildren {
+		return traced.Root()
+	}
+	return traced.Child(t.ID, t.Span)
 }
+
+// Bounds of the calls that are of a handler's trace.
+const (
+	longHandler = 30 * time.Second
+	maxChildren = 1000
+)
 
 // trace begins the span of a call that is about to be sent.
 func (s *clientStream) trace(m *clientMux) {
 	if s.rec.route == nil || len(s.call.MD[traceParent]) > 0 {
 		return
 	}
-	span := spanOf(s.ctx)
+	span := spanOf(s.ctx, s.rec.begun)
 	if span == nil {
 		return
 	}
@@ -61,7 +72,9 @@ func (s *clientStream) endSpan(c *telemetry.Call) {
 		span.Begun -= s.try.Queued
 	}
 	span.Over = span.Begun + c.Duration
-	span.Waited, span.Far, span.Queued, span.Worked, span.Code = c.Waited, c.Far, c.Queued, c.Handled, c.Code
+	span.Waited, span.Far, span.Code = c.Waited, c.Far, c.Code
+	span.Queued = min(max(c.Queued, 0), c.Duration) // as a server says that may be wrong
+	span.Worked = min(max(c.Handled, 0), c.Duration-span.Queued)
 	span.Request, span.Response = int64(c.Request), int64(c.Response)
 	span.Ended = endedBy(s.ctx, c.Code)
 	traced.Add(s.rec.hint, span)
@@ -96,7 +109,7 @@ func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemet
 	if len(e.set.stats) > 0 {
 		return
 	}
-	span := spanOf(ctx)
+	span := spanOf(ctx, begun)
 	if span == nil {
 		return
 	}
@@ -114,7 +127,7 @@ func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemet
 func (s *serverStream) trace() {
 	c := s.cc
 	from := c.call.Trace
-	c.call.Trace = nil
+	c.call.Trace, c.begun = nil, s.rec.begun
 	if s.rec.arrived == 0 || len(c.call.MD[traceParent]) > 0 {
 		return
 	}

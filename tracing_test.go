@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
+	"github.com/stile-ipc/stile/transport/wire"
 )
 
 // tracing has all calls of a test traced, and returns what waits until as many spans have been handed in as are wanted: a server's may come after its client's answer.
@@ -396,6 +399,61 @@ func TestTracedTogether(t *testing.T) {
 }
 
 // BenchmarkNotTraced is what tracing costs a call that is in no trace: at its client, which is not in a handler, or in one of a call in no trace, in contexts on top of each
+// TestTracedKeepsLittle: a span that is held does not hold what its call was asked.
+func TestTracedKeepsLittle(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	client := dialTest(t, serveTraced(t, &asks{do: parroting}))
+	tracing(t)
+	ctx, req := testContext(t), says("x", make([]byte, 15<<10)...)
+	const n = 1000
+	before := heap()
+	for range n {
+		if _, err := client.UnaryCall(ctx, req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grown := int64(heap()) - int64(before)
+	all, lost := traced.Take()
+	if each := grown / n; len(all) < n || lost > 0 || each > 4<<10 {
+		t.Errorf("%d spans, %d lost: %d bytes a call", len(all), lost, each)
+	}
+	runtime.KeepAlive(all)
+}
+
+// TestHandlerOfMany: the trace of a handler that calls again and again, or for long, has an end, and leaves room for others.
+func TestHandlerOfMany(t *testing.T) {
+	tracing(t)
+	root := traced.Root()
+	cc := &callContext{conn: &serverConn{ctx: context.Background()}, begun: 1}
+	cc.call.Trace = &wire.Trace{ID: root.Trace, Span: root.ID}
+	in := 0
+	for range 2 * maxChildren {
+		if s := spanOf(cc, 2); s != nil && s.Trace == root.Trace {
+			in++
+		}
+	}
+	if in != maxChildren {
+		t.Errorf("%d calls are of the handler's trace, want %d", in, maxChildren)
+	}
+	for _, trace := range []*wire.Trace{nil, {ID: root.Trace, Span: root.ID}} {
+		late := &callContext{conn: cc.conn, begun: 1}
+		late.call.Trace = trace
+		if s := spanOf(late, 2+longHandler); s == nil || s.Trace == root.Trace {
+			t.Errorf("a call after %s: %+v, want a trace of its own", longHandler, s)
+		}
+	}
+}
+
+// TestZeroTrace: what the user's tracing says is no trace if its ID is zero.
+func TestZeroTrace(t *testing.T) {
+	tracing(t)
+	for id, want := range map[string]bool{strings.Repeat("0", 32): false, strings.Repeat("0", 31) + "1": true} {
+		if _, _, looks := parentOf(wire.MD{traceParent: {"00-" + id + "-00000000000000ff-01"}}); looks != want {
+			t.Errorf("%s is looked at: %v", id, looks)
+		}
+	}
+}
+
 // other; and at its server.
 func BenchmarkNotTraced(b *testing.B) {
 	traced.Stop() // no root is chosen
@@ -410,7 +468,7 @@ func BenchmarkNotTraced(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if spanOf(ctx) != nil {
+				if spanOf(ctx, 0) != nil {
 					b.Fatal("traced")
 				}
 			}

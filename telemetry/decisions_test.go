@@ -135,3 +135,22 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	})
 }
+
+// TestDisabled: after Disable and Enable what is decided counts again, on whatever link calls go then.
+func TestDisabled(t *testing.T) {
+	r := NewRecorder()
+	r.Enable()
+	old := r.Link(Client, "shm", Peer{})
+	var tally Tally
+	tally.Goes(old.Route(RouteName{Method: "/a/B"}))
+	r.Disable()
+	if !old.Closed() {
+		t.Error("a link goes on after Disable")
+	}
+	r.Enable()
+	tally.Goes(r.Link(Client, "shm", Peer{}).Route(RouteName{Method: "/a/B"}))
+	tally.Count(Retry)
+	if taken := r.Take(); len(taken) != 1 || !taken[0].Decisions.Any() {
+		t.Errorf("%+v", taken)
+	}
+}

@@ -60,6 +60,10 @@ func (r *Recorder) Disable() {
 	r.enabled.Store(false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for l := range r.links {
+		l.closed.Store(true)
+		l.forgotten.Store(true)
+	}
 	r.links, r.events = map[*Link]struct{}{}, events{}
 }
 
@@ -130,6 +134,9 @@ func (l *Link) Close() {
 		l.closed.Store(true)
 	}
 }
+
+// Closed reports whether nothing more is to be counted: Close was called, or Disable of its recorder.
+func (l *Link) Closed() bool { return l.closed.Load() }
 
 // Route returns that of a method. It is to be counted on, not kept for long.
 func (l *Link) Route(name RouteName) *Route {

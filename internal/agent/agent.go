@@ -161,7 +161,7 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	}
 	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept
 	a.from = now
-	w := window{report: r, bytes: proto.Size(r)}
+	w := window{report: r, bytes: held(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for i := 0; i < len(a.held)-1 && a.bytes > maxHeldBytes; i++ { // spans go before counts do
 		before := a.held[i].bytes

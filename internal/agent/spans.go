@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -28,16 +29,16 @@ func span(s *spans.Span, began int64) *hubpb.Span {
 		if t == 0 {
 			return 0
 		}
-		return uint64(max(t-s.Begun, 0))
+		return bounded(t - s.Begun)
 	}
 	if s.Note {
-		return &hubpb.Span{Trace: s.Trace[:], Id: s.ID, Note: true, Bodies: bodies(s.Bodies)}
+		return &hubpb.Span{Trace: bytes.Clone(s.Trace[:]), Id: s.ID, Note: true, Bodies: bodies(s.Bodies)}
 	}
 	peer := &s.Link.Peer
 	out := &hubpb.Span{
-		Trace: s.Trace[:], Id: s.ID, Parent: s.Parent, Side: hubpb.Side_SIDE_CLIENT, Method: short(s.Name.Method), Stream: s.Name.Stream, Transport: s.Link.Transport, Address: short(peer.Address), PeerPid: int64(peer.PID),
+		Trace: bytes.Clone(s.Trace[:]), Id: s.ID, Parent: s.Parent, Side: hubpb.Side_SIDE_CLIENT, Method: short(s.Name.Method), Stream: s.Name.Stream, Transport: s.Link.Transport, Address: short(peer.Address), PeerPid: int64(peer.PID),
 		BegunUnixNano: uint64(max(began+int64(s.Begun), 0)), Sent: after(s.Sent), Handling: after(s.Handling), Handled: after(s.Handled), Over: after(s.Over),
-		Waits: &hubpb.SpanWaits{ClientQueue: uint64(max(s.Waited, 0)), Far: s.Far, ServerQueue: uint64(max(s.Queued, 0)), Handler: uint64(max(s.Worked, 0))},
+		Waits: &hubpb.SpanWaits{ClientQueue: bounded(s.Waited), Far: s.Far, ServerQueue: bounded(s.Queued), Handler: bounded(s.Worked)},
 		Code:  s.Code, End: hubpb.SpanEnd(s.Ended), Try: s.Try, Weight: s.Weight, Request: s.Request, Response: s.Response, Bodies: bodies(s.Bodies),
 	}
 	if s.Link.Side == telemetry.Server {
@@ -48,6 +49,11 @@ func span(s *spans.Span, began int64) *hubpb.Span {
 	}
 	return out
 }
+
+// longest is how long a hub believes that a span took.
+const longest = 24 * time.Hour
+
+func bounded(d time.Duration) uint64 { return uint64(min(max(d, 0), longest)) }
 
 func bodies(b *spans.Bodies) *hubpb.Bodies {
 	if b == nil {
@@ -81,7 +87,10 @@ func (w *window) dropSpans() (n int) {
 	n = len(w.report.Spans)
 	if n > 0 {
 		w.report.Spans = nil
-		w.bytes = proto.Size(w.report)
+		w.bytes = held(w.report)
 	}
 	return n
 }
+
+// held is how much memory a report takes, about: some times what it is when it is sent.
+func held(r *hubpb.ReportRequest) int { return 6 * proto.Size(r) }

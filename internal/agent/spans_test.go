@@ -49,7 +49,7 @@ func TestSpans(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		a.Close(t.Context())
 		// What the fake hub has is what was sent; the agent has let go of it since.
-		if len(h.spans) != 1 || len(a.held) != 1 || a.held[0].report.Spans != nil || a.held[0].bytes != proto.Size(a.held[0].report) || a.bytes != a.held[0].bytes {
+		if len(h.spans) != 1 || len(a.held) != 1 || a.held[0].report.Spans != nil || a.held[0].bytes != held(a.held[0].report) || a.bytes != a.held[0].bytes {
 			t.Fatalf("%d spans, held %+v", len(h.spans), a.held)
 		}
 		s := h.spans[0]
@@ -135,5 +135,15 @@ func TestBodies(t *testing.T) {
 		if s.Note != (s.Id == 9) || len(s.Trace) != 16 || s.Trace[0] == 0 || s.Note && s.BegunUnixNano != 0 {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// TestSpanBounds: no call has a span that a hub does not believe.
+func TestSpanBounds(t *testing.T) {
+	link := telemetry.NewRecorder()
+	link.Enable()
+	s := span(&spans.Span{Trace: spans.TraceID{1}, ID: 1, Link: link.Link(telemetry.Client, "shm", telemetry.Peer{}), Begun: 1, Sent: 2, Over: 1 + 300*time.Hour, Waited: -1, Far: true, Queued: 1 << 62, Worked: 1 << 62}, 0)
+	if w := s.GetWaits(); s.GetSent() != 1 || s.GetOver() != uint64(longest) || w.GetClientQueue() != 0 || w.GetServerQueue() != uint64(longest) || w.GetHandler() != uint64(longest) {
+		t.Errorf("%v", s)
 	}
 }

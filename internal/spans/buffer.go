@@ -40,7 +40,10 @@ func New() *Buffer {
 }
 
 // Start begins to choose: somebody is going to take spans.
-func (b *Buffer) Start() { b.choice.start() }
+func (b *Buffer) Start() {
+	b.lost.Store(0)
+	b.choice.start()
+}
 
 // Stop ends that, and forgets what is held.
 func (b *Buffer) Stop() {

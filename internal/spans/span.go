@@ -33,7 +33,7 @@ type Span struct {
 	Try  uint32 // attempts that were made before
 
 	Begun time.Duration // at a client it was made, at a server it was received
-	Sent  time.Duration // the first frame was written; at a client
+	Sent  time.Duration // what opens the call was written, with its first message if that goes with it; at a client
 	// At a server its handler began and ended. At a client that is what the server says of it: see Far.
 	Handling, Handled time.Duration
 	Over              time.Duration // the call has ended
