@@ -1861,7 +1861,7 @@ type Span struct {
 	Address       string                 `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
 	PeerPid       int64                  `protobuf:"varint,10,opt,name=peer_pid,json=peerPid,proto3" json:"peer_pid,omitempty"`
 	BegunUnixNano uint64                 `protobuf:"fixed64,11,opt,name=begun_unix_nano,json=begunUnixNano,proto3" json:"begun_unix_nano,omitempty"` // it was made, or at a server received
-	Sent          uint64                 `protobuf:"varint,12,opt,name=sent,proto3" json:"sent,omitempty"`                                           // its first frame was written, by its client
+	Sent          uint64                 `protobuf:"varint,12,opt,name=sent,proto3" json:"sent,omitempty"`                                           // what opens it was written, by its client
 	Handling      uint64                 `protobuf:"varint,13,opt,name=handling,proto3" json:"handling,omitempty"`                                   // its handler began, at a server
 	Handled       uint64                 `protobuf:"varint,14,opt,name=handled,proto3" json:"handled,omitempty"`                                     // its answer was encoded, at a server
 	Over          uint64                 `protobuf:"varint,15,opt,name=over,proto3" json:"over,omitempty"`
