@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Bounds of a window. A span is of about 250 bytes.
+// Bounds of a window. A span is of some 300 bytes, and what was seen of its bodies.
 const (
 	maxSpans  = 20_000
 	rootsUpTo = maxSpans * 3 / 4 // no trace is begun when more are held: those that have begun become whole
