@@ -125,6 +125,14 @@ type sighting struct {
 	span int
 }
 
+// compare puts sightings in order of time. Names are made only where nothing else decides: a trace may have thousands of one moment.
+func (s sighting) compare(o sighting) int {
+	if c := cmp.Or(cmp.Compare(s.at, o.at), cmp.Compare(s.span, o.span)); c != 0 {
+		return c
+	}
+	return cmp.Compare(s.hop.String(), o.hop.String())
+}
+
 func (m *Map) addCarried(v *view) {
 	looked := map[Key]bool{}
 	for i := range v.calls {
@@ -145,9 +153,7 @@ func (v *view) carried(found func(*carried)) {
 		if len(all) < 2 {
 			continue
 		}
-		slices.SortFunc(all, func(a, b sighting) int {
-			return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.hop.String(), b.hop.String()), cmp.Compare(a.span, b.span))
-		})
+		slices.SortFunc(all, sighting.compare)
 		var chain []hop
 		last := 0
 		for _, s := range all {
