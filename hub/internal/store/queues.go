@@ -37,7 +37,7 @@ func (q Queues) Then(o Queues) {
 // queueShare is which part of all bytes queues may have.
 const queueShare = 8
 
-// queueTables are of version 2, too, and made where they are not.
+// queueTables are of version 3, too, and made where they are not.
 const queueTables = `CREATE TABLE IF NOT EXISTS queues (level INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (level, start));`
 
 // PutQueues keeps what is known of queues in a window of the length [Finest]. One that is there, and longer ones, go on with it.
