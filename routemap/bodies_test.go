@@ -301,3 +301,25 @@ func TestSightings(t *testing.T) {
 		}
 	}
 }
+
+// TestCarriedMany: of very many chains those with the most bytes are found, and of what share of the traces they are.
+func TestCarriedMany(t *testing.T) {
+	m := New()
+	node := func(s string) Node { return Node{Service, s} }
+	for i := range maxNodes - 1 {
+		op := fmt.Sprint("op", i)
+		m.route(Key{From: node("s"), To: node("t"), Operation: op, Mode: Async}).Looked = 100
+		m.route(Key{From: node("s"), To: node("t"), Operation: op, Mode: Sync}).Looked = 200
+		chain := []hop{{from: node("s"), to: node("t"), operation: "first"}, {from: node("s"), to: node("t"), operation: op, answer: true}}
+		m.carriedBy(chain).merge(&carried{chain: chain, traces: 50, bytes: uint64(i)})
+	}
+	all := m.foundCarried()
+	if len(all) != maxCarriedFound {
+		t.Fatalf("%d are found", len(all))
+	}
+	for _, f := range all {
+		if f.Values["share"] != 0.25 || f.Values["bytes"] < float64(maxNodes-1-maxCarriedFound)/50 {
+			t.Errorf("%+v", f.Values)
+		}
+	}
+}
