@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -464,5 +466,29 @@ func TestLastWords(t *testing.T) {
 	defer closeHub(t, h)
 	if got := routesOf(t, h); len(got) != 1 || got["gone → back s.S/M shm"] != 5 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestRestartedOnce: what a hub has kept when it ended counts once, although the process was not told and sends it again; what it had not counts.
+func TestRestartedOnce(t *testing.T) {
+	h := openHub(t, Config{})
+	route := func(n uint64) *hubpb.Route { return calls(hubpb.Side_SIDE_CLIENT, "/p.S/M", nil, "x:1", n) }
+	if answer := newReporter(t, agentsOf(t, h), 1, "front").report(route(100)); answer.GetKept() != 0 {
+		t.Errorf("%d windows are kept", answer.GetKept())
+	}
+	for range 2 { // also when nothing new comes in between
+		h = reopen(t, h)
+		again := newReporter(t, agentsOf(t, h), 1, "front") // its first window is the same
+		if answer := again.report(route(100)); answer.GetKept() != 1 {
+			t.Errorf("%d windows are kept", answer.GetKept())
+		}
+	}
+	last := newReporter(t, agentsOf(t, h), 1, "front")
+	last.sequence = 1
+	last.report(route(20))
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	if got := routesOf(t, h); len(got) != 1 || !slices.Contains(slices.Collect(maps.Values(got)), 120) {
+		t.Errorf("%v, want 120 calls", got)
 	}
 }

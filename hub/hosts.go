@@ -149,7 +149,7 @@ func (h *hosts) spend(u usage.Used) {
 	}
 }
 
-// over ends the windows of hosts that end by a time, and returns them. On the map of the hub's window that begins at start it notes what others used in them, if they are of the
+// over ends the windows of hosts that end by a time, and returns them, but for what comes late of one that was over before: its row stays as it is. On the map of the hub's window that begins at start it notes what others used in them, if they are of the
 // time just before, and nobody who reported in the one before is missing.
 func (h *hosts) over(m *routemap.Map, start, end time.Time) (all []store.Load) {
 	var done []slotKey
@@ -162,6 +162,9 @@ func (h *hosts) over(m *routemap.Map, start, end time.Time) (all []store.Load) {
 	for _, k := range done {
 		s := h.slots[k]
 		delete(h.slots, k)
+		if last, was := h.last[k.boot]; was && k.start <= last.start {
+			continue
+		}
 		if k.boot == h.boot && h.own[k.start] != nil && !s.who[identity(telemetry.Self)] {
 			for i, used := range h.own[k.start] {
 				s.known[i] += used

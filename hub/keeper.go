@@ -76,7 +76,7 @@ type windowStore interface {
 	PutEvents(ctx context.Context, all []store.Event) error
 	PutLoads(ctx context.Context, all []store.Load) error
 	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
-	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
+	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces, reported store.Reported) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
@@ -157,13 +157,7 @@ func (k *keeper) keep() {
 			case ok && unkept == nil:
 				unkept = &w
 			case ok:
-				unkept.m.Merge(w.m)
-				maps.Copy(unkept.reported, w.reported)
-				unkept.events = append(unkept.events, w.events[:min(len(w.events), maxUnkeptEvents-len(unkept.events))]...)
-				unkept.loads = append(unkept.loads, w.loads[:min(len(w.loads), maxUnkeptLoads-len(unkept.loads))]...)
-				unkept.policies = append(unkept.policies, w.policies[:min(len(w.policies), maxWindowPolicies-min(len(unkept.policies), maxWindowPolicies))]...)
-				unkept.sample.merge(w.sample)
-				unkept.queues = append(unkept.queues, w.queues[:min(len(w.queues), maxUnkeptQueues-len(unkept.queues))]...)
+				unkept.then(&w)
 			}
 		case <-again.C:
 		}
@@ -184,6 +178,48 @@ func (k *keeper) keep() {
 	if unkept != nil {
 		k.log.Error("hub: what could not be kept is lost", "since", unkept.start, "error", k.unkept.now())
 	}
+}
+
+// then goes on with a later window, as far as there is room for what it brings.
+func (w *window) then(o *window) {
+	w.m.Merge(o.m)
+	maps.Copy(w.reported, o.reported)
+	w.sample.merge(o.sample)
+	w.events = held(w.events, o.events, maxUnkeptEvents, func(e store.Event) int {
+		return heldLeast + len(e.Service) + len(e.Host) + len(e.Kind) + len(e.Subject) + len(e.Detail) + len(e.Trace)
+	})
+	w.loads = held(w.loads, o.loads, maxUnkeptLoads, func(l store.Load) int {
+		n := heldLeast + len(l.Service) + len(l.Name) + 8*len(l.Took)
+		for _, column := range l.Columns {
+			n += 8 * len(column)
+		}
+		return n
+	})
+	w.policies = held(w.policies, o.policies, maxWindowPolicies, func(p store.Policy) int {
+		return heldLeast + len(p.Source.Name) + len(p.Source.Service) + len(p.Version) + len(p.Text)
+	})
+	w.queues = held(w.queues, o.queues, maxUnkeptQueues, func(q queueWindow) int {
+		n := heldLeast
+		for k, s := range q.queues {
+			n += heldLeast + len(k.Topic) + len(k.Group) + len(s.Where) + len(s.Host)
+		}
+		return n
+	})
+}
+
+// held appends as many of more as there is room for, in number and bytes.
+func held[T any](all, more []T, most int, size func(T) int) []T {
+	bytes := 0
+	for _, one := range all {
+		bytes += size(one)
+	}
+	for _, one := range more {
+		if bytes += size(one); len(all) >= most || bytes > maxUnkeptBytes {
+			break
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // put writes a window. What is written does not come twice when the rest is tried again.
@@ -208,7 +244,7 @@ func (k *keeper) put(w *window) error {
 		w.queues = w.queues[1:]
 	}
 	shown := w.sample.traces(w.m)
-	if err := k.store.Put(ctx, w.start, w.m, shown); err != nil {
+	if err := k.store.Put(ctx, w.start, w.m, shown, w.reported); err != nil {
 		return err
 	}
 	k.totals.show(shown)
@@ -219,7 +255,9 @@ func (k *keeper) put(w *window) error {
 const (
 	maxUnkeptEvents = 10 * maxWindowEvents
 	maxUnkeptLoads  = 2 * maxProcesses
-	maxUnkeptQueues = 360 // windows
+	maxUnkeptQueues = 360      // windows
+	maxUnkeptBytes  = 64 << 20 // of events, and as many of loads, policies and queues
+	heldLeast       = 512      // bytes that one of these takes beside its texts and numbers
 )
 
 const tidyEvery = time.Minute

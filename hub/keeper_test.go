@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ type fakeStore struct {
 	tidied int
 }
 
-func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kept *store.Traces) error {
+func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kept *store.Traces, _ store.Reported) error {
 	if s.full.Load() {
 		return errors.New("disk full")
 	}
@@ -137,6 +138,37 @@ func TestKeptAtLast(t *testing.T) {
 				t.Errorf("%v, %v", s.puts, err)
 			}
 		})
+	}
+}
+
+// TestHeldBounds: while the disk is full, what is held besides the map has bounds of number and of bytes, also if the first window alone has more.
+func TestHeldBounds(t *testing.T) {
+	k, text := &keeper{clock: time.Now}, strings.Repeat("x", maxUnkeptBytes/4)
+	more := func(loads, numbers, queues int) *window {
+		w := k.open()
+		w.loads = make([]store.Load, loads)
+		for i := range w.loads {
+			w.loads[i].Took = make([]uint64, numbers)
+		}
+		q := store.Queues{}
+		for i := range queues {
+			q[routemap.QueueKey{Topic: fmt.Sprint(i)}] = &routemap.QueueStats{}
+		}
+		w.queues = []queueWindow{{w.start, q}}
+		w.policies = []store.Policy{{Text: text}}
+		return &w
+	}
+	many := more(maxUnkeptLoads+5, 0, 0)
+	many.then(more(1, 0, 0))
+	if got := len(many.loads); got != maxUnkeptLoads+5 {
+		t.Errorf("%d loads", got)
+	}
+	long := more(1, 0, 0)
+	for range 12 {
+		long.then(more(1, maxUnkeptBytes/8/10, maxUnkeptBytes/heldLeast/10))
+	}
+	if l, q, p := len(long.loads), len(long.queues), len(long.policies); l < 5 || l > 11 || q < 5 || q > 11 || p != 3 {
+		t.Errorf("%d loads, %d windows of queues, %d policies", l, q, p)
 	}
 }
 

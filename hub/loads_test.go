@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/internal/usage"
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/telemetry"
@@ -235,5 +236,37 @@ func TestBadSamples(t *testing.T) {
 		if err := checkReport(&hubpb.ReportRequest{Process: processOf(1, "b"), Load: l}); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// TestHostLate: what a process says late of a host's window that is over does not take the place of what is known of it, nor of the windows after it.
+func TestHostLate(t *testing.T) {
+	h := newHosts()
+	begin := time.Unix(1e9, 0)
+	add := func(id byte, at time.Time, used uint64) {
+		s := &hubpb.Sample{FromUnixNano: at.UnixNano()}
+		for range cells {
+			s.TookUs, s.UserUs, s.HostUserUs = append(s.TookUs, 200_000), append(s.UserUs, used), append(s.HostUserUs, 200_000)
+		}
+		h.add(&hubpb.Process{Identity: append(make([]byte, 15), id), Boot: "b", Host: "h"}, s)
+	}
+	over := func(windows int) []store.Load {
+		end := begin.Add(time.Duration(windows) * store.Finest)
+		return h.over(routemap.New(), end, end)
+	}
+	add(1, begin, 150_000)
+	add(2, begin, 40_000)
+	if all := over(1); len(all) != 1 || all[0].Columns[hostKnown][0] != 190_000 {
+		t.Fatalf("%+v", all)
+	}
+	add(1, begin.Add(store.Finest), 100_000)
+	add(3, begin, 1_000)
+	if all := over(2); len(all) != 1 || !all[0].From.Equal(begin.Add(store.Finest)) || all[0].Columns[hostKnown][0] != 100_000 {
+		t.Errorf("%+v", all)
+	}
+	add(3, begin, 1_000)
+	add(3, begin.Add(store.Finest), 1_000)
+	if all := over(3); len(all) != 0 || h.last["b"].start != begin.Add(store.Finest).Unix()/10 {
+		t.Errorf("%+v, and the last is %d", all, h.last["b"].start)
 	}
 }

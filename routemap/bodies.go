@@ -91,8 +91,10 @@ func (h hop) String() string {
 	return fmt.Sprintf("%s → %s %s%s", h.from, h.to, h.operation, way)
 }
 
-func (h hop) onWay(k Key) bool {
-	return h.from == k.From && h.to == k.To && h.operation == k.Operation
+// route is the hop, whichever way the bytes go.
+func (h hop) route() hop {
+	h.answer = false
+	return h
 }
 
 // carried is what went on the same routes in a trace.
@@ -125,6 +127,14 @@ type sighting struct {
 	span int
 }
 
+// compare puts sightings in order of time. Names are made only where nothing else decides: a trace may have thousands of one moment.
+func (s sighting) compare(o sighting) int {
+	if c := cmp.Or(cmp.Compare(s.at, o.at), cmp.Compare(s.span, o.span)); c != 0 {
+		return c
+	}
+	return cmp.Compare(s.hop.String(), o.hop.String())
+}
+
 func (m *Map) addCarried(v *view) {
 	looked := map[Key]bool{}
 	for i := range v.calls {
@@ -145,9 +155,7 @@ func (v *view) carried(found func(*carried)) {
 		if len(all) < 2 {
 			continue
 		}
-		slices.SortFunc(all, func(a, b sighting) int {
-			return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.hop.String(), b.hop.String()), cmp.Compare(a.span, b.span))
-		})
+		slices.SortFunc(all, sighting.compare)
 		var chain []hop
 		last := 0
 		for _, s := range all {
@@ -241,19 +249,26 @@ func (m *Map) settleCarried() {
 	}
 }
 
+// maxCarriedFound is how many chains are looked at, those with the most bytes: each is compared with all others.
+const maxCarriedFound = 300
+
 // foundCarried are the chains that stand out, but for those that are parts of others.
 func (m *Map) foundCarried() (all []Finding) {
+	looked := m.lookedAt()
 	var long []*carried
-	shares := map[*carried]float64{}
-	for _, c := range m.carried {
-		if share := m.shareOf(c); c.traces >= carriedTraces && share >= carriedShare {
+	keys, shares := map[*carried]string{}, map[*carried]float64{}
+	for key, c := range m.carried {
+		of := max(c.traces, looked[c.chain[len(c.chain)-1].route()])
+		if share := float64(c.traces) / float64(of); c.traces >= carriedTraces && share >= carriedShare {
 			long = append(long, c)
-			shares[c] = share
+			keys[c], shares[c] = key, share
 		}
 	}
 	slices.SortFunc(long, func(a, b *carried) int {
-		return cmp.Or(cmp.Compare(len(b.chain), len(a.chain)), cmp.Compare(b.bytes, a.bytes), compareChains(a.chain, b.chain))
+		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(keys[a], keys[b]))
 	})
+	long = long[:min(len(long), maxCarriedFound)]
+	slices.SortStableFunc(long, func(a, b *carried) int { return cmp.Compare(len(b.chain), len(a.chain)) })
 	for i, c := range long {
 		if slices.ContainsFunc(long[:i], func(o *carried) bool { return c.partOf(o) }) {
 			continue
@@ -273,15 +288,14 @@ func (m *Map) foundCarried() (all []Finding) {
 	return all
 }
 
-// shareOf is the share of the traces with the last route, as far as they were looked at, that have the chain.
-func (m *Map) shareOf(c *carried) float64 {
-	of := c.traces
+// lookedAt is how many of the traces with a route were looked at, at its messages.
+func (m *Map) lookedAt() map[hop]uint64 {
+	all := map[hop]uint64{}
 	for k, s := range m.routes {
-		if c.chain[len(c.chain)-1].onWay(k) {
-			of = max(of, s.Looked)
-		}
+		h := hop{from: k.From, to: k.To, operation: k.Operation}
+		all[h] = max(all[h], s.Looked)
 	}
-	return float64(c.traces) / float64(of)
+	return all
 }
 
 // partOf reports whether another chain has all of these routes, and not much less often.

@@ -276,3 +276,50 @@ func TestPreferBodies(t *testing.T) {
 		t.Errorf("%d are found", len(found))
 	}
 }
+
+// TestSightings: blobs are put in order of time, then of spans, without names; of one span the request comes before the answer.
+func TestSightings(t *testing.T) {
+	var all []sighting
+	for i := range 1000 {
+		all = append(all, sighting{hop{operation: "op", answer: i%2 == 1}, int64(i / 2 * 7919 % 10), i / 2})
+	}
+	compared := slices.Clone(all)
+	if n := testing.AllocsPerRun(1, func() {
+		for i := range all {
+			if o := all[(i+2)%len(all)]; o.compare(all[i]) == 0 {
+				t.Errorf("%+v and %+v are the same", o, all[i])
+			}
+		}
+	}); n != 0 {
+		t.Errorf("comparing allocates %.0f times", n)
+	}
+	slices.SortFunc(compared, sighting.compare)
+	for i, s := range compared[1:] {
+		was := compared[i]
+		if s.at < was.at || s.at == was.at && (s.span < was.span || s.span == was.span && was.answer) {
+			t.Errorf("%+v before %+v", was, s)
+		}
+	}
+}
+
+// TestCarriedMany: of very many chains those with the most bytes are found, and of what share of the traces they are.
+func TestCarriedMany(t *testing.T) {
+	m := New()
+	node := func(s string) Node { return Node{Service, s} }
+	for i := range maxNodes - 1 {
+		op := fmt.Sprint("op", i)
+		m.route(Key{From: node("s"), To: node("t"), Operation: op, Mode: Async}).Looked = 100
+		m.route(Key{From: node("s"), To: node("t"), Operation: op, Mode: Sync}).Looked = 200
+		chain := []hop{{from: node("s"), to: node("t"), operation: "first"}, {from: node("s"), to: node("t"), operation: op, answer: true}}
+		m.carriedBy(chain).merge(&carried{chain: chain, traces: 50, bytes: uint64(i)})
+	}
+	all := m.foundCarried()
+	if len(all) != maxCarriedFound {
+		t.Fatalf("%d are found", len(all))
+	}
+	for _, f := range all {
+		if f.Values["share"] != 0.25 || f.Values["bytes"] < float64(maxNodes-1-maxCarriedFound)/50 {
+			t.Errorf("%+v", f.Values)
+		}
+	}
+}

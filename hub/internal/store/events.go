@@ -24,6 +24,19 @@ type Event struct {
 // maxEvents is how many are kept: of more the oldest are not. Tests have it less.
 var maxEvents = 50_000
 
+const (
+	eventShare = 8   // which part of all bytes events may have
+	eventRow   = 100 // about how many bytes one has beside its texts
+)
+
+// fitEvents takes away the oldest of those that are too much.
+func (s *Store) fitEvents(ctx context.Context) error {
+	_, err := s.db.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM (SELECT id,
+		sum(? + octet_length(service) + octet_length(host) + octet_length(kind) + octet_length(subject) + octet_length(detail) + octet_length(trace)) OVER (ORDER BY id DESC) AS total FROM events) WHERE total > ?)`,
+		eventRow, s.most/eventShare)
+	return err
+}
+
 // PutEvents keeps events, all or none.
 func (s *Store) PutEvents(ctx context.Context, all []Event) error {
 	if len(all) == 0 {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -59,5 +60,31 @@ func TestEvents(t *testing.T) {
 	got, err := s.Events(t.Context(), at(-1), at(1e6), "", "", 1e6)
 	if err != nil || len(got) != maxEvents || got[len(got)-1].Service != "c" {
 		t.Errorf("%d events, %v", len(got), err)
+	}
+}
+
+// TestEventsShare: however large events are, maps stay, and of the events the newest.
+func TestEventsShare(t *testing.T) {
+	s := open(t, t.TempDir(), 4<<20)
+	for i := range 20 {
+		putAt(t, s, time.Duration(i)*Finest, calls(1, "catalog"))
+	}
+	text := strings.Repeat("ä", 128)
+	var all []Event
+	for i := range 5_000 {
+		all = append(all, Event{First: begin.Add(time.Duration(i)), Last: begin.Add(time.Duration(i)), Count: 1, Kind: fmt.Sprint(i), Subject: text, Detail: text, Service: text, Host: text})
+	}
+	if err := s.PutEvents(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Tidy(t.Context(), begin.Add(20*Finest)); err != nil {
+		t.Fatal(err)
+	}
+	if counts, _ := read(t, s, begin, begin.Add(20*Finest)); counts["catalog"] != 20 {
+		t.Errorf("%v", counts)
+	}
+	kept, err := s.Events(t.Context(), begin, begin.Add(time.Hour), "", "", len(all))
+	if err != nil || len(kept) < 350 || len(kept) > 500 || kept[0].Kind != "4999" {
+		t.Errorf("%d events are kept, %v", len(kept), err)
 	}
 }

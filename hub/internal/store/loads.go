@@ -45,7 +45,7 @@ const (
 	loadRow   = 100       // about how many bytes one has beside its numbers
 )
 
-// loadTables are of version 2, too, and made where they are not. Times are ns, but for that of sizes.
+// loadTables are of version 3, too, and made where they are not. Times are ns, but for that of sizes.
 const loadTables = `
 CREATE TABLE IF NOT EXISTS loads (first INTEGER NOT NULL, id TEXT NOT NULL, until INTEGER NOT NULL, host TEXT NOT NULL, service TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (first, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS loads_by_id ON loads (id, first);

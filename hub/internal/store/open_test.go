@@ -10,8 +10,15 @@ import (
 	"time"
 )
 
-// TestEarlier: a file of the first version is moved to where it is not in the way, whole, and the hub begins anew; a second one is not put in its place.
+// TestEarlier: a file of an earlier version is moved to where it is not in the way, whole, and the hub begins anew; a second one is not put in its place.
 func TestEarlier(t *testing.T) {
+	for has := 1; has < version; has++ {
+		t.Run(fmt.Sprint(has), func(t *testing.T) { testEarlier(t, has) })
+	}
+}
+
+func testEarlier(t *testing.T, has int) {
+	moved := fmt.Sprint(".v", has)
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
 	earlier := func() {
@@ -20,7 +27,7 @@ func TestEarlier(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.Exec("PRAGMA journal_mode = WAL; CREATE TABLE windows (level INTEGER, start INTEGER, rest BLOB, bytes INTEGER); INSERT INTO windows VALUES (10, 0, 'x', 1); PRAGMA user_version = 1"); err != nil {
+		if _, err := db.Exec("PRAGMA journal_mode = WAL; CREATE TABLE windows (level INTEGER, start INTEGER, rest BLOB, bytes INTEGER); INSERT INTO windows VALUES (10, 0, 'x', 1); PRAGMA user_version = " + fmt.Sprint(has)); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.Close(); err != nil {
@@ -29,14 +36,14 @@ func TestEarlier(t *testing.T) {
 	}
 	earlier()
 	s, err := Open(t.Context(), dir, 1<<30)
-	if err != nil || s.Moved != path+".v1" {
+	if err != nil || s.Moved != path+moved {
 		t.Fatalf("moved to %q, %v", s.Moved, err)
 	}
 	putAt(t, s, 0, calls(1, "catalog"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", path+".v1")
+	db, err := sql.Open("sqlite", path+moved)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,13 +59,13 @@ func TestEarlier(t *testing.T) {
 	other := t.TempDir()
 	path = filepath.Join(other, fileName)
 	earlier()
-	if err := os.WriteFile(path+".v1", []byte("mine"), 0o600); err != nil {
+	if err := os.WriteFile(path+moved, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), other, 1<<30); err == nil || !strings.Contains(err.Error(), "version 1") || !strings.Contains(err.Error(), path+".v1") {
+	if _, err := Open(t.Context(), other, 1<<30); err == nil || !strings.Contains(err.Error(), fmt.Sprint("version ", has)) || !strings.Contains(err.Error(), path+moved) {
 		t.Errorf("with one that was moved before: %v", err)
 	}
-	if text, err := os.ReadFile(path + ".v1"); err != nil || string(text) != "mine" {
+	if text, err := os.ReadFile(path + moved); err != nil || string(text) != "mine" {
 		t.Errorf("it was written: %q, %v", text, err)
 	}
 }
@@ -70,7 +77,7 @@ func TestNumbers(t *testing.T) {
 	if _, err := s.db.Exec("CREATE TRIGGER full BEFORE INSERT ON windows BEGIN SELECT RAISE(ABORT, 'disk full'); END"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(t.Context(), begin.Add(Finest), calls(1, "nowhere"), nil); err == nil {
+	if err := s.Put(t.Context(), begin.Add(Finest), calls(1, "nowhere"), nil, nil); err == nil {
 		t.Fatal("it was put")
 	}
 	if _, err := s.db.Exec("DROP TRIGGER full"); err != nil {

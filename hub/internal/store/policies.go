@@ -46,7 +46,7 @@ const (
 	policySeenEvery = 5 * time.Minute
 )
 
-// policyTables are of version 2, too, and made where they are not.
+// policyTables are of version 3, too, and made where they are not.
 const policyTables = `
 CREATE TABLE IF NOT EXISTS policies (id BLOB PRIMARY KEY, text TEXT NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS policies_seen (source TEXT NOT NULL, service TEXT NOT NULL, id BLOB NOT NULL, version TEXT NOT NULL, first INTEGER NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (source, service, id)) WITHOUT ROWID;

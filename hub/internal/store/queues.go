@@ -37,7 +37,7 @@ func (q Queues) Then(o Queues) {
 // queueShare is which part of all bytes queues may have.
 const queueShare = 8
 
-// queueTables are of version 2, too, and made where they are not.
+// queueTables are of version 3, too, and made where they are not.
 const queueTables = `CREATE TABLE IF NOT EXISTS queues (level INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (level, start));`
 
 // PutQueues keeps what is known of queues in a window of the length [Finest]. One that is there, and longer ones, go on with it.
@@ -164,10 +164,37 @@ func (s *Store) tidyQueues(ctx context.Context, now time.Time) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM queues WHERE (level, start) IN
-			(SELECT level, start FROM (SELECT level, start, sum(length(data)) OVER (ORDER BY start DESC, level DESC) AS total FROM queues) WHERE total > ?)`, s.most/queueShare)
-		return err
+		return fitQueues(ctx, tx.Tx, s.most/queueShare)
 	})
+}
+
+// fitQueues takes away what is more than so many bytes: the oldest of the finest that longer ones tell of, too, up to where one of these ends, and then the oldest.
+func fitQueues(ctx context.Context, tx *sql.Tx, most int64) error {
+	var used int64
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(sum(length(data)), 0) FROM queues").Scan(&used); err != nil {
+		return err
+	}
+	levels := Levels()
+	for i := 0; i+1 < len(levels) && used > most; i++ {
+		short, long := seconds(levels[i].Window), seconds(levels[i+1].Window)
+		var until, bytes int64
+		err := tx.QueryRowContext(ctx, `SELECT at + ?2, total FROM (SELECT at, sum(bytes) OVER (ORDER BY at) AS total FROM
+			(SELECT start / ?2 * ?2 AS at, sum(length(data)) AS bytes FROM queues AS w WHERE level = ?1 AND EXISTS (SELECT 1 FROM queues WHERE level = ?2 AND start = w.start / ?2 * ?2) GROUP BY at))
+			ORDER BY total < ?3, abs(total - ?3) LIMIT 1`, short, long, used-most).Scan(&until, &bytes)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM queues WHERE level = ? AND start < ?", short, until); err != nil {
+			return err
+		}
+		used -= bytes
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM queues WHERE (level, start) IN
+		(SELECT level, start FROM (SELECT level, start, sum(length(data)) OVER (ORDER BY start DESC, level DESC) AS total FROM queues) WHERE total > ?)`, most)
+	return err
 }
 
 func (s *Store) rollUpQueues(ctx context.Context, short, long time.Duration, now time.Time) error {

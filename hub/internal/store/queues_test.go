@@ -89,6 +89,68 @@ func queueBytes(t *testing.T, s *Store) (n int64) {
 	return n
 }
 
+// TestQueuesShare: where there are too many bytes of queues, what goes first are the oldest of the finest windows that longer ones tell of, and not the long history; no window is told of twice
+// then, and none is missing.
+func TestQueuesShare(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	const hours, windows = 30, 6*60 + 6*7 // of 10 s, after the hours
+	if err := s.transact(t.Context(), func(tx *writing) error {
+		for h := range hours {
+			if err := putQueues(t.Context(), tx.Tx, time.Hour, begin.Truncate(time.Hour).Add(time.Duration(h)*time.Hour), queuesFor(h)); err != nil {
+				return err
+			}
+		}
+		for i := range windows {
+			if err := putQueues(t.Context(), tx.Tx, Finest, begin.Truncate(time.Hour).Add(hours*time.Hour+time.Duration(i)*Finest), queuesFor(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	from := begin.Truncate(time.Hour)
+	end := from.Add(hours*time.Hour + windows*Finest)
+	levels := func() map[time.Duration]int {
+		t.Helper()
+		all, damaged, err := s.Queues(t.Context(), from, end)
+		if published, _ := sumOf(t, all); err != nil || damaged != 0 || published != hours+windows {
+			t.Errorf("%d messages, want %d; %d damaged, %v", published, hours+windows, damaged, err)
+		}
+		got := map[time.Duration]int{}
+		for _, w := range all {
+			got[w.Long]++
+		}
+		return got
+	}
+	if err := s.tidyQueues(t.Context(), end); err != nil {
+		t.Fatal(err)
+	}
+	whole := queueBytes(t, s)
+	for _, c := range []struct {
+		part  int64 // of 8
+		check func(map[time.Duration]int) bool
+	}{
+		{7, func(got map[time.Duration]int) bool {
+			return got[Finest] > 200 && got[Finest] < windows && got[Finest]%6 == 0
+		}},
+		{2, func(got map[time.Duration]int) bool {
+			return got[Finest] > 0 && got[Finest] < 150 && got[time.Minute] > 30
+		}},
+		{1, func(got map[time.Duration]int) bool {
+			return got[Finest] == 0 && got[time.Minute] == 7 && got[time.Hour] == hours+1
+		}},
+	} {
+		s.most = whole * c.part / 8 * queueShare
+		if err := s.tidyQueues(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+		if got, size := levels(), queueBytes(t, s); !c.check(got) || size > s.most/queueShare {
+			t.Errorf("%d of 8: %v of %d bytes", c.part, got, size)
+		}
+	}
+}
+
 // TestQueuesAgain: a window that comes twice goes on, and one that is damaged is left out and told.
 func TestQueuesAgain(t *testing.T) {
 	dir := t.TempDir()
