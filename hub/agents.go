@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/hub/internal/store"
@@ -120,10 +119,7 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	r := new(hubpb.ReportRequest)
-	if err = (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, r); err == nil {
-		err = checkReport(r)
-	}
+	r, err := readReport(body)
 	h.decoding.give()
 	if err != nil {
 		h.intake.refuse(refusedReport)
