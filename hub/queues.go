@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ const (
 	maxReportGroups = 1_000   // of all of them
 	maxWindowQueues = 10_000  // groups of a window, of all reports
 	maxQueueNumber  = 1 << 50 // of messages or bytes
+	maxSenders      = 10_000  // of a process that wait at once, as far as their time counts
 	maxQueuesKnown  = 20_000  // of the last ten minutes
 	blockedHeld     = time.Minute
 )
@@ -28,7 +30,13 @@ func checkQueues(all []*hubpb.Queue) error {
 	if len(all) > maxReportQueues || groups > maxReportGroups {
 		return fmt.Errorf("%d queues with %d groups; %d and %d at most", len(all), groups, maxReportQueues, maxReportGroups)
 	}
+	seen := make(map[topicName]bool, len(all))
 	for _, q := range all {
+		name := topicName{q.GetTopic(), q.GetCreatedUnixNano()}
+		if seen[name] {
+			return fmt.Errorf("queue %.256q, again", q.GetTopic())
+		}
+		seen[name] = true
 		if err := checkQueue(q); err != nil {
 			return fmt.Errorf("queue %.256q: %w", q.GetTopic(), err)
 		}
@@ -93,7 +101,7 @@ type topicSeen struct {
 	host    string
 	since   time.Time
 	blocked int64
-	refused uint64
+	refused int64
 	told    map[identity]int64 // ns of the windows of those who tell
 }
 
@@ -142,11 +150,15 @@ func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) 
 				a.places[name] = queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now}
 			}
 		}
-		seen.blocked += q.GetBlockedNs()
-		seen.refused += q.GetRefused()
-		seen.told[identity(p.GetIdentity())] += int64(long)
+		id := identity(p.GetIdentity())
+		seen.blocked = noMore(seen.blocked, min(q.GetBlockedNs(), maxSenders*int64(long)))
+		seen.refused = noMore(seen.refused, int64(q.GetRefused()))
+		seen.told[id] = noMore(seen.told[id], int64(long))
 	}
 }
+
+// noMore is a sum that stays at the end of what there is.
+func noMore(a, b int64) int64 { return a + min(b, math.MaxInt64-a) }
 
 // window ends the window that is open. What senders met of a topic of which the server has said nothing waits for that.
 func (a *queues) window() store.Queues {
@@ -195,7 +207,7 @@ func (a *queues) addLocked(out store.Queues, name topicName, t *topicSeen, now t
 		k := routemap.QueueKey{Topic: name.name, Created: name.created, Group: g.GetName()}
 		s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
 			Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
-			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: t.refused,
+			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: uint64(t.refused),
 		}}
 		was, known := a.last[k]
 		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}

@@ -121,6 +121,39 @@ func TestBadQueues(t *testing.T) {
 			t.Errorf("%s is taken", name)
 		}
 	}
+	again := proto.CloneOf(reported(1, 2, 3, 4))
+	if again.CreatedUnixNano++; checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), again}) != nil {
+		t.Error("another topic of the same name is refused")
+	}
+	if checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), reported(1, 2, 3, 4)}) == nil {
+		t.Error("a topic is taken twice")
+	}
+}
+
+// TestBlockedMuch: what senders waited is no more than there were senders and time for, and a window that is told the most can be read.
+func TestBlockedMuch(t *testing.T) {
+	a := newQueues(time.Now)
+	most := reported(1, 2, 3, 4)
+	most.BlockedNs, most.Refused = maxQueueNumber*int64(time.Microsecond), maxQueueNumber
+	if err := checkQueues([]*hubpb.Queue{most}); err != nil {
+		t.Fatal(err)
+	}
+	window := func(n int, long time.Duration) *routemap.QueueStats {
+		for range n {
+			a.take(&hubpb.Process{Identity: id(1, 16)}, long, []*hubpb.Queue{most})
+		}
+		all, err := routemap.UnpackQueues(routemap.PackQueues(a.window()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[billing]
+	}
+	if s := window(2, time.Second); s.Blocked != 2*maxSenders*1e9 || s.Refused != 2*maxQueueNumber {
+		t.Errorf("%+v", s)
+	}
+	if s := window(maxWindowReports, longest); s.Blocked != math.MaxInt64 || s.Refused != math.MaxInt64 {
+		t.Errorf("%+v", s)
+	}
 }
 
 // TestQueuesAPI: what processes tell of queues is kept, and told of any time, one queue over time, and as a finding of the map.
