@@ -10,8 +10,12 @@ import (
 	"github.com/stile-ipc/stile/hub/hubpb"
 )
 
-// maxReportParts is how many messages of protobuf are in a report: an empty one is 2 bytes as it comes, and 150 when it is decoded.
-const maxReportParts = 800_000
+const (
+	// maxReportParts is how many messages of protobuf are in a report.
+	maxReportParts = 800_000
+	// partBytes is what one takes when it is decoded, beside what it says. As it comes an empty one has 2 bytes.
+	partBytes = 150
+)
 
 // mostParts is how many there are of what is repeated in a report.
 var mostParts = map[protoreflect.FullName]int{
