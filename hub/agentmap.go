@@ -39,6 +39,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 			a.policyBytes -= p.policyBytes
 			continue
 		}
+		p.placed, p.early = p.is, false
 		who.byIdentity[id] = p.is.GetService()
 		who.all = append(who.all, p.is)
 	}
@@ -125,6 +126,7 @@ func (a *agents) learn(n *names) {
 	for id, p := range a.processes {
 		if _, known := n.byIdentity[id]; !known {
 			a.where.add(p.is)
+			p.placed = p.is
 		}
 	}
 }

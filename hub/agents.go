@@ -79,6 +79,8 @@ type agents struct {
 // process is one that has reported.
 type process struct {
 	is       *hubpb.Process
+	placed   *hubpb.Process // as the directory has it
+	early    bool           // it was placed in this window by a report that does not count
 	seen     time.Time
 	reported uint64 // the last window
 	kept     uint64 // the last window that is on disk
@@ -263,16 +265,17 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 		p = &process{}
 		a.processes[id] = p
 	}
-	if !slices.Equal(p.is.GetListens(), r.GetProcess().GetListens()) || p.is.GetService() != r.GetProcess().GetService() {
-		a.where.add(r.GetProcess())
-	}
 	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
 	if r.GetSequence() <= p.reported || string(r.GetHub()) != string(a.self[:]) {
+		if !p.early { // others are found from the next window on
+			p.early = a.placeLocked(p)
+		}
 		return p.kept, false, nil
 	}
 	if a.routes+len(r.GetRoutes()) > maxWindowRoutes || a.bytes+bytes > maxWindowBytes || len(a.reports) >= maxWindowReports {
 		return 0, false, fmt.Errorf("processes have reported %d routes in this window, in %d reports of %d bytes; try again in the next", a.routes, len(a.reports), a.bytes)
 	}
+	a.placeLocked(p)
 	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
 	p.calls = callsOf(r.GetRoutes()...)
 	a.taken++
@@ -299,6 +302,16 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 	a.lostSpans += r.GetSpansLost()
 	r.Events, r.Queues, r.Policies, r.Spans = nil, nil, nil, nil
 	return p.kept, true, nil
+}
+
+// placeLocked has it known where a process listens, and tells whether that are other places than before.
+func (a *agents) placeLocked(p *process) bool {
+	if slices.Equal(p.placed.GetListens(), p.is.GetListens()) && p.placed.GetService() == p.is.GetService() {
+		return false
+	}
+	a.where.add(p.is)
+	p.placed = p.is
+	return len(p.is.GetListens()) > 0
 }
 
 // note takes in an event of the hub's own.
