@@ -27,8 +27,8 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 		end = start.Add(2 * store.Finest)
 	}
 	a.mu.Lock()
-	reports, events, loads := a.reports, a.events, a.loads
-	a.reports, a.routes, a.bytes, a.events, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, 0
+	reports, events, loads := a.reports, append(a.noted, a.events...), a.loads
+	a.reports, a.routes, a.bytes, a.events, a.noted, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, nil, 0
 	loads = append(loads, a.hosts.over(m, start, end)...)
 	policies := a.versionsLocked()
 	now := a.clock()

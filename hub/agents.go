@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -29,6 +30,7 @@ const (
 	maxReportName    = 256      // bytes
 	maxReportEvents  = 1_000
 	maxWindowEvents  = 20_000  // of all reports of a window; those that come later are counted
+	maxWindowNoted   = 1_000   // events of the hub's own
 	maxReportCodes   = 64      // of a route
 	maxReportBytes   = 1 << 50 // of a route in a window
 	maxReportCalls   = 1 << 40 // of a route in a window, and of each code: sums of them do not wrap
@@ -62,6 +64,7 @@ type agents struct {
 	routes      int                        // of them
 	bytes       int                        // of them, as they came
 	events      []store.Event              // of them
+	noted       []store.Event              // the hub's own
 	lost        uint64                     // events there was no room for, since the hub was opened
 	loads       []store.Load               // of the window
 	loadNumbers int                        // of them
@@ -149,6 +152,9 @@ func checkReport(r *hubpb.ReportRequest) error {
 	}
 	if p.GetService() == "" || len(p.GetListens()) > maxListens {
 		return fmt.Errorf("a process named %q that listens on %d addresses: a name is needed, and there are %d at most", p.GetService(), len(p.GetListens()), maxListens)
+	}
+	if strings.EqualFold(strings.Join(strings.Fields(p.GetService()), " "), hubService) {
+		return fmt.Errorf("a process named %q: that is the hub's own name", p.GetService())
 	}
 	if took := r.GetToUnixNano() - r.GetFromUnixNano(); took < 0 || took > int64(longest) {
 		return fmt.Errorf("a window of %s", time.Duration(took))
@@ -318,11 +324,11 @@ func (a *agents) placeLocked(p *process) bool {
 func (a *agents) note(e store.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.events) >= maxWindowEvents {
+	if len(a.noted) >= maxWindowNoted {
 		a.lost++
 		return
 	}
-	a.events = append(a.events, e)
+	a.noted = append(a.noted, e)
 }
 
 func callsOf(routes ...*hubpb.Route) (n uint64) {
