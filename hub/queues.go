@@ -99,6 +99,7 @@ type queues struct {
 type topicSeen struct {
 	q       *hubpb.Queue // the newest that the server has said; nil: it was not asked
 	host    string
+	groups  int // of those of the window
 	since   time.Time
 	blocked int64
 	refused int64
@@ -133,18 +134,22 @@ func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) 
 	for _, q := range all {
 		name := topicName{q.GetTopic(), q.GetCreatedUnixNano()}
 		seen := a.open[name]
-		if more := max(len(q.GetGroups()), 1); seen == nil || seen.q == nil {
-			if a.groups+more > maxWindowQueues {
-				a.lost++
-				continue
-			}
-			a.groups += more
-		}
 		if seen == nil {
 			seen = &topicSeen{since: now, told: map[identity]int64{}}
-			a.open[name] = seen
 		}
-		if q.GetAsked() && (seen.q == nil || seen.q.GetAtUnixNano() <= q.GetAtUnixNano()) {
+		newest := q.GetAsked() && (seen.q == nil || seen.q.GetAtUnixNano() <= q.GetAtUnixNano())
+		groups := max(seen.groups, 1)
+		if newest {
+			groups = max(len(q.GetGroups()), 1)
+		}
+		if more := groups - seen.groups; more > 0 && a.groups+more > maxWindowQueues {
+			a.lost++
+			continue
+		}
+		a.groups += groups - seen.groups
+		seen.groups = groups
+		a.open[name] = seen
+		if newest {
 			seen.q, seen.host = q, p.GetHost()
 			if _, known := a.places[name]; known || len(a.places) < maxQueuesKnown {
 				a.places[name] = queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now}
@@ -177,7 +182,7 @@ func (a *queues) window() store.Queues {
 			a.addLocked(out, name, t, now)
 		case now.Sub(t.since) < blockedHeld:
 			a.open[name] = t
-			a.groups++
+			a.groups += t.groups
 		}
 	}
 	for k, s := range a.last {

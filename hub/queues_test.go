@@ -94,6 +94,34 @@ func TestQueuesBounded(t *testing.T) {
 	}
 }
 
+// TestQueuesRoom: a topic takes the room of its groups once, however many tell of it, whatever comes first.
+func TestQueuesRoom(t *testing.T) {
+	a := newQueues(time.Now)
+	take := func(n int, q *hubpb.Queue) {
+		a.take(&hubpb.Process{Identity: id(uint64(n), 16)}, time.Second, []*hubpb.Queue{q})
+	}
+	for i := range 2 * maxWindowQueues {
+		take(i, &hubpb.Queue{Topic: "orders", CreatedUnixNano: 5, BlockedNs: 1})
+	}
+	if a.groups != 1 {
+		t.Errorf("%d groups before the server has said anything", a.groups)
+	}
+	one, two := reported(1, 2, 3, 4), reported(2, 2, 3, 4)
+	two.Groups = append(two.Groups, &hubpb.QueueGroup{Name: "audit"})
+	for i, want := range []int{1, 2, 2} { // the last is older
+		if take(i, []*hubpb.Queue{one, two, one}[i]); a.groups != want {
+			t.Errorf("%d groups, not %d", a.groups, want)
+		}
+	}
+	a.window()
+	if take(1, &hubpb.Queue{Topic: "unasked"}); a.groups != 1 {
+		t.Errorf("%d groups in the next window", a.groups)
+	}
+	if a.window(); a.groups != 1 || a.noRoom() != 0 {
+		t.Errorf("%d groups are held, %d times no room", a.groups, a.noRoom())
+	}
+}
+
 // TestBadQueues: what contradicts itself is refused.
 func TestBadQueues(t *testing.T) {
 	if err := checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), {Topic: "x"}}); err != nil {
