@@ -91,6 +91,7 @@ type queues struct {
 	open   map[topicName]*topicSeen // of the window that is open
 	groups int                      // of them
 	last   map[routemap.QueueKey]queueSeen
+	topics map[topicName]queueSeen
 	places map[topicName]queuePlace
 	lost   uint64 // that there was no room for
 }
@@ -106,7 +107,7 @@ type topicSeen struct {
 	told    map[identity]int64 // ns of the windows of those who tell
 }
 
-// queueSeen is what was known of a group at the end of a window.
+// queueSeen is what was known of a group, or of a topic, at the end of a window.
 type queueSeen struct {
 	at          int64 // by the clock of who told
 	last, bytes uint64
@@ -123,7 +124,7 @@ type queuePlace struct {
 }
 
 func newQueues(clock func() time.Time) *queues {
-	return &queues{clock: clock, open: map[topicName]*topicSeen{}, last: map[routemap.QueueKey]queueSeen{}, places: map[topicName]queuePlace{}}
+	return &queues{clock: clock, open: map[topicName]*topicSeen{}, last: map[routemap.QueueKey]queueSeen{}, topics: map[topicName]queueSeen{}, places: map[topicName]queuePlace{}}
 }
 
 // take takes in what a process says of a window that was so long. Of what several say of one topic the newest counts, and how long their senders waited in sum.
@@ -190,6 +191,11 @@ func (a *queues) window() store.Queues {
 			delete(a.last, k)
 		}
 	}
+	for name, s := range a.topics {
+		if now.Sub(s.seen) > processGoneAfter {
+			delete(a.topics, name)
+		}
+	}
 	for name, p := range a.places {
 		if now.Sub(p.seen) > processGoneAfter {
 			delete(a.places, name)
@@ -210,36 +216,49 @@ func (a *queues) addLocked(out store.Queues, name topicName, t *topicSeen, now t
 	}
 	for _, g := range groups {
 		k := routemap.QueueKey{Topic: name.name, Created: name.created, Group: g.GetName()}
-		s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
-			Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
-			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: uint64(t.refused),
-		}}
-		was, known := a.last[k]
-		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
-		if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
-			s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
-			s.Handled = max(s.Published+was.left, is.left) - is.left
-		}
-		w := s.Window()
-		out[k] = &w
-		if !known {
-			is.total = new(routemap.QueueStats)
-		}
-		is.total.Then(&w)
-		if known || len(a.last) < maxQueuesKnown {
-			a.last[k] = is
-		}
+		out[k] = next(a.last, k, t, g, long, now)
 	}
+	next(a.topics, name, t, nil, long, now)
 }
 
-// each tells of each queue that was told of in the last minute, and how it did since the hub was opened.
-func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
+// next is how a group did in a window, or a topic, after what was known of it.
+func next[K comparable](all map[K]queueSeen, k K, t *topicSeen, g *hubpb.QueueGroup, long int64, now time.Time) *routemap.QueueStats {
+	q := t.q
+	s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
+		Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
+		Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: uint64(t.refused),
+	}}
+	was, known := all[k]
+	is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
+	if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
+		s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
+		s.Handled = max(s.Published+was.left, is.left) - is.left
+	}
+	w := s.Window()
+	if !known {
+		is.total = new(routemap.QueueStats)
+	}
+	is.total.Then(&w)
+	if known || len(all) < maxQueuesKnown {
+		all[k] = is
+	}
+	return &w
+}
+
+// each tells of each topic and of each group that was told of in the last minute, and how it did since the hub was opened. A topic's groups come and go: what is the topic's is
+// not told by theirs.
+func (a *queues) each(topic func(topicName, *routemap.QueueStats), group func(routemap.QueueKey, *routemap.QueueStats)) {
 	now := a.clock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for k, s := range a.last {
+	for name, s := range a.topics {
 		if now.Sub(s.seen) <= countedFor {
-			f(k, s.total)
+			topic(name, s.total)
+		}
+	}
+	for k, s := range a.last {
+		if k.Group != "" && now.Sub(s.seen) <= countedFor {
+			group(k, s.total)
 		}
 	}
 }

@@ -122,6 +122,38 @@ func TestQueuesRoom(t *testing.T) {
 	}
 }
 
+// TestTopicTotals: what a topic got, and its senders waited, is one count, whichever groups come and go.
+func TestTopicTotals(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a := newQueues(func() time.Time { return now })
+	for i := range uint64(6) {
+		q := reported(now.Unix(), 1000*i, 3, 4)
+		q.BlockedNs = 1e9
+		if q.Groups = q.Groups[:0]; i > 0 {
+			q.Groups = append(q.Groups, &hubpb.QueueGroup{Name: "first"})
+		}
+		if i >= 3 {
+			q.Groups = append(q.Groups, &hubpb.QueueGroup{Name: "second"})
+		}
+		a.take(&hubpb.Process{Identity: id(1, 16)}, store.Finest, []*hubpb.Queue{q})
+		a.window()
+		now = now.Add(store.Finest)
+	}
+	topics, groups := 0, map[string]bool{}
+	a.each(func(k topicName, s *routemap.QueueStats) {
+		if topics++; k != (topicName{"orders", 5}) || s.Published != 5000 || s.Blocked != 6e9 || s.Messages != 5000 {
+			t.Errorf("%v: %+v", k, s)
+		}
+	}, func(k routemap.QueueKey, _ *routemap.QueueStats) { groups[k.Group] = true })
+	if topics != 1 || len(groups) != 2 || !groups["first"] || !groups["second"] {
+		t.Errorf("%d topics, groups %v", topics, groups)
+	}
+	now = now.Add(time.Hour)
+	if a.window(); len(a.topics) != 0 {
+		t.Errorf("%d topics are known after an hour", len(a.topics))
+	}
+}
+
 // TestBadQueues: what contradicts itself is refused.
 func TestBadQueues(t *testing.T) {
 	if err := checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), {Topic: "x"}}); err != nil {
