@@ -27,8 +27,8 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 		end = start.Add(2 * store.Finest)
 	}
 	a.mu.Lock()
-	reports, events, loads := a.reports, a.events, a.loads
-	a.reports, a.routes, a.bytes, a.events, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, 0
+	reports, events, loads := a.reports, append(a.noted, a.events...), a.loads
+	a.reports, a.routes, a.bytes, a.events, a.noted, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, nil, 0
 	loads = append(loads, a.hosts.over(m, start, end)...)
 	policies := a.versionsLocked()
 	now := a.clock()
@@ -39,6 +39,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 			a.policyBytes -= p.policyBytes
 			continue
 		}
+		p.placed, p.early = p.is, false
 		who.byIdentity[id] = p.is.GetService()
 		who.all = append(who.all, p.is)
 	}
@@ -125,6 +126,7 @@ func (a *agents) learn(n *names) {
 	for id, p := range a.processes {
 		if _, known := n.byIdentity[id]; !known {
 			a.where.add(p.is)
+			p.placed = p.is
 		}
 	}
 }

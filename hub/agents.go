@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -12,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/hub/internal/store"
@@ -30,6 +30,7 @@ const (
 	maxReportName    = 256      // bytes
 	maxReportEvents  = 1_000
 	maxWindowEvents  = 20_000  // of all reports of a window; those that come later are counted
+	maxWindowNoted   = 1_000   // events of the hub's own
 	maxReportCodes   = 64      // of a route
 	maxReportBytes   = 1 << 50 // of a route in a window
 	maxReportCalls   = 1 << 40 // of a route in a window, and of each code: sums of them do not wrap
@@ -65,6 +66,7 @@ type agents struct {
 	routes      int                        // of them
 	bytes       int                        // of them, as they came
 	events      []store.Event              // of them
+	noted       []store.Event              // the hub's own
 	lost        uint64                     // events there was no room for, since the hub was opened
 	loads       []store.Load               // of the window
 	loadNumbers int                        // of them
@@ -82,6 +84,8 @@ type agents struct {
 // process is one that has reported.
 type process struct {
 	is       *hubpb.Process
+	placed   *hubpb.Process // as the directory has it
+	early    bool           // it was placed in this window by a report that does not count
 	seen     time.Time
 	reported uint64 // the last window
 	kept     uint64 // the last window that is on disk
@@ -122,10 +126,7 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	r := new(hubpb.ReportRequest)
-	if err = (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, r); err == nil {
-		err = checkReport(r)
-	}
+	r, err := readReport(body)
 	h.decoding.give()
 	if err != nil {
 		h.intake.refuse(refusedReport)
@@ -153,6 +154,9 @@ func checkReport(r *hubpb.ReportRequest) error {
 	}
 	if p.GetService() == "" || len(p.GetListens()) > maxListens {
 		return fmt.Errorf("a process named %q that listens on %d addresses: a name is needed, and there are %d at most", p.GetService(), len(p.GetListens()), maxListens)
+	}
+	if strings.EqualFold(strings.Join(strings.Fields(p.GetService()), " "), hubService) {
+		return fmt.Errorf("a process named %q: that is the hub's own name", p.GetService())
 	}
 	if took := r.GetToUnixNano() - r.GetFromUnixNano(); took < 0 || took > int64(longest) {
 		return fmt.Errorf("a window of %s", time.Duration(took))
@@ -269,16 +273,17 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 		p = &process{reported: a.before[id], kept: a.before[id]}
 		a.processes[id] = p
 	}
-	if !slices.Equal(p.is.GetListens(), r.GetProcess().GetListens()) || p.is.GetService() != r.GetProcess().GetService() {
-		a.where.add(r.GetProcess())
-	}
 	p.is, p.seen, p.dropped = r.GetProcess(), now, r.GetDropped()
 	if r.GetSequence() <= p.reported || string(r.GetHub()) != string(a.self[:]) {
+		if !p.early { // others are found from the next window on
+			p.early = a.placeLocked(p)
+		}
 		return p.kept, false, nil
 	}
 	if a.routes+len(r.GetRoutes()) > maxWindowRoutes || a.bytes+bytes > maxWindowBytes || len(a.reports) >= maxWindowReports {
 		return 0, false, fmt.Errorf("processes have reported %d routes in this window, in %d reports of %d bytes; try again in the next", a.routes, len(a.reports), a.bytes)
 	}
+	a.placeLocked(p)
 	p.reported, p.load, p.window = r.GetSequence(), r.GetLoad(), time.Duration(r.GetToUnixNano()-r.GetFromUnixNano())
 	p.calls = callsOf(r.GetRoutes()...)
 	a.taken++
@@ -307,15 +312,25 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 	return p.kept, true, nil
 }
 
+// placeLocked has it known where a process listens, and tells whether that are other places than before.
+func (a *agents) placeLocked(p *process) bool {
+	if slices.Equal(p.placed.GetListens(), p.is.GetListens()) && p.placed.GetService() == p.is.GetService() {
+		return false
+	}
+	a.where.add(p.is)
+	p.placed = p.is
+	return len(p.is.GetListens()) > 0
+}
+
 // note takes in an event of the hub's own.
 func (a *agents) note(e store.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.events) >= maxWindowEvents {
+	if len(a.noted) >= maxWindowNoted {
 		a.lost++
 		return
 	}
-	a.events = append(a.events, e)
+	a.noted = append(a.noted, e)
 }
 
 func callsOf(routes ...*hubpb.Route) (n uint64) {

@@ -133,6 +133,38 @@ func TestWhoIsWho(t *testing.T) {
 	}
 }
 
+// TestPlaced: where a process listens is known from when it says so first, and reports that count for nothing do not fill the directory.
+func TestPlaced(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	a := newAgents(func() time.Time { return now })
+	say := func(sequence uint64, listens ...string) {
+		t.Helper()
+		_, fresh, err := a.take(&hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(1, 16), Service: "s", Boot: "b", Listens: listens}, Sequence: sequence, Hub: a.self[:]}, 0)
+		if err != nil || fresh != (sequence > 0) {
+			t.Fatal(fresh, err)
+		}
+	}
+	say(0)
+	say(0, "10.0.0.1:1")
+	for i := range 1000 {
+		say(0, fmt.Sprintf("10.0.1.1:%d", i))
+	}
+	if a.where.find("b", "10.0.0.1:1") != "s" || len(a.where) != 3 {
+		t.Errorf("%d places", len(a.where))
+	}
+	if say(1, "10.0.0.2:1"); a.where.find("b", "10.0.0.2:1") != "s" {
+		t.Error("a report that counts is not heeded")
+	}
+	say(0, "10.0.0.3:1")
+	a.draw(routemap.New(), now, false)
+	if a.where.find("b", "10.0.0.3:1") != "s" || len(a.where) != 3 {
+		t.Errorf("%d places after the window", len(a.where))
+	}
+	if say(0, "10.0.0.4:1"); a.where.find("b", "10.0.0.4:1") != "s" {
+		t.Error("nothing new is heeded in the next window")
+	}
+}
+
 // TestStrangers: what a server tells of a client that the hub does not know yet waits for it for a window, and counts once; who is still unknown then is a process by its number.
 func TestStrangers(t *testing.T) {
 	now := time.Unix(1e9, 0)

@@ -72,7 +72,7 @@ func (h *Hub) api() http.Handler {
 	mux.Handle(post+"redrive", h.access.operator(h.acting("dead letters redriven", (*queue.DeadLetters).Redrive)))
 	mux.Handle(post+"discard", h.access.operator(h.acting("dead letters discarded", (*queue.DeadLetters).Discard)))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
-	handle("policies", h.policies)
+	handle("policies", h.inTurn(h.policies))
 	handle("policies/version", h.inTurn(h.policyVersion))
 	handle("policies/diff", h.inTurn(h.policyDiff))
 	handle("series", h.inTurn(h.series))

@@ -19,6 +19,7 @@ const (
 	cell     = 200 * time.Millisecond
 	cells    = int64(store.Finest / cell)
 	maxSlots = 20_000 // of all hosts
+	maxHosts = maxProcesses
 )
 
 // slot is what is known of a host's window. Times are ns.
@@ -84,9 +85,6 @@ func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) {
 	if boot == "" {
 		return
 	}
-	if h.names[boot] == "" {
-		h.names[boot] = cmp.Or(p.GetHost(), "of boot "+boot[:min(len(boot), 8)])
-	}
 	at := time.Unix(0, run.GetFromUnixNano())
 	columns, host := columnsOf(run), hostOf(run)
 	value := func(column []uint64, i int) float64 {
@@ -102,6 +100,9 @@ func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) {
 			if s := h.at(boot, n/cells); s != nil {
 				s.known[n%cells] += part * used
 				s.who[id] = true
+				if h.names[boot] == "" {
+					h.names[boot] = cmp.Or(p.GetHost(), "of boot "+boot[:min(len(boot), 8)])
+				}
 			}
 		})
 		var of [4]float64
@@ -177,15 +178,30 @@ func (h *hosts) over(m *routemap.Map, start, end time.Time) (all []store.Load) {
 		if looked >= store.Finest/2 && k.end().After(start.Add(-store.Finest)) && !h.missing(k, s) {
 			m.AddOthers(h.names[k.boot], looked, used)
 		}
-		h.last[k.boot] = lastSlot{k.start, s.who}
+		if _, known := h.last[k.boot]; known || len(h.last) < maxHosts {
+			h.last[k.boot] = lastSlot{k.start, s.who}
+		}
 	}
+	h.forget(start)
+	return all
+}
+
+// forget forgets hosts of which nobody has told lately.
+func (h *hosts) forget(now time.Time) {
 	for boot, l := range h.last {
-		if start.Sub((slotKey{boot, l.start}).end()) > processGoneAfter {
+		if now.Sub((slotKey{boot, l.start}).end()) > processGoneAfter {
 			delete(h.last, boot)
+		}
+	}
+	open := map[string]bool{}
+	for k := range h.slots {
+		open[k.boot] = true
+	}
+	for boot := range h.names {
+		if _, known := h.last[boot]; !known && !open[boot] {
 			delete(h.names, boot)
 		}
 	}
-	return all
 }
 
 func (k slotKey) end() time.Time { return time.Unix(0, (k.start+1)*int64(store.Finest)) }

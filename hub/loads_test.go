@@ -107,6 +107,31 @@ func TestContaminated(t *testing.T) {
 	}
 }
 
+// TestHostsForgotten: hosts have names while there is something to say of them, and no more are known than there is room for.
+func TestHostsForgotten(t *testing.T) {
+	h, at := newHosts(), time.Unix(1e9, 0)
+	over := func() {
+		at = at.Add(store.Finest)
+		h.over(routemap.New(), at, at)
+	}
+	for w := range 2 {
+		for i := range maxSlots + 100 {
+			h.add(&hubpb.Process{Identity: id(1, 16), Boot: fmt.Sprint(w, " ", i)}, samplesOf(at, 1, 0.5, 1, 0))
+		}
+		if len(h.slots) != maxSlots || len(h.names) > maxSlots+maxHosts {
+			t.Errorf("%d slots, %d names", len(h.slots), len(h.names))
+		}
+		over()
+		if len(h.last) != maxHosts || len(h.names) != maxHosts {
+			t.Errorf("%d are known, %d names", len(h.last), len(h.names))
+		}
+	}
+	at = at.Add(processGoneAfter)
+	if over(); len(h.slots)+len(h.last)+len(h.names) != 0 {
+		t.Errorf("%d slots, %d known, %d names are left", len(h.slots), len(h.last), len(h.names))
+	}
+}
+
 // TestSilent: of a window in which one who reported before does not, nothing is said; nor of one that is told of much later.
 func TestSilent(t *testing.T) {
 	h, begin := newHosts(), time.Unix(1e9, 0)

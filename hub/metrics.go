@@ -164,25 +164,18 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.gauge(out, metricFailing, failing)
 }
 
-// queues tells of a topic with one of its groups, as it is the same with all.
 func (m *metrics) queues(out chan<- prometheus.Metric) {
-	told := map[topicName]bool{}
-	m.hub.agents.queues.each(func(k routemap.QueueKey, s *routemap.QueueStats) {
-		labels := []string{k.Topic, s.Where}
-		if topic := (topicName{k.Topic, k.Created}); !told[topic] {
-			told[topic] = true
-			m.gauge(out, metricQueueMessages, float64(s.Messages), labels...)
-			m.gauge(out, metricQueueBytes, float64(s.Bytes), labels...)
-			m.gauge(out, metricQueueMost, float64(s.MaxBytes), labels...)
-			m.gauge(out, metricQueueDelayed, float64(s.Delayed), labels...)
-			m.count(out, metricQueueIn, float64(s.Published), labels...)
-			m.count(out, metricQueueBlocked, seconds(s.Blocked), labels...)
-			m.count(out, metricQueueRefused, float64(s.Refused), labels...)
-		}
-		if k.Group == "" {
-			return
-		}
-		labels = append(labels, k.Group)
+	m.hub.agents.queues.each(func(k topicName, s *routemap.QueueStats) {
+		labels := []string{k.name, s.Where}
+		m.gauge(out, metricQueueMessages, float64(s.Messages), labels...)
+		m.gauge(out, metricQueueBytes, float64(s.Bytes), labels...)
+		m.gauge(out, metricQueueMost, float64(s.MaxBytes), labels...)
+		m.gauge(out, metricQueueDelayed, float64(s.Delayed), labels...)
+		m.count(out, metricQueueIn, float64(s.Published), labels...)
+		m.count(out, metricQueueBlocked, seconds(s.Blocked), labels...)
+		m.count(out, metricQueueRefused, float64(s.Refused), labels...)
+	}, func(k routemap.QueueKey, s *routemap.QueueStats) {
+		labels := []string{k.Topic, s.Where, k.Group}
 		m.gauge(out, metricQueueLag, float64(s.Lag), labels...)
 		m.gauge(out, metricQueueInFlight, float64(s.InFlight), labels...)
 		m.gauge(out, metricQueueDead, float64(s.Dead), labels...)

@@ -21,7 +21,7 @@ import (
 const DefaultNATSMaxBytes = 8 << 30
 
 // hubService is how the hub is called where processes are.
-const hubService = "stile hub"
+const hubService = store.OwnService
 
 // servers are the NATS servers that a hub looks at: one of its own, and one elsewhere.
 type servers struct {

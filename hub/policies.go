@@ -20,7 +20,7 @@ const (
 	maxPolicyRefused  = 4 << 10  // bytes
 	maxPolicyCount    = 1 << 40  // of calls, in controls
 	maxWindowPolicies = 20_000   // versions of sources
-	maxPoliciesBytes  = 64 << 20 // of what all processes have in force, without texts
+	maxPoliciesBytes  = 64 << 20 // that take all that processes have in force, without texts
 	refusedPolicies   = "more policies in force than there is room for"
 )
 
@@ -103,7 +103,7 @@ func (a *agents) inForceLocked(p *process, all []*hubpb.Policy) (room bool) {
 			a.versions[k] = v
 		}
 		one.Text = ""
-		p.policyBytes += proto.Size(one)
+		p.policyBytes += proto.Size(one) + partBytes*(2+len(one.GetControls())) // a policy is as large as two
 	}
 	if a.policyBytes+p.policyBytes > maxPoliciesBytes {
 		p.policyBytes = 0

@@ -191,6 +191,25 @@ func TestBadPolicies(t *testing.T) {
 	}
 }
 
+// TestControlsRoom: breakers and limits that say nothing take their room, too.
+func TestControlsRoom(t *testing.T) {
+	a := newAgents(time.Now)
+	p := policyOf("p", "{}")
+	for range maxReportControls {
+		p.Controls = append(p.Controls, &hubpb.Control{})
+	}
+	const room = maxPoliciesBytes / (maxReportControls * partBytes)
+	for n := range uint64(room + 20) {
+		r := &hubpb.ReportRequest{Process: &hubpb.Process{Identity: id(n, 16), Service: "s"}, Hub: a.self[:], Sequence: 1, Policies: []*hubpb.Policy{p}}
+		if _, _, err := a.take(r, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := a.status().LeftOut; left < 20 || left > 40 {
+		t.Errorf("%d of %d left out", left, room+20)
+	}
+}
+
 // TestPoliciesRoom: what processes have in force takes no more memory than there is for it, and comes free with them.
 func TestPoliciesRoom(t *testing.T) {
 	now := time.Now()
@@ -207,7 +226,7 @@ func TestPoliciesRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const each = 64 * maxPolicyRefused
+	const each = 64 * (maxPolicyRefused + 2*partBytes)
 	for n := range uint64(maxPoliciesBytes/each + 20) {
 		report(n, 1, 64)
 	}

@@ -98,9 +98,15 @@ type policyRow struct {
 }
 
 func (a *agents) policies() (all []policyRow) {
+	var processes []process
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	for _, p := range a.processes {
+		if len(p.policies) > 0 {
+			processes = append(processes, process{is: p.is, seen: p.seen, policies: p.policies}) // which are replaced, and never changed
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range processes {
 		for _, one := range p.policies {
 			row := PolicyReport{
 				Source: one.GetSource(), Service: p.is.GetService(), PID: p.is.GetPid(), Host: p.is.GetHost(), Seen: p.seen.UTC(), ID: store.PolicyID(one.GetHash()).String(), Version: one.GetVersion(),

@@ -9,11 +9,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
@@ -275,5 +279,31 @@ func TestOperateToken(t *testing.T) {
 		if r := post(t, h, marshal(t, callSpans(0, 1, "x")), "Content-Type", typeProtobuf, "Authorization", "Bearer "+secret); (r.code == 200) != (secret == writes) {
 			t.Errorf("%.5q sends: %d", secret, r.code)
 		}
+	}
+}
+
+// TestActsNotForged: no process can tell of acts as the hub does, and what processes tell leaves room for them.
+func TestActsNotForged(t *testing.T) {
+	h := openHub(t, Config{})
+	r := newReporter(t, agentsOf(t, h), 1, "front")
+	now := time.Now().UnixNano()
+	event := &hubpb.Event{Kind: "dead letters discarded", Subject: "orders billing", Detail: "500 by alice", FirstUnixNano: now, LastUnixNano: now, Count: 1}
+	for _, name := range []string{"stile hub", " Stile  Hub"} {
+		forged := proto.CloneOf(r.is)
+		forged.Service = name
+		if _, err := r.agents.Report(t.Context(), &hubpb.ReportRequest{Process: forged, Hub: r.hub, Sequence: 1, Events: []*hubpb.Event{event}}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for range maxWindowEvents/maxReportEvents + 1 {
+		r.sequence++
+		r.send(&hubpb.ReportRequest{Process: r.is, Hub: r.hub, Sequence: r.sequence, Events: slices.Repeat([]*hubpb.Event{event}, maxReportEvents)})
+	}
+	h.acted("dead letters discarded", "uid 1000", billing, 7, nil)
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	all, err := h.store.Events(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), hubService, "", 10)
+	if err != nil || len(all) != 1 || all[0].Detail != "7 by uid 1000" {
+		t.Errorf("%+v, %v", all, err)
 	}
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ const (
 	maxReportGroups = 1_000   // of all of them
 	maxWindowQueues = 10_000  // groups of a window, of all reports
 	maxQueueNumber  = 1 << 50 // of messages or bytes
+	maxSenders      = 10_000  // of a process that wait at once, as far as their time counts
 	maxQueuesKnown  = 20_000  // of the last ten minutes
 	blockedHeld     = time.Minute
 )
@@ -28,7 +30,13 @@ func checkQueues(all []*hubpb.Queue) error {
 	if len(all) > maxReportQueues || groups > maxReportGroups {
 		return fmt.Errorf("%d queues with %d groups; %d and %d at most", len(all), groups, maxReportQueues, maxReportGroups)
 	}
+	seen := make(map[topicName]bool, len(all))
 	for _, q := range all {
+		name := topicName{q.GetTopic(), q.GetCreatedUnixNano()}
+		if seen[name] {
+			return fmt.Errorf("queue %.256q, again", q.GetTopic())
+		}
+		seen[name] = true
 		if err := checkQueue(q); err != nil {
 			return fmt.Errorf("queue %.256q: %w", q.GetTopic(), err)
 		}
@@ -83,6 +91,7 @@ type queues struct {
 	open   map[topicName]*topicSeen // of the window that is open
 	groups int                      // of them
 	last   map[routemap.QueueKey]queueSeen
+	topics map[topicName]queueSeen
 	places map[topicName]queuePlace
 	lost   uint64 // that there was no room for
 }
@@ -91,13 +100,14 @@ type queues struct {
 type topicSeen struct {
 	q       *hubpb.Queue // the newest that the server has said; nil: it was not asked
 	host    string
+	groups  int // of those of the window
 	since   time.Time
 	blocked int64
-	refused uint64
+	refused int64
 	told    map[identity]int64 // ns of the windows of those who tell
 }
 
-// queueSeen is what was known of a group at the end of a window.
+// queueSeen is what was known of a group, or of a topic, at the end of a window.
 type queueSeen struct {
 	at          int64 // by the clock of who told
 	last, bytes uint64
@@ -114,7 +124,7 @@ type queuePlace struct {
 }
 
 func newQueues(clock func() time.Time) *queues {
-	return &queues{clock: clock, open: map[topicName]*topicSeen{}, last: map[routemap.QueueKey]queueSeen{}, places: map[topicName]queuePlace{}}
+	return &queues{clock: clock, open: map[topicName]*topicSeen{}, last: map[routemap.QueueKey]queueSeen{}, topics: map[topicName]queueSeen{}, places: map[topicName]queuePlace{}}
 }
 
 // take takes in what a process says of a window that was so long. Of what several say of one topic the newest counts, and how long their senders waited in sum.
@@ -125,28 +135,36 @@ func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) 
 	for _, q := range all {
 		name := topicName{q.GetTopic(), q.GetCreatedUnixNano()}
 		seen := a.open[name]
-		if more := max(len(q.GetGroups()), 1); seen == nil || seen.q == nil {
-			if a.groups+more > maxWindowQueues {
-				a.lost++
-				continue
-			}
-			a.groups += more
-		}
 		if seen == nil {
 			seen = &topicSeen{since: now, told: map[identity]int64{}}
-			a.open[name] = seen
 		}
-		if q.GetAsked() && (seen.q == nil || seen.q.GetAtUnixNano() <= q.GetAtUnixNano()) {
+		newest := q.GetAsked() && (seen.q == nil || seen.q.GetAtUnixNano() <= q.GetAtUnixNano())
+		groups := max(seen.groups, 1)
+		if newest {
+			groups = max(len(q.GetGroups()), 1)
+		}
+		if more := groups - seen.groups; more > 0 && a.groups+more > maxWindowQueues {
+			a.lost++
+			continue
+		}
+		a.groups += groups - seen.groups
+		seen.groups = groups
+		a.open[name] = seen
+		if newest {
 			seen.q, seen.host = q, p.GetHost()
 			if _, known := a.places[name]; known || len(a.places) < maxQueuesKnown {
 				a.places[name] = queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now}
 			}
 		}
-		seen.blocked += q.GetBlockedNs()
-		seen.refused += q.GetRefused()
-		seen.told[identity(p.GetIdentity())] += int64(long)
+		id := identity(p.GetIdentity())
+		seen.blocked = noMore(seen.blocked, min(q.GetBlockedNs(), maxSenders*int64(long)))
+		seen.refused = noMore(seen.refused, int64(q.GetRefused()))
+		seen.told[id] = noMore(seen.told[id], int64(long))
 	}
 }
+
+// noMore is a sum that stays at the end of what there is.
+func noMore(a, b int64) int64 { return a + min(b, math.MaxInt64-a) }
 
 // window ends the window that is open. What senders met of a topic of which the server has said nothing waits for that.
 func (a *queues) window() store.Queues {
@@ -165,12 +183,17 @@ func (a *queues) window() store.Queues {
 			a.addLocked(out, name, t, now)
 		case now.Sub(t.since) < blockedHeld:
 			a.open[name] = t
-			a.groups++
+			a.groups += t.groups
 		}
 	}
 	for k, s := range a.last {
 		if now.Sub(s.seen) > processGoneAfter {
 			delete(a.last, k)
+		}
+	}
+	for name, s := range a.topics {
+		if now.Sub(s.seen) > processGoneAfter {
+			delete(a.topics, name)
 		}
 	}
 	for name, p := range a.places {
@@ -193,36 +216,49 @@ func (a *queues) addLocked(out store.Queues, name topicName, t *topicSeen, now t
 	}
 	for _, g := range groups {
 		k := routemap.QueueKey{Topic: name.name, Created: name.created, Group: g.GetName()}
-		s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
-			Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
-			Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: t.refused,
-		}}
-		was, known := a.last[k]
-		is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
-		if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
-			s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
-			s.Handled = max(s.Published+was.left, is.left) - is.left
-		}
-		w := s.Window()
-		out[k] = &w
-		if !known {
-			is.total = new(routemap.QueueStats)
-		}
-		is.total.Then(&w)
-		if known || len(a.last) < maxQueuesKnown {
-			a.last[k] = is
-		}
+		out[k] = next(a.last, k, t, g, long, now)
 	}
+	next(a.topics, name, t, nil, long, now)
 }
 
-// each tells of each queue that was told of in the last minute, and how it did since the hub was opened.
-func (a *queues) each(f func(routemap.QueueKey, *routemap.QueueStats)) {
+// next is how a group did in a window, or a topic, after what was known of it.
+func next[K comparable](all map[K]queueSeen, k K, t *topicSeen, g *hubpb.QueueGroup, long int64, now time.Time) *routemap.QueueStats {
+	q := t.q
+	s := routemap.QueueSample{Long: time.Duration(long), QueueStats: routemap.QueueStats{
+		Where: q.GetWhere(), Host: t.host, At: q.GetAtUnixNano(), Messages: q.GetMessages(), Bytes: q.GetBytes(), MaxBytes: uint64(q.GetMaxBytes()), Delayed: q.GetDelayed(),
+		Lag: g.GetLag(), InFlight: g.GetInFlight(), Retrying: g.GetRetrying(), Dead: g.GetDead(), Oldest: g.GetOldestNs(), Blocked: t.blocked, Refused: uint64(t.refused),
+	}}
+	was, known := all[k]
+	is := queueSeen{q.GetAtUnixNano(), q.GetLast(), q.GetBytes(), g.GetLag() + g.GetInFlight(), now, was.total}
+	if known && is.at > was.at && is.at-was.at <= int64(processGoneAfter) && is.last >= was.last {
+		s.Left, s.Measured, s.Published, s.Grown = was.left, is.at-was.at, is.last-was.last, int64(is.bytes)-int64(was.bytes)
+		s.Handled = max(s.Published+was.left, is.left) - is.left
+	}
+	w := s.Window()
+	if !known {
+		is.total = new(routemap.QueueStats)
+	}
+	is.total.Then(&w)
+	if known || len(all) < maxQueuesKnown {
+		all[k] = is
+	}
+	return &w
+}
+
+// each tells of each topic and of each group that was told of in the last minute, and how it did since the hub was opened. A topic's groups come and go: what is the topic's is
+// not told by theirs.
+func (a *queues) each(topic func(topicName, *routemap.QueueStats), group func(routemap.QueueKey, *routemap.QueueStats)) {
 	now := a.clock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for k, s := range a.last {
+	for name, s := range a.topics {
 		if now.Sub(s.seen) <= countedFor {
-			f(k, s.total)
+			topic(name, s.total)
+		}
+	}
+	for k, s := range a.last {
+		if k.Group != "" && now.Sub(s.seen) <= countedFor {
+			group(k, s.total)
 		}
 	}
 }

@@ -94,6 +94,66 @@ func TestQueuesBounded(t *testing.T) {
 	}
 }
 
+// TestQueuesRoom: a topic takes the room of its groups once, however many tell of it, whatever comes first.
+func TestQueuesRoom(t *testing.T) {
+	a := newQueues(time.Now)
+	take := func(n int, q *hubpb.Queue) {
+		a.take(&hubpb.Process{Identity: id(uint64(n), 16)}, time.Second, []*hubpb.Queue{q})
+	}
+	for i := range 2 * maxWindowQueues {
+		take(i, &hubpb.Queue{Topic: "orders", CreatedUnixNano: 5, BlockedNs: 1})
+	}
+	if a.groups != 1 {
+		t.Errorf("%d groups before the server has said anything", a.groups)
+	}
+	one, two := reported(1, 2, 3, 4), reported(2, 2, 3, 4)
+	two.Groups = append(two.Groups, &hubpb.QueueGroup{Name: "audit"})
+	for i, want := range []int{1, 2, 2} { // the last is older
+		if take(i, []*hubpb.Queue{one, two, one}[i]); a.groups != want {
+			t.Errorf("%d groups, not %d", a.groups, want)
+		}
+	}
+	a.window()
+	if take(1, &hubpb.Queue{Topic: "unasked"}); a.groups != 1 {
+		t.Errorf("%d groups in the next window", a.groups)
+	}
+	if a.window(); a.groups != 1 || a.noRoom() != 0 {
+		t.Errorf("%d groups are held, %d times no room", a.groups, a.noRoom())
+	}
+}
+
+// TestTopicTotals: what a topic got, and its senders waited, is one count, whichever groups come and go.
+func TestTopicTotals(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a := newQueues(func() time.Time { return now })
+	for i := range uint64(6) {
+		q := reported(now.Unix(), 1000*i, 3, 4)
+		q.BlockedNs = 1e9
+		if q.Groups = q.Groups[:0]; i > 0 {
+			q.Groups = append(q.Groups, &hubpb.QueueGroup{Name: "first"})
+		}
+		if i >= 3 {
+			q.Groups = append(q.Groups, &hubpb.QueueGroup{Name: "second"})
+		}
+		a.take(&hubpb.Process{Identity: id(1, 16)}, store.Finest, []*hubpb.Queue{q})
+		a.window()
+		now = now.Add(store.Finest)
+	}
+	topics, groups := 0, map[string]bool{}
+	a.each(func(k topicName, s *routemap.QueueStats) {
+		if topics++; k != (topicName{"orders", 5}) || s.Published != 5000 || s.Blocked != 6e9 || s.Messages != 5000 {
+			t.Errorf("%v: %+v", k, s)
+		}
+	}, func(k routemap.QueueKey, _ *routemap.QueueStats) { groups[k.Group] = true })
+	if topics != 1 || len(groups) != 2 || !groups["first"] || !groups["second"] {
+		t.Errorf("%d topics, groups %v", topics, groups)
+	}
+	now = now.Add(time.Hour)
+	if a.window(); len(a.topics) != 0 {
+		t.Errorf("%d topics are known after an hour", len(a.topics))
+	}
+}
+
 // TestBadQueues: what contradicts itself is refused.
 func TestBadQueues(t *testing.T) {
 	if err := checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), {Topic: "x"}}); err != nil {
@@ -120,6 +180,39 @@ func TestBadQueues(t *testing.T) {
 		if change(q); checkQueues([]*hubpb.Queue{q}) == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+	again := proto.CloneOf(reported(1, 2, 3, 4))
+	if again.CreatedUnixNano++; checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), again}) != nil {
+		t.Error("another topic of the same name is refused")
+	}
+	if checkQueues([]*hubpb.Queue{reported(1, 2, 3, 4), reported(1, 2, 3, 4)}) == nil {
+		t.Error("a topic is taken twice")
+	}
+}
+
+// TestBlockedMuch: what senders waited is no more than there were senders and time for, and a window that is told the most can be read.
+func TestBlockedMuch(t *testing.T) {
+	a := newQueues(time.Now)
+	most := reported(1, 2, 3, 4)
+	most.BlockedNs, most.Refused = maxQueueNumber*int64(time.Microsecond), maxQueueNumber
+	if err := checkQueues([]*hubpb.Queue{most}); err != nil {
+		t.Fatal(err)
+	}
+	window := func(n int, long time.Duration) *routemap.QueueStats {
+		for range n {
+			a.take(&hubpb.Process{Identity: id(1, 16)}, long, []*hubpb.Queue{most})
+		}
+		all, err := routemap.UnpackQueues(routemap.PackQueues(a.window()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[billing]
+	}
+	if s := window(2, time.Second); s.Blocked != 2*maxSenders*1e9 || s.Refused != 2*maxQueueNumber {
+		t.Errorf("%+v", s)
+	}
+	if s := window(maxWindowReports, longest); s.Blocked != math.MaxInt64 || s.Refused != math.MaxInt64 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -4,8 +4,9 @@ import "container/list"
 
 // Bounds of an Assembler.
 const (
-	// DefaultSpans is how many spans an Assembler holds, of about 0.5 kB each.
+	// DefaultSpans is how many spans an Assembler holds, of about 0.5 kB each. One with more to say of bodies counts as several.
 	DefaultSpans = 1_000_000
+	spanBytes    = 512
 	// maxTraceSpans is how many spans of one trace are taken.
 	maxTraceSpans = 100_000
 )
@@ -20,6 +21,7 @@ type Assembler struct {
 	traces map[string]*list.Element
 	byUse  *list.List // of *assembling, the one that had a span last in front
 	spans  int
+	room   int // that they take: spans of spanBytes
 	over   uint64
 	sweeps uint64
 }
@@ -27,6 +29,7 @@ type Assembler struct {
 type assembling struct {
 	id    string
 	spans []Span
+	room  int
 	swept uint64 // how many sweeps there had been when it had its last span
 }
 
@@ -56,7 +59,10 @@ func (a *Assembler) Add(s Span) {
 	}
 	t.spans = append(t.spans, s)
 	a.spans++
-	for a.spans > a.most {
+	room := 1 + s.Bodies.bytes()/spanBytes
+	t.room += room
+	a.room += room
+	for a.room > a.most {
 		a.end(a.byUse.Back())
 	}
 }
@@ -66,6 +72,7 @@ func (a *Assembler) end(e *list.Element) {
 	a.byUse.Remove(e)
 	delete(a.traces, t.id)
 	a.spans -= len(t.spans)
+	a.room -= t.room
 	a.done(NewTrace(t.spans))
 }
 

@@ -32,3 +32,19 @@ func TestAssembler(t *testing.T) {
 		t.Errorf("%d spans, %d left out", n, a.LeftOut())
 	}
 }
+
+// TestAssemblerWide: spans that say much of bodies, and notes, count as what they take.
+func TestAssemblerWide(t *testing.T) {
+	ended := 0
+	a := NewAssembler(100, func(*Trace) { ended++ })
+	for i := range 100 {
+		a.Add(Span{Trace: fmt.Sprint(i), ID: 1, Note: true, Bodies: &Bodies{Request: make([]Blob, 16), Asked: slices.Repeat([]Asked{{Uses: make([]uint64, 8)}}, 64)}})
+	}
+	const each = 1 + (16*24+64*(48+8*8))/512
+	if a.Holds() != 100/each || ended != 100-a.Holds() {
+		t.Errorf("%d held, %d ended", a.Holds(), ended)
+	}
+	if a.Flush(); a.Holds() != 0 || a.room != 0 {
+		t.Errorf("%d and %d are left", a.Holds(), a.room)
+	}
+}

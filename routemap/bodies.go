@@ -28,6 +28,24 @@ type Asked struct {
 	Used   bool     // something of its answer is in a later request or in the handler's answer, or that cannot be known
 }
 
+// What they take, in bytes.
+const (
+	blobBytes  = 24
+	askedBytes = 48 // without Uses, of 8 each
+)
+
+// bytes is how many it takes, about.
+func (b *Bodies) bytes() (n int) {
+	if b == nil {
+		return 0
+	}
+	n = (len(b.Request)+len(b.Response))*blobBytes + len(b.Asked)*askedBytes
+	for i := range b.Asked {
+		n += 8 * len(b.Asked[i].Uses)
+	}
+	return n
+}
+
 // takeNotes takes out what is only told of others' spans.
 func takeNotes(spans []Span) (rest, notes []Span) {
 	rest = spans[:0]

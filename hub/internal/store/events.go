@@ -21,8 +21,11 @@ type Event struct {
 	Error   bool      `json:"error"`
 }
 
-// maxEvents is how many are kept: of more the oldest are not. Tests have it less.
-var maxEvents = 50_000
+// OwnService is of the hub's own events, such as who did what. They are kept apart from those that processes tell.
+const OwnService = "stile hub"
+
+// How many are kept, of processes and of the hub's own: of more the oldest are not. Tests have it less.
+var maxEvents, maxOwnEvents = 50_000, 5_000
 
 const (
 	eventShare = 8   // which part of all bytes events may have
@@ -52,13 +55,22 @@ func (s *Store) PutEvents(ctx context.Context, all []Event) error {
 		return err
 	}
 	defer put.Close()
-	for _, e := range all[max(len(all)-maxEvents, 0):] {
+	own := false
+	for i, e := range all {
+		if own = own || e.Service == OwnService; i < len(all)-maxEvents && e.Service != OwnService {
+			continue
+		}
 		if _, err := put.ExecContext(ctx, e.First.UnixNano(), e.Last.UnixNano(), int64(e.Count), e.Service, e.Host, e.PID, e.Kind, e.Subject, e.Detail, e.Trace, e.Error); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", maxEvents); err != nil {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ? AND service != ?", maxEvents, OwnService); err != nil {
 		return err
+	}
+	if own {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM events WHERE service = ? AND id <= (SELECT id FROM events WHERE service = ? ORDER BY id DESC LIMIT 1 OFFSET ?)", OwnService, OwnService, maxOwnEvents); err != nil {
+			return err
+		}
 	}
 	return tx.Commit()
 }

@@ -88,3 +88,37 @@ func TestEventsShare(t *testing.T) {
 		t.Errorf("%d events are kept, %v", len(kept), err)
 	}
 }
+
+// TestOwnEvents: what processes tell does not push out the hub's own events, of which the oldest are not kept.
+func TestOwnEvents(t *testing.T) {
+	defer func(n, own int) { maxEvents, maxOwnEvents = n, own }(maxEvents, maxOwnEvents)
+	maxEvents, maxOwnEvents = 100, 10
+	s, err := Open(t.Context(), t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at := time.Unix(1e9, 0)
+	put := func(n int, service, kind string) {
+		t.Helper()
+		all := make([]Event, n)
+		for i := range all {
+			all[i] = Event{First: at, Last: at, Count: 1, Service: "a"}
+		}
+		all[0].Service, all[0].Kind = service, kind
+		if err := s.PutEvents(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(150, OwnService, "first")
+	put(150, "a", "")
+	if got, err := s.Events(t.Context(), at, at.Add(1), OwnService, "", 1000); err != nil || len(got) != 1 || got[0].Kind != "first" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for range maxOwnEvents {
+		put(1, OwnService, "later")
+	}
+	if got, err := s.Events(t.Context(), at, at.Add(1), OwnService, "", 1000); err != nil || len(got) != maxOwnEvents || got[len(got)-1].Kind != "later" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
