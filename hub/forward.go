@@ -27,12 +27,14 @@ type Forward struct {
 
 // Bounds of what is forwarded.
 const (
-	maxWaiting   = 32 << 20         // bytes of each kind that wait
+	maxWaiting   = 32 << 20         // bytes of memory of each kind that wait
 	forwardEach  = 10 * time.Second // for one to be sent
 	forwardTries = 5 * time.Minute  // for which it is sent again
 	leastBackoff = time.Second
 	mostBackoff  = 30 * time.Second
-	maxVia       = 8 // hubs that one goes through
+	maxVia       = 8           // hubs that one goes through
+	maxViaText   = maxVia * 33 // bytes of their names
+	parcelSize   = 128         // bytes of a parcel that waits, beside what it says
 )
 
 // Reasons for which something is not forwarded.
@@ -63,6 +65,9 @@ type parcel struct {
 	json   bool
 	via    string // the hubs that it went through
 }
+
+// size is what a parcel takes of memory.
+func (p *parcel) size() int { return cap(p.body) + len(p.via) + parcelSize }
 
 // sender sends a parcel, once, and returns how much of it was not taken.
 type sender interface {
@@ -156,10 +161,10 @@ func (f *forwarder) knows(via string) bool { return f != nil && strings.Contains
 
 // offer has a parcel wait to be sent. It does not wait itself.
 func (f *forwarder) offer(p parcel) {
-	if f == nil {
+	if f == nil || len(p.body) == 0 {
 		return
 	}
-	if strings.Count(p.via, ",")+1 >= maxVia {
+	if strings.Count(p.via, ",")+1 >= maxVia || len(p.via) > maxViaText {
 		f.drop(dropVia, 1)
 		return
 	}
@@ -173,14 +178,14 @@ func (f *forwarder) offer(p parcel) {
 func (q *waiting) put(p parcel) (dropped int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.bytes+len(p.body) > maxWaiting && len(q.all) > 0 {
-		q.bytes -= len(q.all[0].body)
+	for q.bytes+p.size() > maxWaiting && len(q.all) > 0 {
+		q.bytes -= q.all[0].size()
 		q.all[0] = parcel{}
 		q.all = q.all[1:]
 		dropped++
 	}
 	q.all = append(q.all, p)
-	q.bytes += len(p.body)
+	q.bytes += p.size()
 	select {
 	case q.more <- struct{}{}:
 	default: // as many as there are who send know already
@@ -197,7 +202,7 @@ func (q *waiting) take() (p parcel, some bool) {
 	p = q.all[0]
 	q.all[0] = parcel{}
 	q.all = q.all[1:]
-	q.bytes -= len(p.body)
+	q.bytes -= p.size()
 	return p, true
 }
 
@@ -309,7 +314,7 @@ func (f *forwarder) close(ctx context.Context) error {
 type Forwarded struct {
 	To       string            `json:"to"`
 	Waiting  int               `json:"waiting"`  // requests
-	Bytes    int               `json:"bytes"`    // of them
+	Bytes    int               `json:"bytes"`    // of memory that they take
 	Sent     uint64            `json:"sent"`     // requests, since the hub was opened
 	Size     uint64            `json:"size"`     // of them, bytes
 	Rejected uint64            `json:"rejected"` // spans and data points of them that the collector did not take

@@ -171,6 +171,23 @@ func TestForwardFull(t *testing.T) {
 	}
 }
 
+// TestForwardSmall: what waits is bounded by what it takes, also if it says nothing but where it has been.
+func TestForwardSmall(t *testing.T) {
+	f := &forwarder{self: strings.Repeat("a", 32), dropped: map[string]uint64{}}
+	f.offer(parcel{signal: traces, via: "0123"})
+	f.offer(parcel{signal: traces, body: []byte("x"), via: strings.Repeat("0", 30_000)})
+	if s := f.status(); s.Waiting != 0 || s.Dropped[dropVia] != 1 {
+		t.Errorf("an empty one and one of a long way: %+v", s)
+	}
+	const each = 1 + 200 + 1 + 32 // a body, and a way to here
+	for range 2 * maxWaiting / each {
+		f.offer(parcel{signal: traces, body: make([]byte, 1), via: strings.Repeat("0", 200)})
+	}
+	if s := f.status(); s.Waiting == 0 || s.Waiting > maxWaiting/each || s.Bytes > maxWaiting || s.Bytes < s.Waiting*each {
+		t.Errorf("%d wait, of %d bytes", s.Waiting, s.Bytes)
+	}
+}
+
 // TestForwardAway: a hub whose collector is not there takes all in, says so, and can be closed.
 func TestForwardAway(t *testing.T) {
 	l, err := net.Listen("tcp", loopback)
