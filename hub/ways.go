@@ -291,10 +291,13 @@ func (m *measured) putBack(waiting map[measure]*measurement) {
 	defer m.mu.Unlock()
 	for k, one := range waiting {
 		if since := m.pending[k]; since != nil {
+			m.wide -= since.wide()
 			since.merge(one)
+			one = since
 		} else {
 			m.pending[k] = one
 		}
+		m.wide += one.wide()
 	}
 }
 
