@@ -115,8 +115,8 @@ func newForwarder(f *Forward, self [16]byte, own map[string]net.Listener, log *s
 		return nil, nil
 	}
 	u, err := url.Parse(f.URL)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, errors.New("forward: it takes a URL such as http://localhost:4318 or grpcs://collector:4317, without a password")
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("forward: it takes a URL such as http://localhost:4318 or grpcs://collector:4317, without a password or a query; headers have what is secret")
 	}
 	secure := u.Scheme == "https" || u.Scheme == "grpcs"
 	if len(f.Headers) > 0 && !secure && !Local(u.Host) {

@@ -272,12 +272,15 @@ func TestForwardConfig(t *testing.T) {
 	secrets := map[string]string{"authorization": "x"}
 	for _, f := range []*Forward{
 		{URL: ""}, {URL: "localhost:4318"}, {URL: "ftp://localhost"}, {URL: "http://user:password@localhost:4318"}, {URL: "grpc://localhost:4317/path"}, {URL: "http://%"},
+		{URL: "http://localhost:4318?api_key=secret"}, {URL: "http://localhost:4318#api_key"}, {URL: "grpc://localhost:4317?api_key=secret"},
 		{URL: "http://" + l.Addr().String()}, {URL: "grpc://" + strings.Replace(l.Addr().String(), "127.0.0.1", "localhost", 1)},
 		{URL: "http://collector:4318", Headers: secrets}, {URL: "grpc://10.0.0.1:4317", Headers: secrets},
 	} {
 		if got, err := newForwarder(f, [16]byte{}, map[string]net.Listener{forOTLPHTTP: l}, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%+v is taken", f)
 			_ = got.close(context.Background())
+		} else if strings.Contains(err.Error(), "api_key") || strings.Contains(err.Error(), "password@") {
+			t.Error(err)
 		}
 	}
 }
