@@ -136,7 +136,7 @@ func TestActs(t *testing.T) {
 		t.Fatalf("%+v", letters)
 	}
 	first := letters.Letters[0].Sequence
-	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, Sequences: []uint64{first, 999}})); got.Done != 1 || got.Left != 5 || got.Error != "" {
+	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, Sequences: []uint64{first, 999, first}})); got.Done != 1 || got.Left != 5 || got.Error != "" {
 		t.Errorf("%+v", got)
 	}
 	d.dead(5)
