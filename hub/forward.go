@@ -100,6 +100,8 @@ type forwarder struct {
 	bytes   uint64
 	rejects uint64
 	dropped map[string]uint64
+	refusal error // of the last that was sent, if it was refused
+	refused bool  // one was, which the log has been told
 }
 
 // waiting is a queue of parcels.
@@ -237,13 +239,14 @@ func (f *forwarder) deliver(p *parcel) {
 			f.took(p, rejected)
 			return
 		}
-		f.failing.is(f.log, "hub: what comes cannot be forwarded now", err)
 		var later again
-		switch {
-		case !errors.As(err, &later):
-			f.drop(dropRefused, 1)
+		if !errors.As(err, &later) {
+			f.failing.is(f.log, "", nil)
+			f.refuse(err)
 			return
-		case time.Since(began) > forwardTries:
+		}
+		f.failing.is(f.log, "hub: what comes cannot be forwarded now", err)
+		if time.Since(began) > forwardTries {
 			f.drop(dropTries, 1)
 			return
 		}
@@ -278,6 +281,18 @@ func (f *forwarder) took(p *parcel, rejected uint64) {
 	f.sent++
 	f.bytes += uint64(len(p.body))
 	f.rejects += rejected
+	f.refusal = nil
+}
+
+// refuse drops what the collector refuses. The log is told once: others may be taken in between.
+func (f *forwarder) refuse(err error) {
+	f.drop(dropRefused, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.refused {
+		f.log.Error("hub: the collector refuses some of what is forwarded, which is dropped", "error", err)
+	}
+	f.refusal, f.refused = err, true
 }
 
 func (f *forwarder) drop(why string, n int) {
@@ -328,6 +343,9 @@ func (f *forwarder) status() *Forwarded {
 	}
 	f.mu.Lock()
 	s := &Forwarded{To: f.to, Sent: f.sent, Size: f.bytes, Rejected: f.rejects, Dropped: maps.Clone(f.dropped)}
+	if f.refusal != nil {
+		s.Failing = f.refusal.Error()
+	}
 	f.mu.Unlock()
 	for i := range f.queues {
 		q := &f.queues[i]

@@ -139,6 +139,32 @@ func TestForwardAgain(t *testing.T) {
 	}
 }
 
+// TestForwardRefused: of what a collector refuses the log is told once, though it takes others in between.
+func TestForwardRefused(t *testing.T) {
+	c := newCollector(t, func(n int, w http.ResponseWriter) bool {
+		if n%2 == 1 {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+		return true
+	})
+	var log bytes.Buffer
+	f, err := newForwarder(&Forward{URL: c.URL, backoff: soon}, [16]byte{1}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		f.offer(parcel{signal: points, body: []byte("x")})
+		within(t, "the collector", c.got)
+	}
+	if err := f.close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := f.status()
+	if said := strings.Count(log.String(), "level=ERROR"); said != 1 || s.Dropped[dropRefused] != 3 || s.Sent != 3 || s.Failing != "" {
+		t.Errorf("said %d times: %s %+v", said, log.String(), s)
+	}
+}
+
 // TestForwardFull: while a collector stands still nobody who sends waits, the oldest is dropped and counted, and the newest arrives at last.
 func TestForwardFull(t *testing.T) {
 	stands := make(chan struct{})
