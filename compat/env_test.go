@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds waits that must end; passing it means a hang.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // env is one case on one door: its server, its client and its transcript.
 type env struct {

@@ -97,7 +97,7 @@ func bucketsOf(d *tracefile.Distribution) (all []bucket) {
 	return all
 }
 
-const mostDuration = 1 << 60 // ns
+const mostDuration = float64(longest) // ns
 
 func exponentialBound(d *tracefile.Distribution, i int) float64 {
 	return d.Unit * math.Exp2(math.Ldexp(float64(int(d.Offset)+i), -int(d.Scale)))

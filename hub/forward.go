@@ -27,12 +27,14 @@ type Forward struct {
 
 // Bounds of what is forwarded.
 const (
-	maxWaiting   = 32 << 20         // bytes of each kind that wait
+	maxWaiting   = 32 << 20         // bytes of memory of each kind that wait
 	forwardEach  = 10 * time.Second // for one to be sent
 	forwardTries = 5 * time.Minute  // for which it is sent again
 	leastBackoff = time.Second
 	mostBackoff  = 30 * time.Second
-	maxVia       = 8 // hubs that one goes through
+	maxVia       = 8           // hubs that one goes through
+	maxViaText   = maxVia * 33 // bytes of their names
+	parcelSize   = 128         // bytes of a parcel that waits, beside what it says
 )
 
 // Reasons for which something is not forwarded.
@@ -63,6 +65,9 @@ type parcel struct {
 	json   bool
 	via    string // the hubs that it went through
 }
+
+// size is what a parcel takes of memory.
+func (p *parcel) size() int { return cap(p.body) + len(p.via) + parcelSize }
 
 // sender sends a parcel, once, and returns how much of it was not taken.
 type sender interface {
@@ -95,6 +100,8 @@ type forwarder struct {
 	bytes   uint64
 	rejects uint64
 	dropped map[string]uint64
+	refusal error // of the last that was sent, if it was refused
+	refused bool  // one was, which the log has been told
 }
 
 // waiting is a queue of parcels.
@@ -110,8 +117,8 @@ func newForwarder(f *Forward, self [16]byte, own map[string]net.Listener, log *s
 		return nil, nil
 	}
 	u, err := url.Parse(f.URL)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, errors.New("forward: it takes a URL such as http://localhost:4318 or grpcs://collector:4317, without a password")
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("forward: it takes a URL such as http://localhost:4318 or grpcs://collector:4317, without a password or a query; headers have what is secret")
 	}
 	secure := u.Scheme == "https" || u.Scheme == "grpcs"
 	if len(f.Headers) > 0 && !secure && !Local(u.Host) {
@@ -156,10 +163,10 @@ func (f *forwarder) knows(via string) bool { return f != nil && strings.Contains
 
 // offer has a parcel wait to be sent. It does not wait itself.
 func (f *forwarder) offer(p parcel) {
-	if f == nil {
+	if f == nil || len(p.body) == 0 {
 		return
 	}
-	if strings.Count(p.via, ",")+1 >= maxVia {
+	if strings.Count(p.via, ",")+1 >= maxVia || len(p.via) > maxViaText {
 		f.drop(dropVia, 1)
 		return
 	}
@@ -173,14 +180,14 @@ func (f *forwarder) offer(p parcel) {
 func (q *waiting) put(p parcel) (dropped int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.bytes+len(p.body) > maxWaiting && len(q.all) > 0 {
-		q.bytes -= len(q.all[0].body)
+	for q.bytes+p.size() > maxWaiting && len(q.all) > 0 {
+		q.bytes -= q.all[0].size()
 		q.all[0] = parcel{}
 		q.all = q.all[1:]
 		dropped++
 	}
 	q.all = append(q.all, p)
-	q.bytes += len(p.body)
+	q.bytes += p.size()
 	select {
 	case q.more <- struct{}{}:
 	default: // as many as there are who send know already
@@ -197,7 +204,7 @@ func (q *waiting) take() (p parcel, some bool) {
 	p = q.all[0]
 	q.all[0] = parcel{}
 	q.all = q.all[1:]
-	q.bytes -= len(p.body)
+	q.bytes -= p.size()
 	return p, true
 }
 
@@ -232,13 +239,14 @@ func (f *forwarder) deliver(p *parcel) {
 			f.took(p, rejected)
 			return
 		}
-		f.failing.is(f.log, "hub: what comes cannot be forwarded now", err)
 		var later again
-		switch {
-		case !errors.As(err, &later):
-			f.drop(dropRefused, 1)
+		if !errors.As(err, &later) {
+			f.failing.is(f.log, "", nil)
+			f.refuse(err)
 			return
-		case time.Since(began) > forwardTries:
+		}
+		f.failing.is(f.log, "hub: what comes cannot be forwarded now", err)
+		if time.Since(began) > forwardTries {
 			f.drop(dropTries, 1)
 			return
 		}
@@ -273,6 +281,18 @@ func (f *forwarder) took(p *parcel, rejected uint64) {
 	f.sent++
 	f.bytes += uint64(len(p.body))
 	f.rejects += rejected
+	f.refusal = nil
+}
+
+// refuse drops what the collector refuses. The log is told once: others may be taken in between.
+func (f *forwarder) refuse(err error) {
+	f.drop(dropRefused, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.refused {
+		f.log.Error("hub: the collector refuses some of what is forwarded, which is dropped", "error", err)
+	}
+	f.refusal, f.refused = err, true
 }
 
 func (f *forwarder) drop(why string, n int) {
@@ -309,7 +329,7 @@ func (f *forwarder) close(ctx context.Context) error {
 type Forwarded struct {
 	To       string            `json:"to"`
 	Waiting  int               `json:"waiting"`  // requests
-	Bytes    int               `json:"bytes"`    // of them
+	Bytes    int               `json:"bytes"`    // of memory that they take
 	Sent     uint64            `json:"sent"`     // requests, since the hub was opened
 	Size     uint64            `json:"size"`     // of them, bytes
 	Rejected uint64            `json:"rejected"` // spans and data points of them that the collector did not take
@@ -323,6 +343,9 @@ func (f *forwarder) status() *Forwarded {
 	}
 	f.mu.Lock()
 	s := &Forwarded{To: f.to, Sent: f.sent, Size: f.bytes, Rejected: f.rejects, Dropped: maps.Clone(f.dropped)}
+	if f.refusal != nil {
+		s.Failing = f.refusal.Error()
+	}
 	f.mu.Unlock()
 	for i := range f.queues {
 		q := &f.queues[i]

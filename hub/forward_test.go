@@ -139,6 +139,32 @@ func TestForwardAgain(t *testing.T) {
 	}
 }
 
+// TestForwardRefused: of what a collector refuses the log is told once, though it takes others in between.
+func TestForwardRefused(t *testing.T) {
+	c := newCollector(t, func(n int, w http.ResponseWriter) bool {
+		if n%2 == 1 {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+		return true
+	})
+	var log bytes.Buffer
+	f, err := newForwarder(&Forward{URL: c.URL, backoff: soon}, [16]byte{1}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		f.offer(parcel{signal: points, body: []byte("x")})
+		within(t, "the collector", c.got)
+	}
+	if err := f.close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := f.status()
+	if said := strings.Count(log.String(), "level=ERROR"); said != 1 || s.Dropped[dropRefused] != 3 || s.Sent != 3 || s.Failing != "" {
+		t.Errorf("said %d times: %s %+v", said, log.String(), s)
+	}
+}
+
 // TestForwardFull: while a collector stands still nobody who sends waits, the oldest is dropped and counted, and the newest arrives at last.
 func TestForwardFull(t *testing.T) {
 	stands := make(chan struct{})
@@ -168,6 +194,23 @@ func TestForwardFull(t *testing.T) {
 	}
 	if !slices.IsSortedFunc(c.bodies, func(a, b []byte) int { return int(a[0]) - int(b[0]) }) {
 		t.Error("metrics are not in order")
+	}
+}
+
+// TestForwardSmall: what waits is bounded by what it takes, also if it says nothing but where it has been.
+func TestForwardSmall(t *testing.T) {
+	f := &forwarder{self: strings.Repeat("a", 32), dropped: map[string]uint64{}}
+	f.offer(parcel{signal: traces, via: "0123"})
+	f.offer(parcel{signal: traces, body: []byte("x"), via: strings.Repeat("0", 30_000)})
+	if s := f.status(); s.Waiting != 0 || s.Dropped[dropVia] != 1 {
+		t.Errorf("an empty one and one of a long way: %+v", s)
+	}
+	const each = 1 + 200 + 1 + 32 // a body, and a way to here
+	for range 2 * maxWaiting / each {
+		f.offer(parcel{signal: traces, body: make([]byte, 1), via: strings.Repeat("0", 200)})
+	}
+	if s := f.status(); s.Waiting == 0 || s.Waiting > maxWaiting/each || s.Bytes > maxWaiting || s.Bytes < s.Waiting*each {
+		t.Errorf("%d wait, of %d bytes", s.Waiting, s.Bytes)
 	}
 }
 
@@ -255,12 +298,15 @@ func TestForwardConfig(t *testing.T) {
 	secrets := map[string]string{"authorization": "x"}
 	for _, f := range []*Forward{
 		{URL: ""}, {URL: "localhost:4318"}, {URL: "ftp://localhost"}, {URL: "http://user:password@localhost:4318"}, {URL: "grpc://localhost:4317/path"}, {URL: "http://%"},
+		{URL: "http://localhost:4318?api_key=secret"}, {URL: "http://localhost:4318#api_key"}, {URL: "grpc://localhost:4317?api_key=secret"},
 		{URL: "http://" + l.Addr().String()}, {URL: "grpc://" + strings.Replace(l.Addr().String(), "127.0.0.1", "localhost", 1)},
 		{URL: "http://collector:4318", Headers: secrets}, {URL: "grpc://10.0.0.1:4317", Headers: secrets},
 	} {
 		if got, err := newForwarder(f, [16]byte{}, map[string]net.Listener{forOTLPHTTP: l}, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%+v is taken", f)
 			_ = got.close(context.Background())
+		} else if strings.Contains(err.Error(), "api_key") || strings.Contains(err.Error(), "password@") {
+			t.Error(err)
 		}
 	}
 }

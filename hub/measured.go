@@ -21,6 +21,8 @@ const (
 	maxMetricSeries  = 100_000
 	maxMetricNumbers = 8 << 20 // numbers that are held of them
 	maxMeasured      = 20_000  // routes of a window, with those that wait to be known; of more there is one
+	maxWide          = 8 << 20 // buckets of what they have told in a window; what comes then is of one route, too
+	pointsAtOnce     = 256
 	forgetAfter      = 10 * time.Minute
 )
 
@@ -35,6 +37,7 @@ type measured struct {
 	streams map[tracefile.ID]*stream
 	numbers int // of buckets of all series
 	pending map[measure]*measurement
+	wide    int // buckets of all pending
 	points  uint64
 	others  uint64
 	leftOut map[string]uint64
@@ -82,11 +85,44 @@ func newMeasured(clock func() time.Time) *measured {
 	}
 }
 
-// take takes in the points of a request, and returns how many it has left out, by reason.
-func (m *measured) take(points []*tracefile.Point, counts tracefile.MetricCounts) map[string]uint64 {
+// batchOfPoints hands on the points of a request while it is read, so that it does not hold them all.
+type batchOfPoints struct {
+	to      *measured
+	points  []*tracefile.Point
+	leftOut map[string]uint64
+}
+
+func (b *batchOfPoints) take(p *tracefile.Point) {
+	if b.points = append(b.points, p); len(b.points) == pointsAtOnce {
+		b.flush()
+	}
+}
+
+func (b *batchOfPoints) flush() {
+	b.to.take(b.points, b.leftOut)
+	clear(b.points)
+	b.points = b.points[:0]
+}
+
+// end takes in the rest, and returns how many were left out, by reason.
+func (b *batchOfPoints) end(counts tracefile.MetricCounts) map[string]uint64 {
+	b.flush()
+	for why, n := range counts.LeftOut {
+		b.leftOut[why] += n
+	}
+	b.to.mu.Lock()
+	defer b.to.mu.Unlock()
+	b.to.others += counts.Others
+	for why, n := range b.leftOut {
+		b.to.leftOut[why] += n
+	}
+	return b.leftOut
+}
+
+// take takes in points, and adds how many it has left out, by reason.
+func (m *measured) take(points []*tracefile.Point, leftOut map[string]uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	leftOut := maps.Clone(counts.LeftOut)
 	now := m.clock()
 	for _, p := range points {
 		if why := m.add(p, now); why != "" {
@@ -95,11 +131,6 @@ func (m *measured) take(points []*tracefile.Point, counts tracefile.MetricCounts
 			m.points++
 		}
 	}
-	m.others += counts.Others
-	for why, n := range leftOut {
-		m.leftOut[why] += n
-	}
-	return leftOut
 }
 
 // add takes in a point, or says why not.
@@ -179,8 +210,8 @@ func (m *measured) count(p *tracefile.Point, d *tracefile.Distribution, now time
 	}
 	k := measure{p.Resource, p.Rank, p.Client, p.Service, p.Host, p.Operation, p.Peer, p.PeerKind, p.Transport}
 	to := m.pending[k]
-	if to == nil {
-		if len(m.pending) >= maxMeasured {
+	if to == nil || m.wide > maxWide {
+		if len(m.pending) >= maxMeasured || m.wide > maxWide {
 			k = measure{client: p.Client, service: "other", operation: "other", peer: "other", peerKind: routemap.External}
 			to = m.pending[k]
 		}
@@ -189,18 +220,22 @@ func (m *measured) count(p *tracefile.Point, d *tracefile.Distribution, now time
 			m.pending[k] = to
 		}
 	}
+	before := to.wide()
 	to.calls += d.Count
-	if p.Class == "" {
-		record(d, &to.took)
-		return
+	into := []*telemetry.Histogram{&to.took}
+	if class := p.Class; class != "" {
+		if _, known := to.errors[class]; !known && len(to.errors) >= maxReportCodes {
+			class = "other"
+		}
+		to.errors[class] += d.Count
+		into = append(into, &to.failures)
 	}
-	class := p.Class
-	if _, known := to.errors[class]; !known && len(to.errors) >= maxReportCodes {
-		class = "other"
-	}
-	to.errors[class] += d.Count
-	record(d, &to.took, &to.failures)
+	record(d, into...)
+	m.wide += to.wide() - before
 }
+
+// wide is how many buckets it has.
+func (o *measurement) wide() int { return len(o.took.Raw().Counts) + len(o.failures.Raw().Counts) }
 
 func (o *measurement) merge(more *measurement) {
 	o.calls += more.calls
@@ -219,7 +254,7 @@ func (m *measured) swap(now time.Time) map[measure]*measurement {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pending := m.pending
-	m.pending = map[measure]*measurement{}
+	m.pending, m.wide = map[measure]*measurement{}, 0
 	for id, s := range m.series {
 		if now.Sub(s.seen) > forgetAfter {
 			m.numbers -= s.numbers()

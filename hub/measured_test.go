@@ -85,12 +85,12 @@ func (l *teller) tell(all ...toldSeries) map[string]uint64 {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	var points []*tracefile.Point
-	counts, err := tracefile.OTLPMetrics(body, func(p *tracefile.Point) { points = append(points, p) })
+	b := batchOfPoints{to: l.agents.measured, leftOut: map[string]uint64{}}
+	counts, err := tracefile.OTLPMetrics(body, b.take)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return l.agents.measured.take(points, counts)
+	return b.end(counts)
 }
 
 // window ends one, on a map that knows something already, and says what is on it.
@@ -323,6 +323,43 @@ func TestMeasuredBounds(t *testing.T) {
 	}
 }
 
+// TestMeasuredWide: the points of a request are not held together, and what they make of a window is bounded, however far apart their durations are.
+func TestMeasuredWide(t *testing.T) {
+	l := newTeller(t)
+	m := l.agents.measured
+	b := batchOfPoints{to: m, leftOut: map[string]uint64{}}
+	for i := range maxMeasured {
+		b.take(&tracefile.Point{
+			Series: tracefile.ID{Lo: uint64(i)}, Service: "s", Operation: fmt.Sprint(i), Class: "x", Delta: true, Time: l.now.UnixNano(),
+			Distribution: tracefile.Distribution{Count: 2, Sum: math.NaN(), Counts: []uint64{1, 0, 1}, Bounds: []float64{1, 1e18}},
+		})
+		if len(b.points) >= pointsAtOnce {
+			t.Fatalf("%d points are held", len(b.points))
+		}
+	}
+	if leftOut := b.end(tracefile.MetricCounts{}); len(leftOut) != 0 {
+		t.Error(leftOut)
+	}
+	wide, calls := 0, uint64(0)
+	for _, one := range m.pending {
+		wide, calls = wide+one.wide(), calls+one.calls
+		if most := one.took.Quantile(1); most > int64(longest) {
+			t.Fatalf("a call took %s", time.Duration(most))
+		}
+	}
+	if wide != m.wide || wide > maxWide+2*64*telemetry.SubBuckets || calls != 2*maxMeasured || m.points != maxMeasured {
+		t.Errorf("%d buckets, counted as %d; %d calls, %d points", wide, m.wide, calls, m.points)
+	}
+	l.window(false) // after which they wait to be known
+	waits := 0
+	for _, one := range m.pending {
+		waits += one.wide()
+	}
+	if waits == 0 || waits != m.wide {
+		t.Errorf("%d buckets wait, counted as %d", waits, m.wide)
+	}
+}
+
 // TestSinceExponential: an exponential histogram that has become coarser counts what is new, too.
 func TestSinceExponential(t *testing.T) {
 	before := tracefile.Distribution{Exponential: true, Unit: 1e9, Scale: 3, Offset: -21, Count: 6, Sum: 1, Zero: 1, Counts: []uint64{1, 0, 2, 2}}
@@ -361,7 +398,7 @@ func TestRecord(t *testing.T) {
 	} {
 		var h telemetry.Histogram
 		record(&d, &h)
-		if h.Count() != d.Count || h.Quantile(1) > mostDuration {
+		if h.Count() != d.Count || h.Quantile(1) > int64(longest) {
 			t.Errorf("%s: %d values, up to %d", name, h.Count(), h.Quantile(1))
 		}
 		if _, err := telemetry.FromRaw(h.Raw()); err != nil {

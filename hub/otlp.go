@@ -90,7 +90,7 @@ func (t turns) take(ctx context.Context) error {
 
 func (t turns) give() { <-t.room }
 
-// export takes in a request, all of it or nothing, and returns what its exporter is to be told.
+// export takes in a request and returns what its exporter is to be told. Of one that cannot be read no span counts, and of its data points those before the fault.
 type export func(*incoming) (told, error)
 
 // incoming is a request to export.
@@ -137,13 +137,14 @@ func (h *Hub) exportMetrics(r *incoming) (told, error) {
 	if r.json {
 		decode = tracefile.OTLPMetricsJSON
 	}
-	var all []*tracefile.Point
-	counts, err := decode(r.body, func(p *tracefile.Point) { all = append(all, p) })
+	b := batchOfPoints{to: h.agents.measured, leftOut: map[string]uint64{}}
+	counts, err := decode(r.body, b.take)
+	leftOut := b.end(counts)
 	if err != nil {
 		return told{}, err
 	}
 	h.forward.offer(parcel{points, r.body, r.json, r.via})
-	return told{h.agents.measured.take(all, counts), "rejectedDataPoints"}, nil
+	return told{leftOut, "rejectedDataPoints"}, nil
 }
 
 // rejected is how many were left out.

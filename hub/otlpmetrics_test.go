@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 	"testing"
@@ -89,6 +90,7 @@ func TestRefusedMetrics(t *testing.T) {
 	}{
 		"no token":      {body, []string{"Content-Type", typeProtobuf}, http.StatusUnauthorized},
 		"no body":       {[]byte{0xff}, append(token, "Content-Type", typeProtobuf), http.StatusBadRequest},
+		"a part":        {append(bytes.Clone(body), 0x0a), append(token, "Content-Type", typeProtobuf), http.StatusBadRequest},
 		"no JSON":       {[]byte("{"), append(token, "Content-Type", typeJSON), http.StatusBadRequest},
 		"a bomb":        {zipped(t, make([]byte, maxBody+1)), append(token, "Content-Type", typeProtobuf, "Content-Encoding", "gzip"), http.StatusRequestEntityTooLarge},
 		"JSON, a bomb":  {[]byte(`{"resourceMetrics":[` + strings.Repeat("{},", 1<<20) + `{}]}`), append(token, "Content-Type", typeJSON), http.StatusBadRequest},

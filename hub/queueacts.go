@@ -10,7 +10,6 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -57,6 +56,7 @@ const (
 	maxActBytes    = 1 << 20
 	actWithin      = time.Minute
 	actPatience    = 30 * time.Second
+	reachWithin    = 2 * time.Second // for each server to say which topic it has: it may be away
 )
 
 func (h *Hub) deadLetters(r *http.Request) (any, error) {
@@ -139,8 +139,12 @@ func readAct(r *http.Request) (act QueueAct, err error) {
 // on does something with the dead letters that are meant, and tells with how many it has.
 func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) (int, error) {
 	most := a.Limit
+	meant := make(map[uint64]bool, len(a.Sequences))
+	for _, seq := range a.Sequences {
+		meant[seq] = true
+	}
 	if !a.All {
-		most = min(most, len(a.Sequences))
+		most = min(most, len(meant))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -150,7 +154,7 @@ func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*que
 			cancel() // the rest is not looked at
 			return false
 		}
-		if !a.All && !slices.Contains(a.Sequences, l.Sequence) {
+		if !a.All && !meant[l.Sequence] {
 			return false
 		}
 		met++
@@ -214,14 +218,19 @@ type conflict struct{ error }
 // reach connects to the server that has a topic: one of the hub's own, or that in a folder of this host and user. What a process has said of where it is, is not believed: the
 // topic that is there has to be the one that is meant.
 func (h *Hub) reach(ctx context.Context, k routemap.QueueKey) (*queue.Queue, func() error, error) {
+	silent := false
 	for _, q := range h.nats.all() {
-		if is(ctx, q, k) == nil {
+		err := is(ctx, q, k)
+		if err == nil {
 			return q, func() error { return nil }, nil
 		}
+		silent = silent || errors.Is(err, context.DeadlineExceeded)
 	}
 	at, _ := h.agents.queues.where(topicName{k.Topic, k.Created})
 	dir, isFolder := strings.CutPrefix(at.where, "unix:")
 	switch {
+	case !isFolder && silent:
+		return nil, nil, fmt.Errorf("the topic is on %q, and a NATS server that the hub looks at does not answer: try again, or use stile queue --url", at.where)
 	case !isFolder:
 		return nil, nil, fmt.Errorf("the topic is on %q, which the hub does not know: start it with --nats-url, or use stile queue --url", at.where)
 	case at.boot != h.self.GetBoot():
@@ -245,6 +254,8 @@ func (h *Hub) reach(ctx context.Context, k routemap.QueueKey) (*queue.Queue, fun
 
 // is tells whether a server has the topic that is meant, and not another one of its name.
 func is(ctx context.Context, q *queue.Queue, k routemap.QueueKey) error {
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
 	t, err := q.Topic(ctx, k.Topic)
 	if err != nil {
 		return err

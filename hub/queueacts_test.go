@@ -23,6 +23,7 @@ import (
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/agent"
 	"github.com/stile-ipc/stile/queue"
+	"github.com/stile-ipc/stile/queue/embedded"
 	"github.com/stile-ipc/stile/routemap"
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -139,7 +140,7 @@ func TestActs(t *testing.T) {
 		t.Fatalf("%+v", letters)
 	}
 	first := letters.Letters[0].Sequence
-	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, Sequences: []uint64{first, 999}})); got.Done != 1 || got.Left != 5 || got.Error != "" {
+	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, Sequences: []uint64{first, 999, first}})); got.Done != 1 || got.Left != 5 || got.Error != "" {
 		t.Errorf("%+v", got)
 	}
 	d.dead(5)
@@ -262,6 +263,35 @@ func TestActsWhere(t *testing.T) {
 		t.Errorf("by a link: %+v", got)
 	}
 	d.dead(1)
+}
+
+// TestActsAway: while the NATS server elsewhere is away the hub acts on a folder, and says why it does not on what is there.
+func TestActsAway(t *testing.T) {
+	s, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", MaxStore: 1 << 30, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	d := newDying(t, openQueue(t, dir), dir, 1)
+	defer d.close()
+	h := openHub(t, Config{NATSURL: "nats://" + s.Addr().String()})
+	defer closeHub(t, h)
+	for end := time.Now().Add(time.Minute); len(h.nats.all()) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the hub does not see its NATS server")
+		}
+	}
+	id := d.tell(h, nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, All: true})); got.Done != 1 || got.Error != "" {
+		t.Errorf("%+v", got)
+	}
+	id = d.tell(h, func(_ *hubpb.Process, q *hubpb.Queue) { q.CreatedUnixNano++; q.Where = "nats://127.0.0.1:1" })
+	if r := act(t, h, "discard", QueueAct{Queue: id, All: true}); r.code != http.StatusConflict || !strings.Contains(string(r.body), "does not answer") {
+		t.Errorf("%d %s", r.code, r.body)
+	}
 }
 
 // TestOperateToken: where there are tokens one that operates is needed, which also reads.

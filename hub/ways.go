@@ -2,6 +2,7 @@ package hub
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,13 +31,17 @@ type way struct {
 	seen     time.Time
 }
 
+// better is how many routes something else than metrics tells of.
+type better struct{ all, external int }
+
 // ways are the routes that were on maps of late.
 type ways struct {
-	byCaller, byCalled map[end][]*way
-	all                map[edge]*way
-	services           map[string]time.Time
-	serves             map[string]map[string]time.Time // services that told of calls that they serve, by operation
-	ranks              map[rankOf]ranked
+	byCaller map[end]better
+	byCalled map[end][]*way
+	all      map[edge]*way
+	services map[string]time.Time
+	serves   map[string]map[string]time.Time // services that told of calls that they serve, by operation
+	ranks    map[rankOf]ranked
 }
 
 // rankOf is of what several metrics of a process may tell.
@@ -53,7 +58,7 @@ type ranked struct {
 
 func newWays() *ways {
 	return &ways{
-		byCaller: map[end][]*way{}, byCalled: map[end][]*way{}, all: map[edge]*way{}, services: map[string]time.Time{}, serves: map[string]map[string]time.Time{},
+		byCaller: map[end]better{}, byCalled: map[end][]*way{}, all: map[edge]*way{}, services: map[string]time.Time{}, serves: map[string]map[string]time.Time{},
 		ranks: map[rankOf]ranked{},
 	}
 }
@@ -66,16 +71,33 @@ func (w *ways) note(k routemap.Key, measured bool, now time.Time) {
 		if len(w.all) >= maxWays {
 			return
 		}
-		known = &way{k, measured, now}
+		known = &way{k, true, now}
 		w.all[e] = known
-		from, to := end{k.From, k.Operation}, end{k.To, k.Operation}
-		w.byCaller[from], w.byCalled[to] = append(w.byCaller[from], known), append(w.byCalled[to], known)
+		to := end{k.To, k.Operation}
+		w.byCalled[to] = append(w.byCalled[to], known)
 	}
-	known.seen, known.measured = now, known.measured && measured
+	if known.measured && !measured {
+		known.measured = false
+		w.better(known, 1)
+	}
+	known.seen = now
 	for _, n := range []routemap.Node{k.From, k.To} {
 		if n.Kind == routemap.Service {
 			w.service(n.Name, now)
 		}
+	}
+}
+
+// better adds to how many routes of a caller are known better.
+func (w *ways) better(of *way, n int) {
+	from := end{of.key.From, of.key.Operation}
+	b := w.byCaller[from]
+	b.all += n
+	if of.key.To.Kind == routemap.External {
+		b.external += n
+	}
+	if w.byCaller[from] = b; b.all == 0 {
+		delete(w.byCaller, from)
 	}
 }
 
@@ -123,22 +145,21 @@ func (w *ways) best(k *measure, now time.Time) bool {
 // forget drops what was not seen for long.
 func (w *ways) forget(now time.Time) {
 	gone := func(seen time.Time) bool { return now.Sub(seen) > forgetAfter }
-	drop := func(from map[end][]*way, at end) {
-		left := from[at][:0]
-		for _, one := range from[at] {
-			if !gone(one.seen) {
-				left = append(left, one)
-			}
+	called := map[end]bool{}
+	for e, one := range w.all {
+		if !gone(one.seen) {
+			continue
 		}
-		if from[at] = left; len(left) == 0 {
-			delete(from, at)
+		delete(w.all, e)
+		called[end{e.to, e.operation}] = true
+		if !one.measured {
+			w.better(one, -1)
 		}
 	}
-	for e, one := range w.all {
-		if gone(one.seen) {
-			delete(w.all, e)
-			drop(w.byCaller, end{e.from, e.operation})
-			drop(w.byCalled, end{e.to, e.operation})
+	for to := range called {
+		left := slices.DeleteFunc(w.byCalled[to], func(one *way) bool { return gone(one.seen) })
+		if w.byCalled[to] = left; len(left) == 0 {
+			delete(w.byCalled, to)
 		}
 	}
 	for name, seen := range w.services {
@@ -251,24 +272,24 @@ func (w *ways) route(k *measure, where directory, boots map[string]string) (key 
 	if k.client {
 		peer, known := w.whom(k, where, boots[k.host])
 		key.From, key.To = self, peer
-		for _, other := range w.byCaller[end{self, k.operation}] {
-			if !other.measured && (other.key.To == peer || !known || other.key.To.Kind == routemap.External) {
-				return key, true, true
-			}
+		others := w.byCaller[end{self, k.operation}]
+		same := w.all[edge{self, peer, k.operation}]
+		if others.external > 0 || !known && others.all > 0 || same != nil && !same.measured {
+			return key, true, true
 		}
 		return key, known, false
 	}
 	callers := 0
 	for _, other := range w.byCalled[end{self, k.operation}] {
-		switch {
-		case !other.measured:
-			return key, true, true
-		case other.key.From != unknownCallers:
+		if other.key.From != unknownCallers {
 			callers++
 			key = other.key
 		}
+		if !other.measured || callers > 1 { // of several callers nothing tells which part is whose
+			return key, true, true
+		}
 	}
-	return key, callers > 0, callers > 1 // of several callers nothing tells which part is whose
+	return key, callers > 0, false
 }
 
 // stats is what a measurement says of a route. Of calls of which the client tells, too, the server's is one side.
@@ -291,10 +312,13 @@ func (m *measured) putBack(waiting map[measure]*measurement) {
 	defer m.mu.Unlock()
 	for k, one := range waiting {
 		if since := m.pending[k]; since != nil {
+			m.wide -= since.wide()
 			since.merge(one)
+			one = since
 		} else {
 			m.pending[k] = one
 		}
+		m.wide += one.wide()
 	}
 }
 

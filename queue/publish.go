@@ -187,7 +187,7 @@ func (q *Queue) noAnswer(err error) error {
 	}
 	where := "none is connected"
 	if q.nc.IsConnected() {
-		where = "connected is " + q.nc.ConnectedUrlRedacted()
+		where = "connected is " + withoutPasswords(q.nc.ConnectedUrl())
 	}
 	return fmt.Errorf("%w: %w: see that the servers are up, more than half of those that have the topic (%s), and publish again with the same ID", ErrNoAnswer, err, where)
 }

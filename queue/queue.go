@@ -118,6 +118,9 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 		}
 	} else if cfg.URL != "" {
 		if q.nc, err = nats.Connect(cfg.URL, opts...); err != nil {
+			if bad := new(url.Error); errors.As(err, &bad) { // which says parts of it, passwords too
+				err = errors.New("it is none such as nats://user:password@host:4222, in which what is special is written as %40")
+			}
 			err = fmt.Errorf("%s: %w", withoutPasswords(cfg.URL), err)
 		}
 		q.where = withoutPasswords(cfg.URL)
@@ -133,7 +136,7 @@ func (q *Queue) open(ctx context.Context, cfg Config) (err error) {
 	}
 	if on, level := q.nc.ConnectedServerJetStream(); !on || level < needLevel {
 		return fmt.Errorf("the server %s (NATS %s) has JetStream: %v, API level %d; needed is level %d, which NATS has from 2.14 on",
-			q.nc.ConnectedUrlRedacted(), q.nc.ConnectedServerVersion(), on, level, needLevel)
+			withoutPasswords(q.nc.ConnectedUrl()), q.nc.ConnectedServerVersion(), on, level, needLevel)
 	}
 	if q.js, err = jetstream.New(q.nc); err != nil {
 		return err
@@ -172,15 +175,18 @@ func folderURL(dir string) string {
 func withoutPasswords(urls string) string {
 	var all []string
 	for one := range strings.SplitSeq(urls, ",") {
-		if u, err := url.Parse(strings.TrimSpace(one)); err == nil {
-			if _, has := u.User.Password(); u.User != nil && !has {
-				u.User = url.User("xxxxx") // a token
-			}
-			one = u.Redacted()
-		} else if strings.Contains(one, "@") {
-			one = "a URL that cannot be read"
+		if one = strings.TrimSpace(one); !strings.Contains(one, "://") {
+			one = "nats://" + one
 		}
-		all = append(all, one)
+		u, err := url.Parse(one)
+		if err != nil || u.User == nil && strings.Contains(one, "@") {
+			all = append(all, "a URL that cannot be read")
+			continue
+		}
+		if _, has := u.User.Password(); u.User != nil && !has {
+			u.User = url.User("xxxxx") // a token
+		}
+		all = append(all, u.Redacted())
 	}
 	return strings.Join(all, ",")
 }

@@ -70,6 +70,13 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 			if cfg.NATSCreds != "" && cfg.NATSURL == "" {
 				return usageError{errors.New("--nats-creds is of use with --nats-url only")}
 			}
+			if cfg.NATSCreds != "" {
+				creds, err := openSecret(cfg.NATSCreds)
+				if err != nil {
+					return err
+				}
+				creds.Close() // they are read at each connection
+			}
 			if cert != "" {
 				pair, err := tls.LoadX509KeyPair(cert, key)
 				if err != nil {
@@ -98,7 +105,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.StringVar(&cfg.NATS, "nats", hub.Off, "`address` for a NATS server with JetStream, in the hub's folder, such as 127.0.0.1:4222")
 	flags.Int64Var(&cfg.NATSMaxBytes, "nats-max-bytes", hub.DefaultNATSMaxBytes, "how many `bytes` all its topics may keep, what they may and have not included")
 	flags.StringVar(&cfg.NATSURL, "nats-url", "", "`URL` of NATS servers elsewhere, whose topics are to be seen and mended, too")
-	flags.StringVar(&cfg.NATSCreds, "nats-creds", "", "`file` with credentials for --nats-url")
+	flags.StringVar(&cfg.NATSCreds, "nats-creds", "", "`file` with credentials for --nats-url, which nobody else may read")
 	flags.StringVar(&tokens, "tokens", "", "`file` of tokens, which nobody else may read")
 	flags.StringVar(&cert, "tls-cert", "", "`file` with the certificate, PEM")
 	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
