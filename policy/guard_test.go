@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/stile-ipc/stile/internal/lazyctx"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -314,6 +315,56 @@ func TestServerRefusesWhatIsLate(t *testing.T) {
 	if p.Count(CallLate) != 1 {
 		t.Error("nobody was told")
 	}
+}
+
+// counts has what was decided of calls.
+type counts map[telemetry.Decision]int
+
+func (c counts) Decided(d telemetry.Decision) { c[d]++ }
+
+// due is a context of which only somebody else tells the end.
+type due struct {
+	context.Context
+	at time.Time
+}
+
+func (d due) Deadline() (time.Time, bool) { return d.at, true }
+
+// TestLateIsPastDeadline: a call counts as late if its deadline has passed, even if its caller has canceled it before ctx knows. What is given up earlier is not late.
+func TestLateIsPastDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := file(t, "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 5, maxQueueDelay: 100s}}\nmethodConfig: []", nil)
+		call := func(ctx context.Context, handler grpc.UnaryHandler) error {
+			_, err := UnaryServerInterceptor(p)(ctx, nil, &grpc.UnaryServerInfo{FullMethod: unaryMethod}, handler)
+			return err
+		}
+		free, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = call(t.Context(), func(context.Context, any) (any, error) { <-free; return nil, nil })
+		}()
+		synctest.Wait()
+		for _, c := range []struct {
+			gone, deadline time.Duration // 0: no deadline
+			late           int
+		}{{gone: -1}, {gone: -1, deadline: 2}, {gone: 1}, {gone: 1, deadline: 2}, {gone: -1, deadline: -1, late: 1}} {
+			got := counts{}
+			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), lazyctx.DecidedKey, got))
+			if c.gone < 0 {
+				cancel()
+			}
+			time.AfterFunc(c.gone*time.Second, cancel)
+			if c.deadline != 0 {
+				ctx = due{ctx, time.Now().Add(c.deadline * time.Second)}
+			}
+			err := call(ctx, func(context.Context, any) (any, error) { t.Error("the handler ran"); return nil, nil })
+			if status.Code(err) != codes.Canceled || got[telemetry.Late] != c.late || len(got) != c.late {
+				t.Errorf("%+v: %v, counted %v", c, err, got)
+			}
+		}
+		close(free)
+		<-ended
+	})
 }
 
 // TestPanicFreesPlaces: a panic in a handler or a codec loses no place.

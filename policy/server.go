@@ -111,8 +111,7 @@ func (t *target) enter(ctx context.Context, method string) (s served, err error)
 	r := t.route(method)
 	s = served{ctx: ctx, p: t.p}
 	if err := ctx.Err(); err != nil {
-		lazyctx.Decide(ctx, telemetry.Late)
-		t.p.news.tellRoute(ctx, r, &Event{Kind: CallLate, Err: err})
+		late(ctx, r, err)
 		return s, contextStatus(err)
 	}
 	deadline, has := ctx.Deadline()
@@ -130,6 +129,14 @@ func (t *target) enter(ctx context.Context, method string) (s served, err error)
 		}
 	}
 	return s, nil
+}
+
+// late tells of a call that nobody waits for any more. It is counted if its deadline has passed: the caller's cancellation may come before ctx's own end.
+func late(ctx context.Context, r *route, err error) {
+	if deadline, has := ctx.Deadline(); has && !time.Now().Before(deadline) {
+		lazyctx.Decide(ctx, telemetry.Late)
+	}
+	r.target.p.news.tellRoute(ctx, r, &Event{Kind: CallLate, Err: err})
 }
 
 // admission is a server's limit under one Admission.
@@ -171,8 +178,7 @@ func (s *served) admit(r *route, a *admission, deadline time.Time) error {
 		return nil
 	}
 	if err := ended(s.ctx); err != nil {
-		lazyctx.Decide(s.ctx, telemetry.Late)
-		p.news.tellRoute(s.ctx, r, &Event{Kind: CallLate, Err: err})
+		late(s.ctx, r, err)
 		return err
 	}
 	if err := r.shed(s.ctx, a, verdict.String()); !r.shadow {

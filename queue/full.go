@@ -80,13 +80,13 @@ func (s *senders) countLocked(now time.Time) {
 	s.since = now
 }
 
-func (s *senders) refuse() {
+func (s *senders) refuse(messages int) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused++
+	s.refused += uint64(messages)
 }
 
 // take returns what was met since it was called last.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stile-ipc/stile/telemetry"
@@ -140,6 +141,31 @@ func TestBlocked(t *testing.T) {
 	}
 	if again := told(t, q)["full"]; again.Blocked != 0 || again.Refused != 0 {
 		t.Errorf("told again: %+v", again)
+	}
+}
+
+// TestRefusedTogether: of messages that are published together each counts, and none if there was room in the end.
+func TestRefusedTogether(t *testing.T) {
+	q := open(t, t.TempDir())
+	top := topic(t, q, "full", Keep(time.Hour, 2000))
+	ms := make([]text, 50)
+	for i := range ms {
+		ms[i] = wrapperspb.String(strings.Repeat("x", 100))
+	}
+	if _, err := top.PublishAll(t.Context(), ms); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	if f := told(t, q)["full"]; f.Refused != 50 {
+		t.Errorf("%d of 50 are refused", f.Refused)
+	}
+	answers := []jetstream.ErrorCode{codeStoreFailed, codeBatchDuplicate}
+	_, err := q.untilAnswered(t.Context(), subjectOf("full", "0"), 50, true, func() (answer, error) {
+		code := answers[0]
+		answers = answers[1:]
+		return answer{}, &jetstream.APIError{ErrorCode: code}
+	})
+	if f := told(t, q)["full"]; f.Refused != 0 || f.Blocked == 0 || errors.Is(err, ErrFull) || len(answers) != 0 {
+		t.Errorf("%d are refused after %s, %v", f.Refused, f.Blocked, err)
 	}
 }
 

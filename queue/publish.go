@@ -119,19 +119,20 @@ func (p *publishing) check() error {
 
 // store has the server take a message.
 func (q *Queue) store(ctx context.Context, msg *nats.Msg, block bool) (answer, error) {
-	return q.untilAnswered(ctx, msg.Subject, block, func() (answer, error) { return q.asker.ask(ctx, msg) })
+	return q.untilAnswered(ctx, msg.Subject, 1, block, func() (answer, error) { return q.asker.ask(ctx, msg) })
 }
 
-// untilAnswered asks again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
-func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, ask func() (answer, error)) (_ answer, failed error) {
+// untilAnswered asks for so many messages again and again, as long as there is no answer; and, if block is set, as long as the topic is full.
+func (q *Queue) untilAnswered(ctx context.Context, subject string, messages int, block bool, ask func() (answer, error)) (_ answer, failed error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, err // nothing was sent
 	}
 	var began time.Time
 	var blocked *senders // that this one is among
 	defer func() {
-		if failed != nil {
-			blocked.refuse()
+		gaveUp := blocked != nil && ctx.Err() != nil && errors.Is(failed, ctx.Err())
+		if gaveUp || errors.Is(failed, ErrFull) {
+			q.full.of(subject).refuse(messages)
 		}
 		blocked.leave()
 	}()
@@ -159,9 +160,6 @@ func (q *Queue) untilAnswered(ctx context.Context, subject string, block bool, a
 				return answer{}, err
 			}
 			if !block || !goesOn {
-				if blocked == nil {
-					q.full.of(subject).refuse()
-				}
 				return answer{}, err
 			}
 			if blocked == nil {

@@ -131,7 +131,7 @@ func (t *Topic[T]) storeAll(ctx context.Context, msgs []*nats.Msg, block bool) (
 	put := func(i int, seq uint64, twice bool) {
 		rs[i] = Receipt{Topic: t.name, ID: msgs[i].Header[headerID][0], Sequence: seq, Duplicate: twice}
 	}
-	ack, err := t.q.untilAnswered(ctx, msgs[0].Subject, block, func() (answer, error) { return t.q.askAll(ctx, msgs) })
+	ack, err := t.q.untilAnswered(ctx, msgs[0].Subject, len(msgs), block, func() (answer, error) { return t.q.askAll(ctx, msgs) })
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == codeBatchDuplicate {
 		for i, m := range msgs {

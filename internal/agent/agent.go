@@ -123,11 +123,21 @@ func (a *Agent) run(ctx context.Context) {
 			a.close(ctx, time.Now())
 			a.send(ctx)
 		case <-ctx.Done():
-			a.close(a.last, time.Now())
+			queues, cancel := aQuarterOf(a.last)
+			a.close(queues, time.Now())
+			cancel()
 			a.send(a.last)
 			return
 		}
 	}
+}
+
+// aQuarterOf ends after a quarter of the time that ctx has left.
+func aQuarterOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	if deadline, has := ctx.Deadline(); has {
+		return context.WithTimeout(ctx, time.Until(deadline)/4)
+	}
+	return context.WithCancel(ctx)
 }
 
 func (a *Agent) request(sequence uint64) *hubpb.ReportRequest {

@@ -31,7 +31,10 @@ func (h *fakeHub) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.C
 	return nil, errors.New("there are no streams")
 }
 
-func (h *fakeHub) Invoke(_ context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
+func (h *fakeHub) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	r, answer := args.(*hubpb.ReportRequest), reply.(*hubpb.ReportResponse)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -70,3 +70,22 @@ func TestQueuesLate(t *testing.T) {
 		a.Close(ctx)
 	})
 }
+
+// TestQueuesLateAtEnd: nor does it cost the hub what was counted last before the process ends.
+func TestQueuesLateAtEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHub{name: 1}
+		r := telemetry.NewRecorder()
+		r.Enable()
+		r.AddQueues(func(ctx context.Context) []telemetry.Queue { <-ctx.Done(); return []telemetry.Queue{{Topic: "late"}} })
+		a := Start(Config{Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		synctest.Wait()
+		r.Link(telemetry.Client, "shm", telemetry.Peer{}).Route(telemetry.RouteName{Method: "/s/M"}).Record(0, &telemetry.Call{Duration: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		a.Close(ctx)
+		if h.calls() != 1 || len(h.got) != 1 || len(h.got[0].Queues) != 1 || ctx.Err() != nil {
+			t.Errorf("%d calls in %d windows, %v", h.calls(), len(h.got), ctx.Err())
+		}
+	})
+}
