@@ -10,7 +10,6 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -139,8 +138,12 @@ func readAct(r *http.Request) (act QueueAct, err error) {
 // on does something with the dead letters that are meant, and tells with how many it has.
 func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) (int, error) {
 	most := a.Limit
+	meant := make(map[uint64]bool, len(a.Sequences))
+	for _, n := range a.Sequences {
+		meant[n] = true
+	}
 	if !a.All {
-		most = min(most, len(a.Sequences))
+		most = min(most, len(meant))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -150,7 +153,7 @@ func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*que
 			cancel() // the rest is not looked at
 			return false
 		}
-		if !a.All && !slices.Contains(a.Sequences, l.Sequence) {
+		if !a.All && !meant[l.Sequence] {
 			return false
 		}
 		met++
