@@ -19,7 +19,7 @@ type Loads struct {
 	Window    routemap.Window `json:"window"`
 	Step      time.Duration   `json:"step"` // ns
 	Steps     int             `json:"steps"`
-	Processes []ProcessLoad   `json:"processes"` // the busiest first
+	Processes []ProcessLoad   `json:"processes"` // those of 500 that told first, the busiest first
 	All       int             `json:"all"`       // processes, of which 500 are told at most
 	Hosts     []HostLoad      `json:"hosts"`
 	Damaged   int             `json:"damaged"`

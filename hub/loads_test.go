@@ -132,6 +132,21 @@ func TestHostsForgotten(t *testing.T) {
 	}
 }
 
+// TestLoadsTold: of more processes than are told of it is those that told first, the busiest of them first.
+func TestLoadsTold(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	g := newGrid(at, at.Add(store.Finest), 1)
+	for i := range maxLoadProcesses + 10 {
+		l := store.Load{ID: fmt.Sprintf("%016x", i), Host: "h", From: at, Took: []uint64{cellUs}}
+		l.Columns[loadUser] = []uint64{uint64(i)}
+		g.add(l)
+	}
+	out := g.loads()
+	if len(out.Processes) != maxLoadProcesses || out.All != maxLoadProcesses+10 || out.Processes[0].ID != fmt.Sprintf("%016x", maxLoadProcesses-1) {
+		t.Errorf("%d of %d, first %s", len(out.Processes), out.All, out.Processes[0].ID)
+	}
+}
+
 // TestSilent: of a window in which one who reported before does not, nothing is said; nor of one that is told of much later.
 func TestSilent(t *testing.T) {
 	h, begin := newHosts(), time.Unix(1e9, 0)

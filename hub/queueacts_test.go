@@ -163,6 +163,25 @@ func TestActs(t *testing.T) {
 	}
 }
 
+// TestActsMeant: letters are met once each, though they were named twice, and none is looked at after the last.
+func TestActsMeant(t *testing.T) {
+	a := QueueAct{Sequences: []uint64{3, 5, 3}, Limit: maxActed}
+	var met []uint64
+	looked := 0
+	n, err := a.on(t.Context(), nil, func(_ *queue.DeadLetters, ctx context.Context, f func(*queue.DeadLetter) bool) (int, error) {
+		for i := uint64(1); i < 10 && ctx.Err() == nil; i++ {
+			looked++
+			if f(&queue.DeadLetter{Sequence: i}) {
+				met = append(met, i)
+			}
+		}
+		return len(met), ctx.Err()
+	})
+	if n != 2 || err != nil || !slices.Equal(met, []uint64{3, 5}) || looked != 6 {
+		t.Errorf("%d, %v, %v, %d looked at", n, err, met, looked)
+	}
+}
+
 // TestActsRefused: nothing is done for pages of others, for who may not, in what is not the queue that was told of, and for what is not clear.
 func TestActsRefused(t *testing.T) {
 	dir := t.TempDir()
