@@ -113,6 +113,9 @@ func (q *Queue) lookAt(ctx context.Context, mine []*senders) (all []telemetry.Qu
 			continue
 		}
 		one, err := q.look(ctx, info[""], info[laterStreamEnd], info[deadStreamEnd], groups)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue // it was deleted meanwhile
+		}
 		if err != nil {
 			return all, err
 		}
@@ -171,7 +174,7 @@ func (q *Queue) lookAtGroups(ctx context.Context, stream jetstream.Stream, most 
 			g = &telemetry.QueueGroup{Name: name}
 			known[name] = g
 		}
-		oldest, err := oldestOf(ctx, stream, info)
+		oldest, err := q.oldest.age(ctx, stream, info)
 		if err != nil {
 			return nil, err
 		}
