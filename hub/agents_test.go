@@ -49,6 +49,13 @@ func newReporter(t *testing.T, agents hubpb.AgentsClient, n byte, service string
 	return r
 }
 
+// again goes on with a hub that was restarted.
+func (r *reporter) again(h *Hub) {
+	r.t.Helper()
+	r.agents = agentsOf(r.t, h)
+	r.hub = r.send(&hubpb.ReportRequest{Process: r.is}).GetHub()
+}
+
 func (r *reporter) send(req *hubpb.ReportRequest) *hubpb.ReportResponse {
 	r.t.Helper()
 	answer, err := r.agents.Report(r.t.Context(), req)

@@ -30,13 +30,22 @@ const maxWatched = 256
 func (f *fullTopics) open(topic string, is identity) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.all[is.name]; s != nil && s.is == is || len(f.all) >= maxWatched {
+	if s := f.all[is.name]; s != nil && s.is == is || s == nil && len(f.all) >= maxWatched {
 		return
 	}
 	if f.all == nil {
 		f.all = map[string]*senders{}
 	}
 	f.all[is.name] = &senders{topic: topic, is: is}
+}
+
+// drop forgets the senders of a topic that is gone.
+func (f *fullTopics) drop(s *senders) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all[s.is.name] == s {
+		delete(f.all, s.is.name)
+	}
 }
 
 // of returns the senders of the topic that a subject is of; nil: nobody asks for them.

@@ -21,7 +21,7 @@ const (
 
 // Observe tells how all topics of the server are doing, 256 at most with 256 groups in all.
 func (q *Queue) Observe(ctx context.Context) ([]telemetry.Queue, error) {
-	all, err := q.lookAtAll(ctx)
+	all, err := q.lookAtAll(ctx, nil)
 	return all, explained(err)
 }
 
@@ -35,7 +35,7 @@ func (q *Queue) tell(ctx context.Context) []telemetry.Queue {
 	var err error
 	switch _, visits := q.redo.(guest); {
 	case q.server != nil:
-		all, err = q.lookAtAll(ctx)
+		all, err = q.lookAtAll(ctx, mine)
 	case !visits && q.nc.IsConnected():
 		all, err = q.lookAt(ctx, mine)
 	}
@@ -62,8 +62,8 @@ func (q *Queue) withSenders(all []telemetry.Queue, mine []*senders) []telemetry.
 	return all
 }
 
-// lookAtAll looks at each topic that the server has.
-func (q *Queue) lookAtAll(ctx context.Context) ([]telemetry.Queue, error) {
+// lookAtAll looks at each topic that the server has, and forgets those of mine whose topic it has not.
+func (q *Queue) lookAtAll(ctx context.Context, mine []*senders) ([]telemetry.Queue, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the list
 	streams := map[string]*jetstream.StreamInfo{}
@@ -75,6 +75,14 @@ func (q *Queue) lookAtAll(ctx context.Context) ([]telemetry.Queue, error) {
 	}
 	if err := list.Err(); err != nil && len(streams) < maxLooked {
 		return nil, err
+	}
+	for _, s := range mine {
+		if streams[s.is.name] != nil || len(streams) >= maxLooked {
+			continue
+		}
+		if _, err := q.js.Stream(ctx, s.is.name); errors.Is(err, jetstream.ErrStreamNotFound) {
+			q.full.drop(s)
+		}
 	}
 	var all []telemetry.Queue
 	groups := maxGroups
@@ -95,24 +103,22 @@ func (q *Queue) lookAtAll(ctx context.Context) ([]telemetry.Queue, error) {
 	return all, nil
 }
 
-// lookAt looks at the topics that this process has opened.
+// lookAt looks at the topics that this process has opened, and forgets those that are gone.
 func (q *Queue) lookAt(ctx context.Context, mine []*senders) (all []telemetry.Queue, err error) {
 	groups := maxGroups
 	for _, s := range mine {
-		info := map[string]*jetstream.StreamInfo{}
-		for _, end := range []string{"", laterStreamEnd, deadStreamEnd} {
-			stream, err := q.js.Stream(ctx, s.is.name+end)
-			switch {
-			case err == nil:
-				info[end] = stream.CachedInfo()
-			case !errors.Is(err, jetstream.ErrStreamNotFound):
-				return all, err
-			}
+		info, err := q.streamsOf(ctx, s.is.name)
+		if err != nil {
+			return all, err
 		}
 		if info[""] == nil {
+			q.full.drop(s)
 			continue
 		}
 		one, err := q.look(ctx, info[""], info[laterStreamEnd], info[deadStreamEnd], groups)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue // it was deleted meanwhile
+		}
 		if err != nil {
 			return all, err
 		}
@@ -120,6 +126,23 @@ func (q *Queue) lookAt(ctx context.Context, mine []*senders) (all []telemetry.Qu
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// streamsOf is what is known of a topic's streams, by their ends; none if there is no such topic.
+func (q *Queue) streamsOf(ctx context.Context, topic string) (map[string]*jetstream.StreamInfo, error) {
+	info := map[string]*jetstream.StreamInfo{}
+	for _, end := range []string{"", laterStreamEnd, deadStreamEnd} {
+		stream, err := q.js.Stream(ctx, topic+end)
+		switch {
+		case err == nil:
+			info[end] = stream.CachedInfo()
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil, err
+		case end == "":
+			return nil, nil
+		}
+	}
+	return info, nil
 }
 
 // look tells of a topic of which some is known, and of up to so many groups. Those of its streams that are not there are nil.
@@ -171,7 +194,7 @@ func (q *Queue) lookAtGroups(ctx context.Context, stream jetstream.Stream, most 
 			g = &telemetry.QueueGroup{Name: name}
 			known[name] = g
 		}
-		oldest, err := oldestOf(ctx, stream, info)
+		oldest, err := q.oldest.age(ctx, stream, info)
 		if err != nil {
 			return nil, err
 		}

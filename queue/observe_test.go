@@ -225,6 +225,38 @@ func TestWithoutPasswords(t *testing.T) {
 	}
 }
 
+// TestForgetsTopics: topics that were deleted take no room from others, wherever the server is.
+func TestForgetsTopics(t *testing.T) {
+	elsewhere, err := Open(t.Context(), Config{URL: natsServer(t, t.TempDir(), server.RANDOM_PORT).ClientURL(), NATS: []nats.Option{nats.UserInfo("shop", "right")}, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, elsewhere) })
+	for where, q := range map[string]*Queue{"here": open(t, t.TempDir()), "elsewhere": elsewhere} {
+		topic(t, q, "gone")
+		topic(t, q, "stays")
+		for i := range maxWatched { // the last two are too many
+			q.full.open(fmt.Sprint(i), identity{name: fmt.Sprint(i)})
+		}
+		if err := q.js.DeleteStream(t.Context(), "gone"); err != nil {
+			t.Fatal(err)
+		}
+		if all := told(t, q); len(all) != 1 || !all["stays"].Asked {
+			t.Errorf("%s: %+v", where, all)
+		}
+		again := topic(t, q, "gone")
+		if all := told(t, q); len(all) != 2 || len(q.full.list()) != 2 || q.full.of(subjectOf("gone", "0")).is != again.stream {
+			t.Errorf("%s: %+v of %d", where, all, len(q.full.list()))
+		}
+		for i := range maxWatched {
+			q.full.open(fmt.Sprint(i), identity{name: fmt.Sprint(i)})
+		}
+		if q.full.open("gone", identity{"gone", 7}); q.full.of(subjectOf("gone", "0")).is.created != 7 || len(q.full.list()) != maxWatched {
+			t.Errorf("%s: a topic that was made anew has no room", where)
+		}
+	}
+}
+
 // BenchmarkTold is what a window costs: ten topics of an embedded server, with two groups each, one of which has messages left.
 func BenchmarkTold(b *testing.B) {
 	q := open(b, b.TempDir())

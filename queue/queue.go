@@ -66,6 +66,7 @@ type Queue struct {
 
 	counts counts
 	full   fullTopics
+	oldest oldestMessages
 	where  string // its folder or URLs, as others are told
 	told   func() // takes it from those that are asked for their topics
 	once   sync.Once

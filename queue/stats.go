@@ -124,25 +124,8 @@ func addStats(ctx context.Context, s jetstream.Stream, consumer string, st *Stat
 	st.InFlight += info.NumAckPending
 	st.Retrying += info.NumRedelivered
 	oldest, err := oldestOf(ctx, s, info)
-	st.OldestAge = max(st.OldestAge, oldest)
+	if oldest != nil {
+		st.OldestAge = max(st.OldestAge, time.Since(oldest.Time))
+	}
 	return err
-}
-
-// oldestOf is the age of the oldest message that a consumer is not done with; 0: there is none.
-func oldestOf(ctx context.Context, s jetstream.Stream, info *jetstream.ConsumerInfo) (time.Duration, error) {
-	if info.NumPending == 0 && info.NumAckPending == 0 {
-		return 0, nil
-	}
-	subject := info.Config.FilterSubject
-	if subject == "" {
-		subject = ">"
-	}
-	oldest, err := s.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(subject))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return time.Since(oldest.Time), nil
 }

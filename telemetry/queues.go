@@ -31,7 +31,7 @@ type QueueGroup struct {
 	InFlight uint64 // delivered and not done with
 	Retrying uint64 // of them, those that were delivered more than once
 	Dead     uint64
-	Oldest   time.Duration // age of the oldest message that is not done with
+	Oldest   time.Duration // age of the oldest message that is not done with; 0: there is none, or it is not known
 }
 
 // AddQueues has [Recorder.Queues] ask f, until remove is called.
