@@ -45,7 +45,7 @@ const (
 )
 
 // identity is a process's.
-type identity [16]byte
+type identity = [16]byte
 
 // agents takes in what processes report. Its methods are safe for concurrent use.
 type agents struct {
@@ -56,6 +56,8 @@ type agents struct {
 	queues   *queues
 	waiting  strangers
 	measured *measured // what metrics tell, beside what processes count
+
+	before upTo // what earlier starts of the hub have kept; it is not changed
 
 	mu          sync.Mutex
 	processes   map[identity]*process
@@ -264,7 +266,7 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 		if len(a.processes) >= maxProcesses {
 			return 0, false, fmt.Errorf("%d processes have reported in the last %s, and no more are taken in", len(a.processes), processGoneAfter)
 		}
-		p = &process{}
+		p = &process{reported: a.before[id], kept: a.before[id]}
 		a.processes[id] = p
 	}
 	if !slices.Equal(p.is.GetListens(), r.GetProcess().GetListens()) || p.is.GetService() != r.GetProcess().GetService() {

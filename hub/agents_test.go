@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,6 +47,13 @@ func newReporter(t *testing.T, agents hubpb.AgentsClient, n byte, service string
 	r := &reporter{t: t, agents: agents, is: &hubpb.Process{Identity: id(uint64(n), 16), Service: service, Boot: "boot", Listens: listens, Pid: int64(n)}}
 	r.hub = r.send(&hubpb.ReportRequest{Process: r.is}).GetHub()
 	return r
+}
+
+// again goes on with a hub that was restarted.
+func (r *reporter) again(h *Hub) {
+	r.t.Helper()
+	r.agents = agentsOf(r.t, h)
+	r.hub = r.send(&hubpb.ReportRequest{Process: r.is}).GetHub()
 }
 
 func (r *reporter) send(req *hubpb.ReportRequest) *hubpb.ReportResponse {
@@ -464,5 +473,27 @@ func TestLastWords(t *testing.T) {
 	defer closeHub(t, h)
 	if got := routesOf(t, h); len(got) != 1 || got["gone → back s.S/M shm"] != 5 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestRestartedOnce: what a hub has kept when it ended counts once, although the process was not told and sends it again; what it had not counts.
+func TestRestartedOnce(t *testing.T) {
+	h := openHub(t, Config{})
+	route := func(n uint64) *hubpb.Route { return calls(hubpb.Side_SIDE_CLIENT, "/p.S/M", nil, "x:1", n) }
+	r := newReporter(t, agentsOf(t, h), 1, "front")
+	r.report(route(100))
+	for range 2 { // also when nothing new comes in between
+		h = reopen(t, h)
+		r.again(h)
+		r.sequence--
+		if answer := r.report(route(100)); answer.GetKept() != 1 {
+			t.Errorf("%d windows are kept", answer.GetKept())
+		}
+	}
+	r.report(route(20))
+	h = reopen(t, h)
+	defer closeHub(t, h)
+	if got := routesOf(t, h); len(got) != 1 || !slices.Contains(slices.Collect(maps.Values(got)), 120) {
+		t.Errorf("%v, want 120 calls", got)
 	}
 }

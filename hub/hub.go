@@ -141,6 +141,9 @@ func Open(ctx context.Context, cfg Config) (_ *Hub, err error) {
 	}
 	h.intake = newIntake(cfg.Spans, cfg.clock)
 	h.agents = newAgents(cfg.clock)
+	if h.agents.before, err = h.store.Reported(ctx, cfg.clock()); err != nil {
+		return nil, err
+	}
 	h.self = agent.Self(telemetry.Identity(h.agents.self))
 	h.self.Service = hubService
 	if h.nats, err = openServers(ctx, cfg, h.access, h.self, h.agents.queues); err != nil {

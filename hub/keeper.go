@@ -76,7 +76,7 @@ type windowStore interface {
 	PutEvents(ctx context.Context, all []store.Event) error
 	PutLoads(ctx context.Context, all []store.Load) error
 	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
-	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces) error
+	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces, reported store.Reported) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
 }
 
@@ -244,7 +244,7 @@ func (k *keeper) put(w *window) error {
 		w.queues = w.queues[1:]
 	}
 	shown := w.sample.traces(w.m)
-	if err := k.store.Put(ctx, w.start, w.m, shown); err != nil {
+	if err := k.store.Put(ctx, w.start, w.m, shown, w.reported); err != nil {
 		return err
 	}
 	k.totals.show(shown)

@@ -24,7 +24,7 @@ type fakeStore struct {
 	tidied int
 }
 
-func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kept *store.Traces) error {
+func (s *fakeStore) Put(_ context.Context, start time.Time, m *routemap.Map, kept *store.Traces, _ store.Reported) error {
 	if s.full.Load() {
 		return errors.New("disk full")
 	}

@@ -54,9 +54,8 @@ func TestPoliciesReported(t *testing.T) {
 	if got := decode[Policies](t, get(t, h, "/api/v1/policies")); len(got.Policies) != 0 || len(got.Sources) != 0 {
 		t.Errorf("nobody has reported to it: %+v", got)
 	}
-	for n, from := range []*reporter{front, back} {
-		*from = *newReporter(t, agentsOf(t, h), byte(n+1), from.is.GetService())
-	}
+	front.again(h)
+	back.again(h)
 	old.Text, fresh.Text = "", "" // the hub has had them
 	front.inForce(old, policyOf("", "{}"))
 	back.inForce(fresh)

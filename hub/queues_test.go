@@ -132,7 +132,7 @@ func TestQueuesAPI(t *testing.T) {
 	defer func() { closeHub(t, h) }()
 	full := reported(time.Now().Unix(), 900, 10, 2)
 	full.Groups = append(full.Groups, &hubpb.QueueGroup{Name: "audit"})
-	r = newReporter(t, agentsOf(t, h), 1, "shop")
+	r.again(h)
 	r.queues(full, &hubpb.Queue{Topic: "unread", Asked: true, Messages: 3})
 	h = reopen(t, h)
 

@@ -77,7 +77,7 @@ func TestNumbers(t *testing.T) {
 	if _, err := s.db.Exec("CREATE TRIGGER full BEFORE INSERT ON windows BEGIN SELECT RAISE(ABORT, 'disk full'); END"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(t.Context(), begin.Add(Finest), calls(1, "nowhere"), nil); err == nil {
+	if err := s.Put(t.Context(), begin.Add(Finest), calls(1, "nowhere"), nil, nil); err == nil {
 		t.Fatal("it was put")
 	}
 	if _, err := s.db.Exec("DROP TRIGGER full"); err != nil {

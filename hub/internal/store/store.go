@@ -65,6 +65,7 @@ CREATE INDEX traces_of_window ON traces (start);
 CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL, service TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
 	kind TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL, trace TEXT NOT NULL, error INTEGER NOT NULL);
 CREATE INDEX events_by_time ON events (first);
+CREATE TABLE reported (process BLOB PRIMARY KEY, sequence INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = 3;
 `
 
@@ -187,10 +188,13 @@ func (w Window) String() string {
 // End is when it ends.
 func (w Window) End() time.Time { return w.Start.Add(w.Long) }
 
-// Put keeps a map of a window of the length [Finest], and traces of it (nil: none), on disk when it returns. One that is there is merged with it, and so are
+// Put keeps a map of a window of the length [Finest], traces of it (nil: none) and which windows of processes are in it, on disk when it returns. One that is there is merged with it, and so are
 // longer ones that were made of it.
-func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Traces) error {
+func (s *Store) Put(ctx context.Context, start time.Time, m *routemap.Map, t *Traces, reported Reported) error {
 	return s.transact(ctx, func(tx *writing) error {
+		if err := putReported(ctx, tx.Tx, start, reported); err != nil {
+			return err
+		}
 		if err := putTraces(ctx, tx.Tx, start.Truncate(Finest), t); err != nil {
 			return err
 		}

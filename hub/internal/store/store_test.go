@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +73,7 @@ func read(t *testing.T, s *Store, from, to time.Time) (counts map[string]uint64,
 
 func putAt(t *testing.T, s *Store, at time.Duration, m *routemap.Map) {
 	t.Helper()
-	if err := s.Put(t.Context(), begin.Add(at), m, nil); err != nil {
+	if err := s.Put(t.Context(), begin.Add(at), m, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -182,7 +184,7 @@ func TestPutAgain(t *testing.T) {
 	}
 	m := calls(1, "catalog")
 	for range 3 {
-		if err := s.Put(t.Context(), begin, m, nil); err == nil {
+		if err := s.Put(t.Context(), begin, m, nil, nil); err == nil {
 			t.Fatal("it was put")
 		}
 	}
@@ -322,7 +324,7 @@ func putUntilKilled(dir string) {
 	_, have, _, err := s.Read(ctx, begin, begin.Add(24*time.Hour))
 	for n := len(have); err == nil; n++ {
 		m, kept := keptTraces(70, "catalog", begin)
-		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), m, kept); err == nil {
+		if err = s.Put(ctx, begin.Add(time.Duration(n)*Finest), m, kept, nil); err == nil {
 			fmt.Println(n)
 		}
 	}
@@ -389,7 +391,7 @@ func benchmarkRead(b *testing.B, m *routemap.Map, routes int) {
 	var put, tidied time.Duration
 	for i := range windows {
 		began := time.Now()
-		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m, nil); err != nil {
+		if err := s.Put(b.Context(), begin.Add(time.Duration(i)*Finest), m, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 		put += time.Since(began)
@@ -424,4 +426,48 @@ func benchmarkRead(b *testing.B, m *routemap.Map, routes int) {
 	b.ReportMetric(tidied.Seconds()/15, "s/minute-tidied")
 	b.ReportMetric(shown.Seconds()/float64(b.N), "s/report")
 	b.ReportMetric(float64(info.Size())/(windows+15)/(1<<20), "MiB/window")
+}
+
+// TestReported: which windows of processes are kept is known when the file is opened again, for a day, and of so many processes.
+func TestReported(t *testing.T) {
+	defer func(n int) { maxReported = n }(maxReported)
+	maxReported = 3
+	dir := t.TempDir()
+	s, err := Open(t.Context(), dir, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(at time.Duration, all Reported) {
+		t.Helper()
+		if err := s.Put(t.Context(), begin.Add(at), calls(1, "catalog"), nil, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(0, Reported{{1}: 5, {2}: 7})
+	put(time.Hour, Reported{{2}: math.MaxUint64, {3}: 1})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, 1<<30)
+	check := func(at time.Duration, want Reported) {
+		t.Helper()
+		if got, err := s.Reported(t.Context(), begin.Add(at)); err != nil || !maps.Equal(got, want) {
+			t.Errorf("after %s: %v, want %v, %v", at, got, want, err)
+		}
+	}
+	check(time.Hour, Reported{{1}: 5, {2}: math.MaxUint64, {3}: 1})
+	check(24*time.Hour+time.Minute, Reported{{2}: math.MaxUint64, {3}: 1})
+	put(2*time.Hour, Reported{{4}: 1, {5}: 1, {6}: 1})
+	for at, want := range map[time.Duration]int{2 * time.Hour: 3, 27 * time.Hour: 0} {
+		if err := s.fitReported(t.Context(), begin.Add(2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Reported(t.Context(), begin.Add(at)); err != nil || len(got) != want {
+			t.Errorf("after %s: %v, %v", at, got, err)
+		}
+	}
+	var rows int
+	if err := s.view.QueryRow("SELECT count(*) FROM reported").Scan(&rows); err != nil || rows != 3 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
 }

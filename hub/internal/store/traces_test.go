@@ -41,7 +41,7 @@ func keptTraces(n int, to string, at time.Time) (*routemap.Map, *Traces) {
 func putTracesAt(t *testing.T, s *Store, at time.Duration, n int, to string) (*routemap.Map, *Traces) {
 	t.Helper()
 	m, kept := keptTraces(n, to, begin.Add(at))
-	if err := s.Put(t.Context(), begin.Add(at), m, kept); err != nil {
+	if err := s.Put(t.Context(), begin.Add(at), m, kept, nil); err != nil {
 		t.Fatal(err)
 	}
 	return m, kept
