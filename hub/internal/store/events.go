@@ -32,11 +32,11 @@ const (
 	eventRow   = 100 // about how many bytes one has beside its texts
 )
 
-// fitEvents takes away the oldest of those that are too much.
+// fitEvents takes away the oldest of those that are too much, but for the hub's own.
 func (s *Store) fitEvents(ctx context.Context) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM (SELECT id,
-		sum(? + octet_length(service) + octet_length(host) + octet_length(kind) + octet_length(subject) + octet_length(detail) + octet_length(trace)) OVER (ORDER BY id DESC) AS total FROM events) WHERE total > ?)`,
-		eventRow, s.most/eventShare)
+		sum(? + octet_length(service) + octet_length(host) + octet_length(kind) + octet_length(subject) + octet_length(detail) + octet_length(trace)) OVER (ORDER BY id DESC) AS total FROM events WHERE service != ?) WHERE total > ?) AND service != ?`,
+		eventRow, OwnService, s.most/eventShare, OwnService)
 	return err
 }
 
