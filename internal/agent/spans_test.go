@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"log/slog"
 	"slices"
 	"strings"
@@ -28,7 +29,10 @@ func startTracing(t *testing.T, h *fakeHub) (a *Agent, call func(n int)) {
 	a = Start(Config{Hub: h, Recorder: r, Spans: b, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
 	return a, func(n int) {
 		for range n {
-			s := b.Root()
+			var trace spans.TraceID
+			_, _ = rand.Read(trace[:])
+			s := b.Child(trace, 0) // whatever number of traces there may be
+			s.Weight = 1
 			s.Link, s.Name, s.Begun = l, name, telemetry.Now()
 			s.Sent, s.Over, s.Waited, s.Far, s.Queued, s.Worked = s.Begun+10, s.Begun+100, 5, true, 20, 30
 			s.Code, s.Ended, s.Try, s.Request, s.Response = 4, spans.Expired, 2, 64, -1

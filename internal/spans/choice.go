@@ -7,7 +7,7 @@ import (
 )
 
 // Budget is how many traces are begun in a window, about; all that there are below it.
-const Budget = 5_000
+const Budget = 500
 
 const (
 	mostSparse = 1 << 24 // one in so many is chosen at least

@@ -6,7 +6,7 @@ import (
 )
 
 // maxLooks is how many of the calls that users trace are looked at in a window, about.
-const maxLooks = 4_000
+const maxLooks = 400
 
 // looks chooses which of the traces that users make are looked at: by their IDs, one in a power of 2, so that processes choose the same ones, but for those that
 // are busier than others.

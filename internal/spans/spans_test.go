@@ -56,7 +56,7 @@ func TestBudget(t *testing.T) {
 			if chosen > 2*Budget+5*leastPart || window > 0 && chosen > Budget+300 { // 300: chance, of a half or less
 				t.Errorf("%d roots, window %d: %d chosen", n, window, chosen)
 			}
-			if off := float64(weight)/float64(n) - 1; window > 0 && (off < -0.06 || off > 0.06) {
+			if off := float64(weight)/float64(n) - 1; window > 0 && (off < -0.2 || off > 0.2) {
 				t.Errorf("%d roots, window %d: the chosen stand for %d", n, window, weight)
 			}
 		}
