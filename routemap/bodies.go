@@ -229,17 +229,9 @@ func (v *view) sightings() (seen map[[16]byte][]sighting, sizes map[[16]byte]int
 	return seen, sizes
 }
 
-// carriedBy returns what is known of a chain; above the bound, one that nobody looks at.
+// carriedBy returns what is known of a chain.
 func (m *Map) carriedBy(chain []hop) *carried {
-	key := chainKey(chain)
-	c := m.carried[key]
-	if c == nil {
-		c = &carried{chain: chain}
-		if len(m.carried) < maxNodes {
-			m.carried[key] = c
-		}
-	}
-	return c
+	return bounded(m.carried, chainKey(chain), carried{chain: chain})
 }
 
 func (c *carried) merge(o *carried) {

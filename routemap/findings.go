@@ -112,17 +112,8 @@ func (c *Chain) show(v *view, deepest int) {
 	c.Steps = slices.Clip(c.Steps[:min(len(c.Steps), maxSteps)])
 }
 
-// chain returns a root's chain; above the bound, one that nobody looks at.
-func (m *Map) chain(root string) *Chain {
-	c := m.chains[root]
-	if c == nil {
-		c = &Chain{Root: root}
-		if len(m.chains) < maxNodes {
-			m.chains[root] = c
-		}
-	}
-	return c
-}
+// chain returns a root's chain.
+func (m *Map) chain(root string) *Chain { return bounded(m.chains, root, Chain{Root: root}) }
 
 // plusOneKey is who calls whom again and again, one call after the other.
 type plusOneKey struct {
@@ -173,17 +164,8 @@ func (v *view) plusOnes(found func(plusOneKey, *plusOne)) {
 	}
 }
 
-// plusOne returns what is known of such groups; above the bound, one that nobody looks at.
-func (m *Map) plusOne(k plusOneKey) *plusOne {
-	p := m.plusOnes[k]
-	if p == nil {
-		p = &plusOne{}
-		if len(m.plusOnes) < maxNodes {
-			m.plusOnes[k] = p
-		}
-	}
-	return p
-}
+// plusOne returns what is known of such groups.
+func (m *Map) plusOne(k plusOneKey) *plusOne { return bounded(m.plusOnes, k, plusOne{}) }
 
 // extent is the sum of spans' durations, and how long any of them ran. They are sorted by start.
 func (v *view) extent(spans []int) (sum, union int64) {

@@ -144,17 +144,8 @@ func (v *view) answers(h int, calls []int, found func(followKey, *follow)) {
 	}
 }
 
-// follow returns what is known; above the bound, one that nobody looks at.
-func (m *Map) follow(k followKey) *follow {
-	f := m.follows[k]
-	if f == nil {
-		f = &follow{}
-		if len(m.follows) < maxNodes {
-			m.follows[k] = f
-		}
-	}
-	return f
-}
+// follow returns what is known.
+func (m *Map) follow(k followKey) *follow { return bounded(m.follows, k, follow{}) }
 
 func (f *follow) merge(o *follow) {
 	f.seen, f.used, f.against, f.groups = f.seen+o.seen, f.used+o.used, f.against+o.against, f.groups+o.groups

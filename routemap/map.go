@@ -50,6 +50,19 @@ type NodeStats struct {
 	Critical int64  `json:"critical"` // ns on critical paths that it has worked itself
 }
 
+// bounded returns what there is of a key; above the bound, a fresh one that nobody looks at.
+func bounded[K comparable, V any](all map[K]*V, k K, fresh V) *V {
+	v := all[k]
+	if v == nil {
+		v = new(V)
+		*v = fresh
+		if len(all) < maxNodes {
+			all[k] = v
+		}
+	}
+	return v
+}
+
 // New returns a map that is empty.
 func New() *Map {
 	return &Map{

@@ -71,8 +71,8 @@ func someBodies(r *rand.Rand, id uint64) *Bodies {
 	return &Bodies{Request: []Blob{{[16]byte{byte(r.IntN(20))}, 1500}}, Asked: []Asked{a}}
 }
 
-// comparable is a report without what depends on the order of traces.
-func comparable(t *testing.T, m *Map, samples bool) string {
+// asText is a report without what depends on the order of traces.
+func asText(t *testing.T, m *Map, samples bool) string {
 	t.Helper()
 	r := m.Report()
 	for i := range r.Routes {
@@ -129,12 +129,12 @@ func TestMerge(t *testing.T) {
 		for _, m := range []*Map{all, loaded} {
 			m.Between(time.Unix(1e9, 0), time.Unix(1e9+10, 0))
 		}
-		if got, want := comparable(t, loaded, false), comparable(t, all, false); got != want {
+		if got, want := asText(t, loaded, false), asText(t, all, false); got != want {
 			t.Fatalf("seed %d: stored and loaded, %s\nof all: %s", seed, got, want)
 		}
 		all.fixed = false
 		all.first, all.last = merged.first, merged.last
-		if got, want := comparable(t, merged, true), comparable(t, all, true); got != want {
+		if got, want := asText(t, merged, true), asText(t, all, true); got != want {
 			t.Fatalf("seed %d: merged, %s\nof all: %s", seed, got, want)
 		}
 	}

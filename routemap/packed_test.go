@@ -210,7 +210,7 @@ func TestPackedStays(t *testing.T) {
 	if err := back.Load(has.Rest); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := comparable(t, back, true), comparable(t, m, true); got != want {
+	if got, want := asText(t, back, true), asText(t, m, true); got != want {
 		t.Errorf("stored once, %s\nnow, %s", got, want)
 	}
 }

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-const tenSeconds = 10 * time.Second
+const aWindow = 10 * time.Second
 
 // queueOver is a queue that had so many messages left at the end of each window, while 100 came in each.
 func queueOver(of QueueStats, left ...uint64) *QueueStats {
 	all := new(QueueStats)
 	for i, n := range left {
 		s := of
-		s.Lag, s.Measured, s.Published = n, int64(tenSeconds), 100
+		s.Lag, s.Measured, s.Published = n, int64(aWindow), 100
 		before := n
 		if i > 0 {
 			before = left[i-1]
 		}
-		w := QueueSample{s, tenSeconds, before}.Window()
+		w := QueueSample{s, aWindow, before}.Window()
 		all.Then(&w)
 	}
 	return all
@@ -42,7 +42,7 @@ func TestBackpressure(t *testing.T) {
 			if i < full {
 				s.Bytes = 800
 			}
-			w := QueueSample{s, tenSeconds, 0}.Window()
+			w := QueueSample{s, aWindow, 0}.Window()
 			all.Then(&w)
 		}
 		return all
@@ -52,8 +52,8 @@ func TestBackpressure(t *testing.T) {
 		want string
 	}{
 		"nothing":                 {queueOver(QueueStats{}, flat...), ""},
-		"blocked 1 %":             {queueOver(QueueStats{Blocked: int64(tenSeconds) / 100}, flat...), ""},
-		"blocked 1.1 %":           {queueOver(QueueStats{Blocked: int64(tenSeconds) * 11 / 1000}, flat...), "senders waited for room 1.1 % of the time"},
+		"blocked 1 %":             {queueOver(QueueStats{Blocked: int64(aWindow) / 100}, flat...), ""},
+		"blocked 1.1 %":           {queueOver(QueueStats{Blocked: int64(aWindow) * 11 / 1000}, flat...), "senders waited for room 1.1 % of the time"},
 		"refused":                 {queueOver(QueueStats{Refused: 5}, flat...), ""},
 		"full in 4 %":             {some(4), ""},
 		"full in 5 %":             {some(5), "it was 80 % full or more in 5 of 100 windows"},
@@ -76,7 +76,7 @@ func TestBackpressure(t *testing.T) {
 	byOnePercent := new(QueueStats)
 	for i := range 4 {
 		s := QueueStats{Lag: 1000 + uint64(i)*99, Measured: 1, Published: 10_000}
-		w := QueueSample{s, tenSeconds, 1000 + uint64(max(i-1, 0))*99}.Window()
+		w := QueueSample{s, aWindow, 1000 + uint64(max(i-1, 0))*99}.Window()
 		byOnePercent.Then(&w)
 	}
 	if all := found(map[QueueKey]*QueueStats{{Topic: "orders"}: byOnePercent}); len(all) != 0 {
@@ -104,7 +104,7 @@ func TestQueueThen(t *testing.T) {
 	left := []uint64{10, 20, 30, 20, 30, 40, 50, 60, 60, 70, 80}
 	window := func(i int) QueueStats {
 		s := QueueStats{Lag: left[i], Published: 20, Measured: 5, Grown: int64(i) - 3, Refused: 1, Bytes: uint64(i), MaxBytes: 9, At: int64(i), Blocked: 2}
-		return QueueSample{s, tenSeconds, left[max(i-1, 0)]}.Window()
+		return QueueSample{s, aWindow, left[max(i-1, 0)]}.Window()
 	}
 	fold := func(from, to int) *QueueStats {
 		all := new(QueueStats)

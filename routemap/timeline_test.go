@@ -82,7 +82,7 @@ func TestPrefer(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		}
-		if got, want := comparable(t, m, true), comparable(t, same, true); got != want {
+		if got, want := asText(t, m, true), asText(t, same, true); got != want {
 			t.Errorf("the map has changed:\n%s\n%s", got, want)
 		}
 		m.Prefer(preferred)
