@@ -84,48 +84,53 @@ func (q *Queue) lookAtAll(ctx context.Context, mine []*senders) ([]telemetry.Que
 			q.full.drop(s)
 		}
 	}
-	var all []telemetry.Queue
-	groups := maxGroups
+	seen := looks{groups: maxGroups}
 	for name, info := range streams {
-		if info.Config.Metadata[schemaKey] == "" || len(all) >= maxWatched {
+		if info.Config.Metadata[schemaKey] == "" || len(seen.all) >= maxWatched {
 			continue
 		}
-		one, err := q.look(ctx, info, streams[name+laterStreamEnd], streams[name+deadStreamEnd], groups)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			continue // it was deleted meanwhile
+		if err := seen.add(q.look(ctx, info, streams[name+laterStreamEnd], streams[name+deadStreamEnd], seen.groups)); err != nil {
+			return seen.all, err
 		}
-		if err != nil {
-			return all, err
-		}
-		groups -= len(one.Groups)
-		all = append(all, one)
 	}
-	return all, nil
+	return seen.all, nil
+}
+
+// looks are topics that were looked at.
+type looks struct {
+	all    []telemetry.Queue
+	groups int // for which there is room
+}
+
+// add adds one, unless it was deleted meanwhile.
+func (l *looks) add(one telemetry.Queue, err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err == nil {
+		l.groups -= len(one.Groups)
+		l.all = append(l.all, one)
+	}
+	return err
 }
 
 // lookAt looks at the topics that this process has opened, and forgets those that are gone.
-func (q *Queue) lookAt(ctx context.Context, mine []*senders) (all []telemetry.Queue, err error) {
-	groups := maxGroups
+func (q *Queue) lookAt(ctx context.Context, mine []*senders) ([]telemetry.Queue, error) {
+	seen := looks{groups: maxGroups}
 	for _, s := range mine {
 		info, err := q.streamsOf(ctx, s.is.name)
 		if err != nil {
-			return all, err
+			return seen.all, err
 		}
 		if info[""] == nil {
 			q.full.drop(s)
 			continue
 		}
-		one, err := q.look(ctx, info[""], info[laterStreamEnd], info[deadStreamEnd], groups)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			continue // it was deleted meanwhile
+		if err := seen.add(q.look(ctx, info[""], info[laterStreamEnd], info[deadStreamEnd], seen.groups)); err != nil {
+			return seen.all, err
 		}
-		if err != nil {
-			return all, err
-		}
-		groups -= len(one.Groups)
-		all = append(all, one)
 	}
-	return all, nil
+	return seen.all, nil
 }
 
 // streamsOf is what is known of a topic's streams, by their ends; none if there is no such topic.
