@@ -174,9 +174,7 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 	w := window{report: r, bytes: held(r)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for i := 0; i < len(a.held)-1 && a.bytes > maxHeldBytes; i++ { // spans go before counts do
-		before := a.held[i].bytes
-		r.SpansLost += uint64(a.held[i].dropSpans())
-		a.bytes += a.held[i].bytes - before
+		r.SpansLost += uint64(a.dropSpans(&a.held[i]))
 	}
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
 		if !a.held[0].sent {
@@ -233,9 +231,7 @@ func (a *Agent) send(ctx context.Context) {
 			continue
 		}
 		w.sent = true
-		before := w.bytes
-		w.dropSpans() // which a hub that is restarted would have twice, or half
-		a.bytes += w.bytes - before
+		a.dropSpans(w) // which a hub that is restarted would have twice, or half
 		kept := 0
 		for kept < len(a.held) && a.held[kept].sent && a.held[kept].report.GetSequence() <= answer.GetKept() {
 			kept++

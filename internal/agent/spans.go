@@ -82,12 +82,14 @@ func fitSpans(r *hubpb.ReportRequest) {
 	}
 }
 
-// dropSpans lets go of a window's spans: the hub has them, or there is no room. It returns how many there were.
-func (w *window) dropSpans() (n int) {
+// dropSpans lets go of the spans of a window that is held: the hub has them, or there is no room. It returns how many there were.
+func (a *Agent) dropSpans(w *window) (n int) {
 	n = len(w.report.Spans)
 	if n > 0 {
 		w.report.Spans = nil
-		w.bytes = held(w.report)
+		now := held(w.report)
+		a.bytes += now - w.bytes
+		w.bytes = now
 	}
 	return n
 }
