@@ -31,7 +31,7 @@ const closeWithin = 10 * time.Second
 
 func newHub() *cobra.Command {
 	var cfg hub.Config
-	var tokens, cert, key string
+	var who accessFlags
 	var to forwardFlags
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -61,9 +61,6 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 					return err
 				}
 			}
-			if (cert == "") != (key == "") {
-				return usageError{errors.New("--tls-cert and --tls-key go together")}
-			}
 			if cfg.MaxBytes < 1 || cfg.Spans < 1 || cfg.NATSMaxBytes < 1 {
 				return usageError{errors.New("--max-bytes, --spans and --nats-max-bytes have to be 1 or more")}
 			}
@@ -77,17 +74,8 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 				}
 				creds.Close() // they are read at each connection
 			}
-			if cert != "" {
-				pair, err := tls.LoadX509KeyPair(cert, key)
-				if err != nil {
-					return err
-				}
-				cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-			}
-			if tokens != "" {
-				if cfg.Tokens, err = readTokens(tokens); err != nil {
-					return err
-				}
+			if err := who.read(&cfg); err != nil {
+				return err
 			}
 			if cfg.Forward, err = to.forward(); err != nil {
 				return err
@@ -106,15 +94,41 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	flags.Int64Var(&cfg.NATSMaxBytes, "nats-max-bytes", hub.DefaultNATSMaxBytes, "how many `bytes` all its topics may keep, what they may and have not included")
 	flags.StringVar(&cfg.NATSURL, "nats-url", "", "`URL` of NATS servers elsewhere, whose topics are to be seen and mended, too")
 	flags.StringVar(&cfg.NATSCreds, "nats-creds", "", "`file` with credentials for --nats-url, which nobody else may read")
-	flags.StringVar(&tokens, "tokens", "", "`file` of tokens, which nobody else may read")
-	flags.StringVar(&cert, "tls-cert", "", "`file` with the certificate, PEM")
-	flags.StringVar(&key, "tls-key", "", "`file` with its key, PEM")
 	flags.Int64Var(&cfg.MaxBytes, "max-bytes", hub.DefaultMaxBytes, "how many `bytes` the file of maps and traces may have")
 	flags.IntVar(&cfg.Spans, "spans", routemap.DefaultSpans, "how `many` spans to hold until their traces are complete")
+	who.add(cmd)
 	to.add(cmd)
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents(), newHubPolicies(), newHubQueues())
 	return cmd
+}
+
+// accessFlags say who may come, and how.
+type accessFlags struct{ tokens, cert, key string }
+
+func (f *accessFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.tokens, "tokens", "", "`file` of tokens, which nobody else may read")
+	flags.StringVar(&f.cert, "tls-cert", "", "`file` with the certificate, PEM")
+	flags.StringVar(&f.key, "tls-key", "", "`file` with its key, PEM")
+}
+
+// read reads the files that they name.
+func (f *accessFlags) read(cfg *hub.Config) (err error) {
+	if (f.cert == "") != (f.key == "") {
+		return usageError{errors.New("--tls-cert and --tls-key go together")}
+	}
+	if f.cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return err
+		}
+		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	if f.tokens != "" {
+		cfg.Tokens, err = readTokens(f.tokens)
+	}
+	return err
 }
 
 func runHub(ctx context.Context, cfg hub.Config, out io.Writer, asJSON bool) error {
