@@ -157,12 +157,12 @@ func (d *dialer) unary(ctx context.Context, method string, req, reply any, cc *g
 	a, ok := ctx.(*lazyctx.Attempt)
 	if !ok {
 		err := invoker(ctx, method, req, reply, cc, opts...)
-		e.recordFar(ctx, method, false, &rec, err)
+		e.recordFar(ctx, &rec, err)
 		return err
 	}
 	var seen lazyctx.Observed
 	err = invoker(ctx, method, req, reply, cc, seen.Options(opts)...)
-	e.recordFar(ctx, method, false, &rec, err)
+	e.recordFar(ctx, &rec, err)
 	if err != nil {
 		a.Report = seen.Report()
 		rec.decidedFar(method, &a.Report, err)
@@ -208,11 +208,11 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	e.goesFar(ctx, method, desc, &rec)
 	if rec.begun != 0 {
 		far := rec
-		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, method, isStream(desc), &far, err) }))
+		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, &far, err) }))
 	}
 	s, err := streamer(ctx, desc, cc, method, opts...)
 	if err != nil { // who is to be told of its end is not
-		e.recordFar(ctx, method, isStream(desc), &rec, err)
+		e.recordFar(ctx, &rec, err)
 	}
 	return s, err
 }

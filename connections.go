@@ -102,13 +102,16 @@ func (r *register) inFlight() (made, served, connections int) {
 	return made, served, len(clients) + len(servers)
 }
 
+// counts is a connection that keeps them.
+type counts interface{ Stats() shm.Stats }
+
 // snapshot returns the connections with their counts.
 func (r *register) snapshot() map[transport.Conn]Connection {
 	r.mu.Lock()
 	list := maps.Clone(r.list)
 	r.mu.Unlock()
 	for conn, c := range list {
-		counted, ok := conn.(interface{ Stats() shm.Stats })
+		counted, ok := conn.(counts)
 		if !ok {
 			continue
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
-	"github.com/stile-ipc/stile/transport/shm"
 	"github.com/stile-ipc/stile/transport/wire"
 )
 
@@ -40,7 +39,7 @@ func newLink(r *telemetry.Recorder, side telemetry.Side, conn transport.Conn, pr
 		name = byUnix
 	}
 	l := r.Link(side, name, p)
-	if counted, is := conn.(interface{ Stats() shm.Stats }); is {
+	if counted, is := conn.(counts); is {
 		l.Uses(func() telemetry.Use {
 			s := counted.Stats()
 			return telemetry.Use{Wakes: s.Doorbells, Spin: s.Spin}
@@ -221,9 +220,9 @@ func (r *clientRecord) decidedFar(method string, report *lazyctx.Report, err err
 	}
 }
 
-// recordFar counts a call that went over gRPC.
-func (e *entrance) recordFar(ctx context.Context, method string, stream bool, rec *clientRecord, err error) {
-	r := e.farRoute(method, stream, rec)
+// recordFar counts a call that went over gRPC, as goesFar has said.
+func (e *entrance) recordFar(ctx context.Context, rec *clientRecord, err error) {
+	r := rec.route
 	if r == nil {
 		return
 	}
