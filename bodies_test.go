@@ -76,8 +76,8 @@ func TestBodies(t *testing.T) {
 
 func testBodies(t *testing.T, size int, opts []grpc.DialOption) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &asks{do: parroting}), opts...)
-	client := dialTest(t, serveTraced(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	behind := dialTest(t, serveUnix(t, &asks{do: parroting}), opts...)
+	client := dialTest(t, serveUnix(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 		for _, ask := range []*pb.SimpleRequest{says("nothing"), says("price-1"), says("re-price-1", req.GetPayload().GetBody()...)} {
 			if _, err := behind.UnaryCall(ctx, ask); err != nil {
 				return nil, err
@@ -105,9 +105,9 @@ func testBodies(t *testing.T, size int, opts []grpc.DialOption) {
 // TestBodiesUnseen: of a call that is compressed nothing is told, and where a handler makes calls that nobody can look at, no answer is said to be unused.
 func TestBodiesUnseen(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &asks{do: parroting}))
+	behind := dialTest(t, serveUnix(t, &asks{do: parroting}))
 	var how func(ctx context.Context) error
-	client := dialTest(t, serveTraced(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	client := dialTest(t, serveUnix(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 		return &pb.SimpleResponse{Username: "done-1"}, how(ctx)
 	}}))
 	take := tracing(t)
@@ -161,12 +161,12 @@ func TestBodiesUnseen(t *testing.T) {
 // TestBodiesNoted: of calls that the user traces and records there are notes, by the user's IDs, and of no other.
 func TestBodiesNoted(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &asks{do: parroting}))
+	behind := dialTest(t, serveUnix(t, &asks{do: parroting}))
 	with := func(ctx context.Context, parent string) context.Context {
 		return metadata.AppendToOutgoingContext(ctx, "traceparent", parent)
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-"
-	client := dialTest(t, serveTraced(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+	client := dialTest(t, serveUnix(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		parent := strings.Replace(md["traceparent"][0], "0000000000000001", "0000000000000002", 1)
 		_, err := behind.UnaryCall(with(ctx, parent), says("price-1", req.GetPayload().GetBody()...))
@@ -205,8 +205,8 @@ func BenchmarkBodies(b *testing.B) {
 		for _, how := range []string{"nothing", "traced"} {
 			b.Run(fmt.Sprint(how, " ", size), func(b *testing.B) {
 				b.Setenv("STILE_DIR", b.TempDir())
-				behind := dialTest(b, serveTraced(b, &asks{do: parroting}))
-				client := dialTest(b, serveTraced(b, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+				behind := dialTest(b, serveUnix(b, &asks{do: parroting}))
+				client := dialTest(b, serveUnix(b, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 					return behind.UnaryCall(ctx, req)
 				}}))
 				if how == "traced" {

@@ -122,23 +122,7 @@ var decidedCases = []decidedCase{
 			t.Errorf("%d calls", s.n.Load())
 		}
 	}},
-	{name: "limit", entry: "x-stile: {TRANSPORT, limit: {maxRequests: 1}}", calls: 1, want: telemetry.Decisions{telemetry.LimitRefused: 3}, do: func(t *testing.T, s *obedient, call func(context.Context) error) {
-		begun, free := s.held()
-		var first sync.WaitGroup
-		first.Go(func() {
-			if err := call(testContext(t)); err != nil {
-				t.Error(err)
-			}
-		})
-		<-begun
-		for range 3 {
-			if err := call(testContext(t)); status.Code(err) != codes.ResourceExhausted {
-				t.Error(err)
-			}
-		}
-		close(free)
-		first.Wait()
-	}},
+	{name: "limit", entry: "x-stile: {TRANSPORT, limit: {maxRequests: 1}}", calls: 1, want: telemetry.Decisions{telemetry.LimitRefused: 3}, do: refusedBeside(3)},
 	{name: "coalesced", entry: "x-stile: {TRANSPORT, idempotency: NO_SIDE_EFFECTS, coalesce: true}", calls: 1, want: telemetry.Decisions{telemetry.Coalesced: 4}, do: func(t *testing.T, s *obedient, call func(context.Context) error) {
 		begun, free := s.held()
 		var all sync.WaitGroup
@@ -163,7 +147,12 @@ var decidedCases = []decidedCase{
 	}},
 	{name: "late", entry: "x-stile: {TRANSPORT, breaker: {}}", calls: 1, want: telemetry.Decisions{telemetry.Late: 2}, do: late},
 	{name: "late, with nothing but a timeout", entry: "timeout: 10s, x-stile: {TRANSPORT}", calls: 1, want: telemetry.Decisions{telemetry.Late: 2}, do: late},
-	{name: "admission", file: "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 0}}\n", entry: "x-stile: {TRANSPORT, breaker: {}}", calls: 3, server: telemetry.Decisions{telemetry.AdmissionShed: 2}, do: func(t *testing.T, s *obedient, call func(context.Context) error) {
+	{name: "admission", file: "x-stile: {admission: {maxRequests: 1, maxPendingRequests: 0}}\n", entry: "x-stile: {TRANSPORT, breaker: {}}", calls: 3, server: telemetry.Decisions{telemetry.AdmissionShed: 2}, do: refusedBeside(2)},
+}
+
+// refusedBeside has so many calls refused while there is one.
+func refusedBeside(n int) func(*testing.T, *obedient, func(context.Context) error) {
+	return func(t *testing.T, s *obedient, call func(context.Context) error) {
 		begun, free := s.held()
 		var first sync.WaitGroup
 		first.Go(func() {
@@ -172,14 +161,14 @@ var decidedCases = []decidedCase{
 			}
 		})
 		<-begun
-		for range 2 {
+		for range n {
 			if err := call(testContext(t)); status.Code(err) != codes.ResourceExhausted {
 				t.Error(err)
 			}
 		}
 		close(free)
 		first.Wait()
-	}},
+	}
 }
 
 func fails(t *testing.T, s *obedient, call func(context.Context) error) {

@@ -35,10 +35,9 @@ func testPolicy(t testing.TB, text string) *policy.Policy {
 	return policy.New(c, policy.WithLogger(slog.New(slog.DiscardHandler)))
 }
 
-// policyServer serves impl and returns the ways to it: Stile's two, and plain gRPC.
-func policyServer(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOption) func(way string, p *policy.Policy) pb.TestServiceClient {
+// serveUnix serves impl in the folder that STILE_DIR names.
+func serveUnix(t testing.TB, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
 	t.Helper()
-	t.Setenv("STILE_DIR", t.TempDir())
 	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +53,14 @@ func policyServer(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOp
 		}
 	})
 	waitOpen(t, s)
+	return "unix://" + lis.Addr().String()
+}
+
+// policyServer serves impl and returns the ways to it: Stile's two, and plain gRPC.
+func policyServer(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOption) func(way string, p *policy.Policy) pb.TestServiceClient {
+	t.Helper()
+	t.Setenv("STILE_DIR", t.TempDir())
+	target := serveUnix(t, impl, opts...)
 	return func(way string, p *policy.Policy) pb.TestServiceClient {
 		opts := []grpc.DialOption{insecureOption(), WithPolicy(p)}
 		switch way {
@@ -63,7 +70,7 @@ func policyServer(t *testing.T, impl pb.TestServiceServer, opts ...grpc.ServerOp
 			t.Setenv("STILE", "off")
 			defer t.Setenv("STILE", "")
 		}
-		cc, err := NewClient("unix://"+lis.Addr().String(), opts...)
+		cc, err := NewClient(target, opts...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,8 +3,6 @@ package stile
 import (
 	"context"
 	"fmt"
-	"net"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -42,22 +40,6 @@ func tracing(t *testing.T) (take func(n int) []*spans.Span) {
 		t.Fatalf("%d spans, want %d", len(all), n)
 		return nil
 	}
-}
-
-// serveTraced serves impl in the folder that STILE_DIR names.
-func serveTraced(t testing.TB, impl pb.TestServiceServer, opts ...grpc.ServerOption) (target string) {
-	t.Helper()
-	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewServer(opts...)
-	pb.RegisterTestServiceServer(s, impl)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(lis) }()
-	t.Cleanup(func() { s.Stop(); <-done })
-	waitOpen(t, s)
-	return "unix://" + lis.Addr().String()
 }
 
 // relay serves calls by what it is told.
@@ -112,8 +94,8 @@ func TestTraced(t *testing.T) {
 	for way, opts := range map[string][]grpc.DialOption{"shm": nil, "unix-stream": {WithoutSharedMemory()}} {
 		t.Run(way, func(t *testing.T) {
 			t.Setenv("STILE_DIR", t.TempDir())
-			behind := dialTest(t, serveTraced(t, &echo{}), opts...)
-			client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+			behind := dialTest(t, serveUnix(t, &echo{}), opts...)
+			client := dialTest(t, serveUnix(t, &relay{unary: func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(context.WithValue(ctx, someKey{}, 1), time.Minute)
 				defer cancel()
 				var all sync.WaitGroup // as errgroup does
@@ -166,10 +148,10 @@ func TestTraced(t *testing.T) {
 // TestTracedLate: what a handler's goroutine calls after the handler has returned belongs to its trace, too, although its stream serves another call by then.
 func TestTracedLate(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &echo{}))
+	behind := dialTest(t, serveUnix(t, &echo{}))
 	returned, called := make(chan struct{}), make(chan error)
 	first := true
-	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+	client := dialTest(t, serveUnix(t, &relay{unary: func(ctx context.Context) error {
 		if !first {
 			return nil
 		}
@@ -210,7 +192,7 @@ func TestTracedLate(t *testing.T) {
 func TestTracedEnds(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
 	begun := make(chan struct{}, 10)
-	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+	client := dialTest(t, serveUnix(t, &relay{unary: func(ctx context.Context) error {
 		begun <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
@@ -246,8 +228,8 @@ func TestTracedEnds(t *testing.T) {
 // TestNotTraced: a call of which the user's own trace tells is in none of Stile's, and a handler's calls are in none if its own is not; nothing is sent for them.
 func TestNotTraced(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &echo{}))
-	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+	behind := dialTest(t, serveUnix(t, &echo{}))
+	client := dialTest(t, serveUnix(t, &relay{unary: func(ctx context.Context) error {
 		if ctx.Value(handlerKey{}).(*callContext).call.Trace != nil {
 			t.Error("the call is in a trace")
 		}
@@ -299,7 +281,7 @@ func TestTracedByUser(t *testing.T) {
 func TestTracedTries(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
 	tries := 0
-	target := serveTraced(t, &relay{unary: func(context.Context) error {
+	target := serveUnix(t, &relay{unary: func(context.Context) error {
 		if tries++; tries < 3 {
 			return errGoingAway
 		}
@@ -322,8 +304,8 @@ func TestTracedTries(t *testing.T) {
 // TestTracedTogether: whatever goes on at once, and however calls end, each handler's calls are in its own trace, and below it; those of calls that are in none are in none.
 func TestTracedTogether(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	behind := dialTest(t, serveTraced(t, &echo{}))
-	client := dialTest(t, serveTraced(t, &relay{unary: func(ctx context.Context) error {
+	behind := dialTest(t, serveUnix(t, &echo{}))
+	client := dialTest(t, serveUnix(t, &relay{unary: func(ctx context.Context) error {
 		md, _ := metadata.FromIncomingContext(ctx)
 		for range 2 {
 			if _, err := behind.UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(len(md["long"]))}); err != nil {
@@ -402,7 +384,7 @@ func TestTracedTogether(t *testing.T) {
 // TestTracedKeepsLittle: a span that is held does not hold what its call was asked.
 func TestTracedKeepsLittle(t *testing.T) {
 	t.Setenv("STILE_DIR", t.TempDir())
-	client := dialTest(t, serveTraced(t, &asks{do: parroting}))
+	client := dialTest(t, serveUnix(t, &asks{do: parroting}))
 	tracing(t)
 	ctx, req := testContext(t), says("x", make([]byte, 15<<10)...)
 	const n = 1000

@@ -48,6 +48,42 @@ func child(at []string) {
 	os.Exit(0)
 }
 
+// startChild starts a process that does as child says of some places, and returns when it has connected to the listeners.
+func startChild(t *testing.T, listeners []net.Listener, at string, files ...*os.File) (pid int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+at)
+	cmd.ExtraFiles = files
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, l := range listeners {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	return cmd.Process.Pid
+}
+
 // TestScan: what a process has with this one is found, each way that it is, and no other.
 func TestScan(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
@@ -75,42 +111,13 @@ func TestScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Munmap(memory) }()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+path+" "+l.Addr().String())
-	cmd.ExtraFiles = []*os.File{file}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	}()
-	for _, l := range []net.Listener{u, l} {
-		c, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(line, err)
-	}
+	pid := startChild(t, []net.Listener{u, l}, path+" "+l.Addr().String(), file)
 	h, err := Scan(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ours []Edge
-	me, it := End{PID: os.Getpid()}, End{PID: cmd.Process.Pid}
+	me, it := End{PID: os.Getpid()}, End{PID: pid}
 	for _, e := range h.Edges {
 		if e.From == me && e.To == it || e.From == it && e.To == me {
 			ours = append(ours, e)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -48,38 +47,10 @@ func TestWatch(t *testing.T) {
 		defer l.Close()
 		listeners = append(listeners, l)
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+listeners[0].Addr().String()+" "+listeners[1].Addr().String()+" "+listeners[2].Addr().String())
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	}()
-	for _, l := range listeners[:2] {
-		c, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(line, err)
-	}
+	pid := startChild(t, listeners[:2], listeners[0].Addr().String()+" "+listeners[1].Addr().String()+" "+listeners[2].Addr().String())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	me, it, clients := End{PID: os.Getpid()}, End{PID: cmd.Process.Pid}, End{Address: Clients}
+	me, it, clients := End{PID: os.Getpid()}, End{PID: pid}, End{Address: Clients}
 	want := map[key]bool{
 		{it, me, routemap.UnixStream, listeners[0].Addr().String()}:      true,
 		{it, me, routemap.TCPLoopback, listeners[1].Addr().String()}:     true,
