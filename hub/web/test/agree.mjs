@@ -38,7 +38,8 @@ export async function agree(t, page, hub) {
       about(await of("request", 1), r.carried.requestRepeated / r.carried.request, "asked again");
       about(await of("response", 1), r.carried.responseRepeated / r.carried.response, "answered again");
       assert.equal(await of("switches"), `${(r.switches / r.calls).toFixed(2)} (${en(r.switches)})`);
-      assert.equal(await of("wakes"), `${(r.wakes / r.calls).toFixed(2)} (${en(r.wakes)})`);
+      assert.equal(await of("wakes"), `${((r.wakes ?? 0) / r.calls).toFixed(2)} (${en(r.wakes ?? 0)})`, "none, if it waited without sleep");
+      near(await of("spin"), r.spin / r.calls, `${operation}: waits without sleep`);
       const said = await text(page, "main");
       assert.match(said, /Stile, which counts each call/);
       assert.match(said, /traces, of those that came/);

@@ -29,8 +29,8 @@ function processes(kept) {
       id: gateway, service: "gateway", pid: 4242, host: "node-a", boot: "boot a", load: load(2), dropped: 3,
       samples: (i) => ({ user: 0.5 * wave(i), system: 0.1 * wave(i), gc: 0.05, runQueue: 0.3, voluntary: 8000, involuntary: 70, made: 1300 * wave(i), openMade: i % 7, ...host(i) }),
       routes: [
-        { method: "shop.v1.Catalog/Get", transport: "shm", peer: identity(catalog), calls: 4000, failed: 12, sizes: [40, 2100], waits: [3 * us, 11 * us, 240 * us, 480 * us], left: 190e6, decisions: { 1: 31, 3: 7, 7: 12_345, 10: 2 }, carried: { calls: 1024, same: 870, request: 40_960, requestRepeated: 36_000, response: 2_150_400, responseRepeated: 1_800_000 } },
-        { method: "shop.v1.Pricing/Quote", transport: "unix-stream", peer: identity(pricing), calls: 9000, sizes: [60, 90], waits: [350 * us, 30 * us, 5 * us, 90 * us], carried: { calls: 1500, same: 20, request: 90_000, requestRepeated: 1200, response: 135_000, responseRepeated: 1800 } },
+        { method: "shop.v1.Catalog/Get", transport: "shm", peer: identity(catalog), calls: 4000, failed: 12, sizes: [40, 2100], wakes: 5200, spin: 30e6, waits: [3 * us, 11 * us, 240 * us, 480 * us], left: 190e6, decisions: { 1: 31, 3: 7, 7: 12_345, 10: 2 }, carried: { calls: 1024, same: 870, request: 40_960, requestRepeated: 36_000, response: 2_150_400, responseRepeated: 1_800_000 } },
+        { method: "shop.v1.Pricing/Quote", transport: "unix-stream", peer: identity(pricing), calls: 9000, sizes: [60, 90], spin: 18e6, waits: [350 * us, 30 * us, 5 * us, 90 * us], carried: { calls: 1500, same: 20, request: 90_000, requestRepeated: 1200, response: 135_000, responseRepeated: 1800 } },
         { method: `${hostile}/Get`, transport: "tcp", address: "10.0.0.9:443", calls: 70, time: 4e6 },
       ],
       policies: [{ source: path, version: "2026-11-20", text: old, ago: 3000e3, refused: `/etc/shop/policy.yaml:4:12: methodConfig[0].timeout: "250ms" is not how gRPC writes durations: write "0.25s"`, controls: held }, { source: "", version: "", from: "api", text: "{}\n", ago: 3000e3, alike: 2 }],

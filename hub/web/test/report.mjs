@@ -47,6 +47,7 @@ function route(r) {
     14: r.waits && message({ 1: r.calls, 2: client, 3: transport, 4: server, 5: handler }),
     18: r.decisions && message(r.decisions), 19: histogram(r.left, r.calls),
     17: r.carried && message({ 1: r.carried.calls, 2: r.carried.same, 3: r.carried.request, 4: r.carried.requestRepeated, 5: r.carried.response, 6: r.carried.responseRepeated }),
+    21: r.wakes ?? 0, 22: r.spin ?? 0,
   });
 }
 
