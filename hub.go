@@ -62,7 +62,7 @@ func ReportTo(hub string, opts ...grpc.DialOption) (stop func(ctx context.Contex
 	}
 	a := agent.Start(agent.Config{
 		Hub: cc, Token: os.Getenv("STILE_HUB_TOKEN"), Recorder: r, Spans: traced, Process: agent.Self(telemetry.Self), Listens: listening.list, Counters: counters, InFlight: live.inFlight,
-		Policies: inforce.List, Logger: log.With("hub", hub),
+		Policies: inforce.List, Pace: pace, Logger: log.With("hub", hub),
 	})
 	var once sync.Once
 	return func(ctx context.Context) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/agent"
 	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
@@ -105,12 +106,17 @@ type clientRecord struct {
 	look     *look         // nil: nobody looks at its bodies
 }
 
+// pace has whoever looks at what this process uses do so while there are calls.
+var pace = agent.NewPace()
+
 // begin starts the record of a call, if calls are counted.
 func (d *dialer) begin() clientRecord {
 	if !d.own.recorder.Enabled() {
 		return clientRecord{}
 	}
-	return clientRecord{begun: telemetry.Now()}
+	now := telemetry.Now()
+	pace.Beat(now)
+	return clientRecord{begun: now}
 }
 
 // open takes over what is known of a call before it has a stream.

@@ -175,6 +175,7 @@ func (c *serverConn) handleCall(h wire.Header, b *wire.Buf) error {
 	var arrived time.Duration
 	if c.link != nil {
 		arrived = telemetry.Now()
+		pace.Beat(arrived)
 	}
 	if err == nil {
 		call.call, err = c.calls.Parse(section, int(c.door.headerList()))

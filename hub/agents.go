@@ -141,7 +141,14 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 	if fresh {
 		h.addSpans(r.GetProcess(), spans)
 	}
-	return stream.SendMsg(&hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept})
+	return stream.SendMsg(&hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept, HostTold: h.agents.hostTold(r.GetProcess())})
+}
+
+// hostTold reports whether enough others tell of a process's host.
+func (a *agents) hostTold(p *hubpb.Process) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hosts.toldBy(p.GetBoot(), identity(p.GetIdentity()), a.clock())
 }
 
 func checkReport(r *hubpb.ReportRequest) error {

@@ -46,6 +46,20 @@ type hosts struct {
 	names map[string]string // by boot, as the first that reports has it
 	last  map[string]lastSlot
 	own   map[int64]*[cells]float64 // what the hub used, by window
+
+	tellers map[string][]hostTeller // of a host, by boot: tellersEach at most
+}
+
+// To read what the host uses costs a process as much as to look at itself, so two of a host do it, as one may end at any time.
+const (
+	tellersEach = 2
+	tellerFor   = 25 * time.Second // without a word of the host
+)
+
+// hostTeller is a process that tells of its host.
+type hostTeller struct {
+	who  identity
+	told time.Time // last
 }
 
 // lastSlot is who reported in a host's window that is over.
@@ -55,7 +69,7 @@ type lastSlot struct {
 }
 
 func newHosts() hosts {
-	return hosts{boot: usage.Boot(), slots: map[slotKey]*slot{}, names: map[string]string{}, last: map[string]lastSlot{}, own: map[int64]*[cells]float64{}}
+	return hosts{boot: usage.Boot(), slots: map[slotKey]*slot{}, names: map[string]string{}, last: map[string]lastSlot{}, own: map[int64]*[cells]float64{}, tellers: map[string][]hostTeller{}}
 }
 
 // spread calls f with each cell that a stretch of time covers, and the part of the stretch that is in it.
@@ -79,11 +93,37 @@ func (h *hosts) at(boot string, start int64) *slot {
 	return s
 }
 
-// add adds samples of a process, which were checked.
-func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) {
+// tells notes that a process tells of its host.
+func (h *hosts) tells(boot string, id identity, now time.Time) {
+	h.restTellers(boot, now)
+	all := h.tellers[boot]
+	if i := slices.IndexFunc(all, func(t hostTeller) bool { return t.who == id }); i >= 0 {
+		all[i].told = now
+	} else if len(all) < tellersEach && (len(all) > 0 || len(h.tellers) < maxHosts) {
+		h.tellers[boot] = append(all, hostTeller{id, now})
+	}
+}
+
+// toldBy reports whether enough others tell of a process's host.
+func (h *hosts) toldBy(boot string, id identity, now time.Time) bool {
+	h.restTellers(boot, now)
+	all := h.tellers[boot]
+	return len(all) >= tellersEach && !slices.ContainsFunc(all, func(t hostTeller) bool { return t.who == id })
+}
+
+// restTellers forgets those of whom nobody has heard.
+func (h *hosts) restTellers(boot string, now time.Time) {
+	all := slices.DeleteFunc(h.tellers[boot], func(t hostTeller) bool { return now.Sub(t.told) > tellerFor })
+	if h.tellers[boot] = all; len(all) == 0 {
+		delete(h.tellers, boot)
+	}
+}
+
+// add adds samples of a process, which were checked, and reports whether they tell of its host.
+func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) (tells bool) {
 	boot, id := p.GetBoot(), identity(p.GetIdentity())
 	if boot == "" {
-		return
+		return false
 	}
 	at := time.Unix(0, run.GetFromUnixNano())
 	columns, host := columnsOf(run), hostOf(run)
@@ -111,9 +151,11 @@ func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) {
 		}
 		if of != [4]float64{} {
 			h.look(boot, at, took, of)
+			tells = true
 		}
 		at = at.Add(took)
 	}
+	return tells
 }
 
 // look takes what a process says of its host, where nobody has before.
@@ -197,6 +239,9 @@ func (h *hosts) forget(now time.Time) {
 	for k := range h.slots {
 		open[k.boot] = true
 	}
+	for boot := range h.tellers {
+		h.restTellers(boot, now)
+	}
 	for boot := range h.names {
 		if _, known := h.last[boot]; !known && !open[boot] {
 			delete(h.names, boot)
@@ -251,6 +296,7 @@ func (h *hosts) load(k slotKey, s *slot) store.Load {
 // watch notes what the hub itself uses, until ctx ends.
 func (a *agents) watch(ctx context.Context) {
 	meter := usage.NewMeter()
+	defer meter.Close()
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {

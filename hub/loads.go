@@ -127,7 +127,9 @@ func (a *agents) sampledLocked(r *hubpb.ReportRequest, now time.Time) {
 			continue
 		}
 		a.loads, a.loadNumbers = append(a.loads, l), a.loadNumbers+numbers
-		a.hosts.add(p, s)
+		if a.hosts.add(p, s) {
+			a.hosts.tells(p.GetBoot(), identity(p.GetIdentity()), now)
+		}
 	}
 	r.Samples = nil
 }

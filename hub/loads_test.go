@@ -132,6 +132,56 @@ func TestHostsForgotten(t *testing.T) {
 	}
 }
 
+// TestTellers: two processes of a host tell of it, as long as they do; who is told that others do is none of them.
+func TestTellers(t *testing.T) {
+	h, at := newHosts(), time.Unix(1e9, 0)
+	report := func(who uint64, boot string, looks bool) (told bool) {
+		s := samplesOf(at, 1, 0.5, 1, 0)
+		if !looks {
+			s.HostUserUs, s.HostSystemUs, s.HostIdleUs, s.HostStealUs = nil, nil, nil, nil
+		}
+		if h.add(&hubpb.Process{Identity: id(who, 16), Boot: boot}, s) {
+			h.tells(boot, identity(id(who, 16)), at)
+		}
+		return h.toldBy(boot, identity(id(who, 16)), at)
+	}
+	for i, c := range []struct {
+		after time.Duration
+		who   uint64
+		boot  string
+		looks bool
+		told  bool
+	}{
+		{0, 1, "a", false, false}, // it cannot look
+		{0, 2, "a", true, false},
+		{0, 3, "b", true, false},
+		{0, 4, "a", true, false},
+		{0, 5, "a", true, true},
+		{0, 1, "a", false, true},
+		{0, 2, "", true, false},
+		{10 * time.Second, 2, "a", true, false},
+		{10 * time.Second, 2, "a", true, false},
+		{10 * time.Second, 5, "a", false, false}, // the other one has said nothing for long
+		{0, 5, "a", true, false},
+		{0, 4, "a", true, true},
+	} {
+		at = at.Add(c.after)
+		if got := report(c.who, c.boot, c.looks); got != c.told {
+			t.Errorf("%d: others tell: %v", i, got)
+		}
+	}
+	h.forget(at.Add(processGoneAfter))
+	if len(h.tellers) != 0 {
+		t.Errorf("%d hosts have who tells of them", len(h.tellers))
+	}
+	for i := range maxHosts + 100 {
+		report(1, fmt.Sprint("host ", i), true)
+	}
+	if len(h.tellers) != maxHosts {
+		t.Errorf("%d hosts have who tells of them", len(h.tellers))
+	}
+}
+
 // TestLoadsTold: of more processes than are told of it is those that told first, the busiest of them first.
 func TestLoadsTold(t *testing.T) {
 	at := time.Unix(1e9, 0)

@@ -379,8 +379,9 @@ func (x *Event) GetCount() uint64 {
 
 type ReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hub           []byte                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`    // 16 bytes, other ones after each start of the hub
-	Kept          uint64                 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"` // windows up to this one are on the hub's disk; of this process, since the hub began
+	Hub           []byte                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`                            // 16 bytes, other ones after each start of the hub
+	Kept          uint64                 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`                         // windows up to this one are on the hub's disk; of this process, since the hub began
+	HostTold      bool                   `protobuf:"varint,3,opt,name=host_told,json=hostTold,proto3" json:"host_told,omitempty"` // others tell of the process's host: it need not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +428,13 @@ func (x *ReportResponse) GetKept() uint64 {
 		return x.Kept
 	}
 	return 0
+}
+
+func (x *ReportResponse) GetHostTold() bool {
+	if x != nil {
+		return x.HostTold
+	}
+	return false
 }
 
 type Process struct {
@@ -2361,10 +2369,11 @@ const file_hub_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\bR\x05error\x12&\n" +
 	"\x0ffirst_unix_nano\x18\x06 \x01(\x03R\rfirstUnixNano\x12$\n" +
 	"\x0elast_unix_nano\x18\a \x01(\x03R\flastUnixNano\x12\x14\n" +
-	"\x05count\x18\b \x01(\x04R\x05count\"6\n" +
+	"\x05count\x18\b \x01(\x04R\x05count\"S\n" +
 	"\x0eReportResponse\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\fR\x03hub\x12\x12\n" +
-	"\x04kept\x18\x02 \x01(\x04R\x04kept\"\xb1\x02\n" +
+	"\x04kept\x18\x02 \x01(\x04R\x04kept\x12\x1b\n" +
+	"\thost_told\x18\x03 \x01(\bR\bhostTold\"\xb1\x02\n" +
 	"\aProcess\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\fR\bidentity\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x10\n" +

@@ -43,6 +43,7 @@ type Config struct {
 	Counters func() Counters                        // nil: none
 	InFlight func() (made, served, connections int) // calls that are open now; nil: nobody knows
 	Policies func() []inforce.Policy                // nil: none
+	Pace     *Pace                                  // that calls beat; nil: none do
 	Logger   *slog.Logger
 
 	every time.Duration // instead of Window
@@ -107,6 +108,7 @@ func (a *Agent) Close(ctx context.Context) {
 
 func (a *Agent) run(ctx context.Context) {
 	defer close(a.done)
+	defer a.samples.close()
 	var sampling sync.WaitGroup
 	sampling.Go(func() { a.samples.run(ctx) })
 	defer sampling.Wait()
@@ -257,6 +259,9 @@ func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) (answer *hubpb.
 		a.cfg.Logger.Info("stile: the hub is told what was counted again", "dropped", a.dropped)
 	}
 	a.away = err != nil
+	if err == nil {
+		a.samples.host(!answer.GetHostTold())
+	}
 	if err != nil {
 		return nil, status.Code(err) == codes.InvalidArgument
 	}

@@ -11,9 +11,6 @@ import (
 	"github.com/stile-ipc/stile/internal/usage"
 )
 
-// SampleEvery is how often a process looks at what it uses. All processes do at the same times, by the clock.
-const SampleEvery = 200 * time.Millisecond
-
 // What a sample looks at each time: of more, all is looked at each second time, or seldomer.
 const (
 	routesEach      = 256
@@ -27,6 +24,7 @@ const maxSamples = 300
 type sampler struct {
 	counted  func() (made, served uint64, routes int)
 	inFlight func() (made, served, connections int) // nil: nobody knows
+	pace     *Pace
 
 	mu        sync.Mutex
 	meter     *usage.Meter
@@ -47,7 +45,10 @@ type sample struct {
 }
 
 func newSampler(cfg *Config) *sampler {
-	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, meter: usage.NewMeter()}
+	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, pace: cfg.Pace, meter: usage.NewMeter()}
+	if s.pace == nil {
+		s.pace = NewPace()
+	}
 	s.made, s.served, _ = s.counted()
 	return s
 }
@@ -56,24 +57,42 @@ func newSampler(cfg *Config) *sampler {
 func (s *sampler) run(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
+	every := SampleEvery
 	for {
 		now := time.Now()
-		t.Reset(now.Truncate(SampleEvery).Add(SampleEvery).Sub(now))
+		until := func(every time.Duration) time.Duration { return now.Truncate(every).Add(every).Sub(now) }
+		t.Reset(until(every))
+		s.pace.expect(until(SampleEvery))
 		select {
 		case <-t.C:
-			s.mu.Lock()
-			s.takeLocked()
-			s.mu.Unlock()
+		case <-s.pace.beats:
 		case <-ctx.Done():
+			s.pace.rest()
 			return
 		}
+		s.pace.rest()
+		every = QuietEvery
+		if s.take() {
+			every = SampleEvery
+		}
 	}
+}
+
+// busy is which part of the time of a processor a process uses that looks by itself.
+const busy = 10
+
+// take takes a sample, and reports whether the process is busy.
+func (s *sampler) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := s.takeLocked()
+	return used.User+used.System > max(used.Took, SampleEvery)/busy
 }
 
 // shortest is how long a sample is at least: of less there is none of its own.
 const shortest = SampleEvery / 4
 
-func (s *sampler) takeLocked() {
+func (s *sampler) takeLocked() usage.Used {
 	one := sample{Used: s.meter.Read()}
 	if s.skipCalls--; s.skipCalls < 0 {
 		made, served, routes := s.counted()
@@ -87,18 +106,32 @@ func (s *sampler) takeLocked() {
 	one.openMade, one.openServed = s.open[0], s.open[1]
 	if n := len(s.samples); n > 0 && min(one.Took, s.samples[n-1].Took) < shortest {
 		s.samples[n-1].add(&one)
-		return
+		return one.Used
 	}
 	if len(s.samples) >= maxSamples {
 		s.dropped.Add(&s.samples[0].Used)
 		s.samples = append(s.samples[:0], s.samples[1:]...)
 	}
 	s.samples = append(s.samples, one)
+	return one.Used
 }
 
 func (s *sample) add(o *sample) {
 	s.Used.Add(&o.Used)
 	s.made, s.served, s.openMade, s.openServed = s.made+o.made, s.served+o.served, o.openMade, o.openServed
+}
+
+// host says whether to look at the host.
+func (s *sampler) host(look bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.meter.NoHost = !look
+}
+
+func (s *sampler) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.meter.Close()
 }
 
 // window ends a window: it is what was used in it, and its samples.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -12,7 +13,7 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
-// TestSamples: a window has a sample for each 200 ms, at the same times in all processes, and they are all of it: time, calls, and what is open.
+// TestSamples: while there are calls a window has a sample for each 200 ms, at the same times in all processes, and they are all of it: time, calls, and what is open.
 func TestSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(3*time.Second + 130*time.Millisecond)
@@ -23,8 +24,9 @@ func TestSamples(t *testing.T) {
 		served := r.Link(telemetry.Server, "shm", telemetry.Peer{PID: 3}).Route(telemetry.RouteName{Method: "/s/M"})
 		served.Record(0, &telemetry.Call{}) // before anybody looks
 		var open atomic.Int64
+		pace := NewPace()
 		a := Start(Config{
-			Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler),
+			Pace: pace, Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler),
 			InFlight: func() (int, int, int) { n := int(open.Load()); return n, 2 * n, 1 },
 		})
 		for n := range 100 { // 20 s
@@ -32,7 +34,10 @@ func TestSamples(t *testing.T) {
 			made.Record(0, &telemetry.Call{})
 			made.Record(0, &telemetry.Call{})
 			served.Record(1, &telemetry.Call{})
-			time.Sleep(SampleEvery)
+			for range 20 {
+				time.Sleep(SampleEvery / 20)
+				pace.Beat(telemetry.Now())
+			}
 		}
 		a.Close(t.Context())
 		var all [3]uint64
@@ -59,6 +64,57 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%d windows, %d", len(h.got), all)
 		}
 	})
+}
+
+// TestQuiet: a process that makes no calls and uses little looks each second; one that begins to make them does at once.
+func TestQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, pace := &fakeHub{name: 1}, NewPace()
+		a := Start(Config{Pace: pace, Hub: h, Recorder: telemetry.NewRecorder(), Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		time.Sleep(5*time.Second + 310*time.Millisecond)
+		for range 2 { // the second one is of the same 200 ms
+			pace.Beat(telemetry.Now())
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(10 * time.Second)
+		a.Close(t.Context())
+		var ends []time.Duration
+		for _, w := range h.got {
+			at := time.Unix(0, w.Samples[0].FromUnixNano)
+			for _, took := range w.Samples[0].TookUs {
+				at = at.Add(time.Duration(took) * time.Microsecond)
+				ends = append(ends, at.Sub(at.Truncate(time.Minute)))
+			}
+		}
+		want := []time.Duration{1e9, 2e9, 3e9, 4e9, 5e9, 5.31e9, 6e9, 7e9, 8e9, 9e9, 10e9, 11e9, 12e9, 13e9, 14e9, 15e9, 15.41e9}
+		if !slices.Equal(ends[1:], want) { // the first is that of the beginning
+			t.Errorf("samples end at %s", ends)
+		}
+	})
+}
+
+// TestBusy: a process that uses a processor looks each 200 ms, without calls.
+func TestBusy(t *testing.T) {
+	s := newSampler(&Config{Recorder: telemetry.NewRecorder()})
+	defer s.close()
+	spin := func(d time.Duration) {
+		for end := time.Now().Add(d); time.Now().Before(end); {
+		}
+	}
+	for _, c := range []struct {
+		what string
+		do   func(time.Duration)
+		busy bool
+	}{{"sleeps", time.Sleep, false}, {"does nothing but to count", spin, true}} {
+		for began := time.Now(); ; { // others may have the processors, or other tests' collector is at work
+			if c.do(SampleEvery); s.take() == c.busy {
+				break
+			}
+			if time.Since(began) > time.Minute {
+				t.Fatalf("who %s is busy: %v, for a minute", c.what, !c.busy)
+			}
+		}
+	}
 }
 
 // TestManySamples: who was not asked for long tells of the last minute, and what is 0 is no column.

@@ -40,8 +40,11 @@ func (u *Used) Add(o *Used) {
 	u.Host = Host{u.Host.User + o.Host.User, u.Host.System + o.Host.System, u.Host.Idle + o.Host.Idle, u.Host.Steal + o.Host.Steal}
 }
 
-// Meter tells what was used since it was asked last. It is not safe for concurrent use.
+// Meter tells what was used since it was asked last. It is not safe for concurrent use. Who is done with it closes it.
 type Meter struct {
+	// NoHost leaves out what the host does: somebody else looks.
+	NoHost bool
+
 	at      time.Time
 	was     process
 	threads threads
@@ -69,10 +72,21 @@ func (m *Meter) Read() Used {
 	is, was := m.now(), m.was
 	u := Used{
 		From: m.at, Took: max(now.Sub(m.at), 0), User: grown(is.user, was.user), System: grown(is.system, was.system), GC: grown(is.gc, was.gc),
-		Voluntary: is.voluntary - was.voluntary, Involuntary: is.involuntary - was.involuntary, RunQueue: m.threads.read(), Host: m.host.read(),
+		Voluntary: is.voluntary - was.voluntary, Involuntary: is.involuntary - was.involuntary, RunQueue: m.threads.read(),
+	}
+	if m.NoHost {
+		m.host.close()
+	} else {
+		u.Host = m.host.read()
 	}
 	m.at, m.was = now, is
 	return u
+}
+
+// Close lets go of what is open. A meter that is read again opens it anew.
+func (m *Meter) Close() {
+	m.threads.close()
+	m.host.close()
 }
 
 func (m *Meter) now() (p process) {
