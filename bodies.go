@@ -17,8 +17,9 @@ import (
 // look is what is seen of the bodies of a unary call, at its client.
 type look struct {
 	trace  spans.TraceID
-	span   uint64 // the client's
-	note   bool   // the span is the user's
+	span   uint64    // the client's
+	note   bool      // the span is the user's
+	of     *handling // that makes the call, and is looked at, too; nil: none
 	made   *values.Call
 	bodies spans.Bodies
 }
@@ -40,8 +41,8 @@ type handling struct {
 // maxKept is how large a request may be to be kept; a larger one is looked at.
 const maxKept = 16 << 10
 
-// parentOf reads what the user's tracing says of a call, if it records it and its bodies are to be looked at.
-func parentOf(md wire.MD) (trace spans.TraceID, span uint64, looks bool) {
+// parentOf reads what the user's tracing says of a call, if it records it.
+func parentOf(md wire.MD) (trace spans.TraceID, span uint64, recorded bool) {
 	said := md[traceParent]
 	if len(said) != 1 {
 		return trace, 0, false
@@ -60,18 +61,43 @@ func parentOf(md wire.MD) (trace spans.TraceID, span uint64, looks bool) {
 		}
 	}
 	span = binary.BigEndian.Uint64(id[:])
-	return trace, span, span != 0 && trace != spans.TraceID{} && flags[0]&1 != 0 && traced.Looks(trace)
+	return trace, span, span != 0 && trace != spans.TraceID{} && flags[0]&1 != 0
 }
 
-// beginLook has a unary call's bodies looked at, if it is traced by whomever.
+// beginLook has a unary call's bodies looked at, if its trace is one of those of which bodies are, or its handler's are.
 func (s *clientStream) beginLook() {
+	if s.rec.route == nil {
+		return
+	}
+	l := look{}
+	recorded := true
 	if span := s.rec.span; span != nil {
-		s.rec.look = &look{trace: span.Trace, span: span.ID}
-	} else if s.rec.route != nil {
-		if trace, id, looks := parentOf(s.call.MD); looks {
-			s.rec.look = &look{trace: trace, span: id, note: true}
+		l.trace, l.span = span.Trace, span.ID
+	} else if len(s.call.MD[traceParent]) == 0 {
+		return
+	} else {
+		l.trace, l.span, recorded = parentOf(s.call.MD)
+		l.note = true
+	}
+	h := handlingOf(s.ctx)
+	if h != nil && recorded && h.trace == l.trace {
+		l.of = h
+	} else {
+		h.misses()
+		if !recorded || !l.chosen() {
+			return
 		}
 	}
+	kept := l
+	s.rec.look = &kept
+}
+
+// chosen reports whether the trace is one of those whose bodies are looked at.
+func (l *look) chosen() bool {
+	if l.note {
+		return traced.LooksForUser(l.trace)
+	}
+	return traced.Looks(l.trace)
 }
 
 // seeRequest looks at what a call asks.
@@ -83,13 +109,10 @@ func (s *clientStream) seeRequest(p *packed) {
 	if l == nil {
 		return
 	}
-	h := handlingOf(s.ctx)
-	if h != nil && h.trace != l.trace {
-		h = nil
-	}
-	body := l.see(p.data, p.compressed, h != nil)
+	calls := l.of.asking()
+	body := l.see(p.data, p.compressed, calls != nil)
 	l.bodies.Request = body.Blobs
-	if calls := h.asking(); calls != nil {
+	if calls != nil {
 		l.made = calls.Begin(l.span, body)
 	}
 }
@@ -103,10 +126,10 @@ func (s *clientStream) seeResponse(msg *message) {
 	}
 }
 
-// see looks at a body, if it may have blobs, or if somebody wants to know what it says.
+// see looks at a body: at its blobs, and if somebody wants to know at what it says.
 func (l *look) see(data []byte, compressed byte, wanted bool) *values.Body {
-	if !wanted && len(data) < values.MinBlob {
-		return &values.Body{}
+	if !wanted && compressed == 0 {
+		return values.Blobs(l.trace, data)
 	}
 	return scanned(l.trace, data, compressed)
 }
@@ -143,23 +166,30 @@ func handlingOf(ctx context.Context) *handling {
 
 // unseen says that a call is made whose bodies nobody looks at.
 func unseen(ctx context.Context, rec *clientRecord) {
-	if rec.begun == 0 {
-		return
+	if rec.begun != 0 {
+		handlingOf(ctx).misses()
 	}
-	if calls := handlingOf(ctx).asking(); calls != nil {
+}
+
+// misses says that the handler makes a call whose bodies nobody looks at for it.
+func (h *handling) misses() {
+	if calls := h.asking(); calls != nil {
 		calls.Unseen()
 	}
 }
 
-// seeRequest looks at what the handler of a unary call is asked, if the call is traced by whomever.
+// seeRequest looks at what the handler of a unary call is asked, if its trace, whoever makes it, is one of those of which bodies are looked at.
 func (s *serverStream) seeRequest(msg *message) {
 	if s.rec.arrived == 0 || isStream(s.desc) {
 		return
 	}
 	h := &handling{}
 	if span := s.rec.span; span != nil {
+		if !traced.Looks(span.Trace) {
+			return
+		}
 		h.trace, h.blobs = span.Trace, span.Parent == 0
-	} else if h.trace, h.client, h.note = parentOf(s.cc.call.MD); !h.note {
+	} else if h.trace, h.client, h.note = parentOf(s.cc.call.MD); !h.note || !traced.LooksForUser(h.trace) {
 		return
 	} else {
 		h.blobs = !s.cc.conn.clientTraces

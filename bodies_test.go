@@ -138,6 +138,13 @@ func TestBodiesUnseen(t *testing.T) {
 			}
 			return err
 		}, 6, "[true true]"},
+		"a call that the user traces": {func(ctx context.Context) error {
+			if _, err := behind.UnaryCall(ctx, says("price-1")); err != nil {
+				return err
+			}
+			_, err := behind.UnaryCall(metadata.AppendToOutgoingContext(ctx, "traceparent", "00-0af7651916cd43dd8448eb211c80319c-0000000000000001-00"), says("price-2"))
+			return err
+		}, 4, "[true true]"},
 		"it fails": {func(ctx context.Context) error {
 			_, _ = behind.UnimplementedCall(ctx, &pb.Empty{})
 			return nil
@@ -199,17 +206,21 @@ func TestBodiesNoted(t *testing.T) {
 	}
 }
 
-// BenchmarkBodies is what a call costs whose handler makes another one: not counted, counted only, and traced with its bodies looked at.
+// BenchmarkBodies is what a call costs whose handler makes another one: not traced, one in five or so traced, and all traced with their bodies looked at.
 func BenchmarkBodies(b *testing.B) {
 	for _, size := range []int{0, 4000} {
-		for _, how := range []string{"nothing", "traced"} {
+		for _, how := range []string{"nothing", "traced", "looked at"} {
 			b.Run(fmt.Sprint(how, " ", size), func(b *testing.B) {
 				b.Setenv("STILE_DIR", b.TempDir())
 				behind := dialTest(b, serveUnix(b, &asks{do: parroting}))
 				client := dialTest(b, serveUnix(b, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
 					return behind.UnaryCall(ctx, req)
 				}}))
-				if how == "traced" {
+				each := 5 * spans.Budget
+				if how == "looked at" {
+					each = 50
+				}
+				if how != "nothing" {
 					traced.Start()
 					b.Cleanup(traced.Stop)
 				}
@@ -220,7 +231,7 @@ func BenchmarkBodies(b *testing.B) {
 					if _, err := client.UnaryCall(b.Context(), ask); err != nil {
 						b.Fatal(err)
 					}
-					if n++; n%1000 == 0 {
+					if n++; n%each == 0 {
 						traced.Take()
 					}
 				}

@@ -432,8 +432,8 @@ func TestHandlerOfMany(t *testing.T) {
 func TestZeroTrace(t *testing.T) {
 	tracing(t)
 	for id, want := range map[string]bool{strings.Repeat("0", 32): false, strings.Repeat("0", 31) + "1": true} {
-		if _, _, looks := parentOf(wire.MD{traceParent: {"00-" + id + "-00000000000000ff-01"}}); looks != want {
-			t.Errorf("%s is looked at: %v", id, looks)
+		if _, _, recorded := parentOf(wire.MD{traceParent: {"00-" + id + "-00000000000000ff-01"}}); recorded != want {
+			t.Errorf("%s is a trace: %v", id, recorded)
 		}
 	}
 }

@@ -18,7 +18,9 @@ const (
 // for nothing.
 type Buffer struct {
 	choice  choice
-	looks   looks
+	forRoot looks
+	forUser looks
+	looked  atomic.Uint32 // calls of this window, of traces that are looked at
 	window  atomic.Uint32
 	held    atomic.Int64
 	lost    atomic.Uint64
@@ -34,7 +36,7 @@ type stripe struct {
 
 // New returns one that chooses nothing until Start.
 func New() *Buffer {
-	b := &Buffer{}
+	b := &Buffer{forRoot: looks{most: rootLooks}, forUser: looks{most: userLooks}}
 	b.choice.random = random
 	return b
 }
@@ -42,6 +44,8 @@ func New() *Buffer {
 // Start begins to choose: somebody is going to take spans.
 func (b *Buffer) Start() {
 	b.lost.Store(0)
+	b.forRoot.every.Store(0)
+	b.forUser.every.Store(0)
 	b.choice.start()
 }
 
@@ -64,6 +68,7 @@ func (b *Buffer) Root() *Span {
 	s := &Span{ID: b.choice.id(), Weight: weight}
 	binary.LittleEndian.PutUint64(s.Trace[:], b.choice.id())
 	binary.LittleEndian.PutUint64(s.Trace[8:], b.choice.id())
+	s.Trace.look(b.forRoot.choose(&s.Trace))
 	return s
 }
 
@@ -126,7 +131,9 @@ func (b *Buffer) Take() (all []*Span, lost uint64) {
 	}
 	b.held.Add(-int64(len(all)))
 	b.window.Add(1)
-	b.looks.next()
+	b.forRoot.next()
+	b.forUser.next()
+	b.looked.Store(0)
 	b.choice.next(len(all), b.full.Swap(false))
 	return all, b.lost.Swap(0)
 }

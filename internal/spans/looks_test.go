@@ -18,7 +18,7 @@ func TestLooks(t *testing.T) {
 	window := func(n int) (looked, same int) {
 		for range n {
 			id := trace()
-			a, b := here.Looks(id), there.Looks(id)
+			a, b := here.LooksForUser(id), there.LooksForUser(id)
 			if a {
 				looked++
 			}
@@ -30,11 +30,11 @@ func TestLooks(t *testing.T) {
 		there.Take()
 		return looked, same
 	}
-	if looked, _ := window(maxLooks - 1); looked != maxLooks-1 {
-		t.Errorf("%d of %d", looked, maxLooks-1)
+	if looked, _ := window(userLooks - 1); looked != userLooks-1 {
+		t.Errorf("%d of %d", looked, userLooks-1)
 	}
 	for range 10 {
-		if looked, same := window(100_000); looked > 2*maxLooks+100 || looked < maxLooks/16 || same != 100_000 {
+		if looked, same := window(100_000); looked > 2*userLooks+100 || looked < userLooks/16 || same != 100_000 {
 			t.Errorf("%d of 100,000 are looked at, and %d alike", looked, same)
 		}
 	}
@@ -45,7 +45,54 @@ func TestLooks(t *testing.T) {
 		t.Errorf("%d of 100, after a while", looked)
 	}
 	here.Stop()
-	if here.Looks(trace()) {
+	if here.LooksForUser(trace()) {
+		t.Error("one that has stopped looks")
+	}
+}
+
+// TestRootLooks: of the traces that begin here, all are looked at until there are too many; then some, whichever; and every process does so that meets one.
+func TestRootLooks(t *testing.T) {
+	here, there := seeded(4), New()
+	there.Start()
+	window := func(n int) (looked int) {
+		for range n {
+			s := here.Root()
+			if s == nil {
+				continue
+			}
+			if s.Trace == (TraceID{}) || here.Looks(s.Trace) != there.Looks(s.Trace) {
+				t.Fatalf("trace %x is looked at by one of two", s.Trace)
+			}
+			if here.Looks(s.Trace) {
+				looked++
+			}
+		}
+		here.Take()
+		there.Take()
+		return looked
+	}
+	if looked := window(rootLooks - 1); looked != rootLooks-1 {
+		t.Errorf("%d of %d", looked, rootLooks-1)
+	}
+	for range 10 {
+		if looked := window(Budget); looked > 2*rootLooks || looked < rootLooks/16 {
+			t.Errorf("%d of %d are looked at", looked, Budget)
+		}
+	}
+	n := 0
+	for range 3 * maxLooks {
+		if there.Looks(TraceID{1}) {
+			n++
+		}
+		if there.Looks(TraceID{2}) {
+			t.Fatal("a trace is looked at that is none of those")
+		}
+	}
+	if n != maxLooks {
+		t.Errorf("%d calls of others' traces are looked at", n)
+	}
+	there.Stop()
+	if there.Looks(TraceID{1}) {
 		t.Error("one that has stopped looks")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
-// TraceID is a trace's. It is random, and never zero.
+// TraceID is a trace's. It is random but for one bit (see [Buffer.Looks]), and never zero.
 type TraceID [16]byte
 
 // Ended says why a call has ended, if not by its server's answer.

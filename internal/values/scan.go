@@ -53,6 +53,14 @@ func Scan(trace [16]byte, body []byte) *Body { return scan(scanner{trace: trace}
 // Read is Scan for who does not want blobs.
 func Read(body []byte) *Body { return scan(scanner{blind: true}, body) }
 
+// Blobs is Scan for who wants nothing but blobs.
+func Blobs(trace [16]byte, body []byte) *Body {
+	if len(body) < MinBlob {
+		return &Body{}
+	}
+	return scan(scanner{trace: trace, mute: true}, body)
+}
+
 func scan(s scanner, body []byte) *Body {
 	s.left, s.body = maxWork, &Body{}
 	is, _ := s.valid(body)
@@ -71,6 +79,7 @@ type scanner struct {
 	left  int  // work
 	blobs int  // found
 	blind bool // for them
+	mute  bool // no values are wanted
 	body  *Body
 }
 
@@ -163,6 +172,7 @@ func (s *scanner) piece(b []byte, depth int) bool {
 		s.blob(b)
 	}
 	switch {
+	case s.mute:
 	case len(b) > maxText && !nested:
 		s.bytes(b)
 	case len(b) > 0 && len(b) <= maxText:
@@ -229,7 +239,7 @@ func isWord(c byte) bool {
 
 // number is a value, but for 0 and 1, which say too little.
 func (s *scanner) number(v uint64) {
-	if v > 1 {
+	if v > 1 && !s.mute {
 		s.value(maphash.Comparable(seed, v))
 	}
 }

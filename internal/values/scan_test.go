@@ -181,6 +181,9 @@ func FuzzScan(f *testing.F) {
 		if blind := Read(b); blind.Whole && !slices.Equal(blind.values, one.values) && one.Whole || len(blind.Blobs) > 0 {
 			t.Fatal("without blobs it says something else")
 		}
+		if mute := Blobs(trace1, b); mute.Whole && one.Whole && !slices.Equal(mute.Blobs, one.Blobs) || len(mute.values) > 0 {
+			t.Fatal("without values it says something else")
+		}
 		if len(one.values) > maxValues || len(one.Blobs) > MaxBlobs || !slices.IsSorted(one.values) {
 			t.Fatalf("%d values, %d blobs", len(one.values), len(one.Blobs))
 		}
@@ -213,6 +216,12 @@ func BenchmarkScan(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				Scan(trace1, body)
+			}
+		})
+		b.Run(name+" alone", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Blobs(trace1, body)
 			}
 		})
 	}
