@@ -25,7 +25,7 @@ import (
 // trusted. One operation is 20 s, two windows of reports, of load on all three at the same time, so that what else the machine does is the same for them.
 // The shop is the one in bin/shop: run "make build" before.
 func BenchmarkReporting(b *testing.B) {
-	const length, rate = 20 * time.Second, 1
+	const warm, length, rate = 4 * time.Second, 12 * time.Second, 120
 	ctx := b.Context()
 	cfg := Config{Shop: "../../../../bin/shop", Duration: time.Minute, Network: "unix", Progress: io.Discard}
 	err := within(ctx, cfg, func(ctx context.Context, d *demo) error {
@@ -35,52 +35,68 @@ func BenchmarkReporting(b *testing.B) {
 		}
 		defer func() { _ = h.Close(context.WithoutCancel(ctx)) }()
 		names := [3]string{"without", "again", "with"}
-		var sets [3]*set
-		for i, name := range names {
-			folder := filepath.Join(d.temp, name)
-			if err := os.Mkdir(folder, 0o700); err != nil {
-				return err
-			}
-			set := setConfig{bin: cmp.Or(os.Getenv("DEV_"+name), d.cfg.Shop), data: folder, network: "unix", sockets: folder, stile: "on", dir: d.doors(), inFlight: mostInFlight}
-			if name == "with" || os.Getenv("DEV_HUB_"+name) != "" {
-				set.hub = h.Addrs()["OTLP/gRPC"]
-			}
-			if sets[i], err = d.startSet(ctx, set); err != nil {
-				return err
-			}
-			if err := d.warm(ctx, sets[i]); err != nil {
-				return err
-			}
-		}
 		var cpu, switches [3][]float64 // of a request
-		for range b.N {
-			var all errgroup.Group
-			for i, set := range sets {
-				all.Go(func() error {
-					c, s, err := d.usedFor(ctx, set, rate, length)
-					cpu[i], switches[i] = append(cpu[i], c), append(switches[i], s)
+		round := func(n int) error {
+			var sets [3]*set
+			for turn := range sets {
+				i := (turn + n) % len(sets)
+				folder := filepath.Join(d.temp, fmt.Sprint(names[i], n))
+				if err := os.Mkdir(folder, 0o700); err != nil {
 					return err
-				})
+				}
+				cfg := setConfig{bin: cmp.Or(os.Getenv("DEV_"+names[i]), d.cfg.Shop), data: folder, network: "unix", sockets: folder, stile: "on", dir: d.doors(), inFlight: mostInFlight}
+				if names[i] == "with" || os.Getenv("DEV_HUB_"+names[i]) != "" {
+					cfg.hub = h.Addrs()["OTLP/gRPC"]
+				}
+				var err error
+				if sets[i], err = d.startSet(ctx, cfg); err != nil {
+					return err
+				}
+				defer func() { _ = sets[i].stop(ctx) }()
 			}
-			if err := all.Wait(); err != nil {
+			for _, length := range []time.Duration{warm, length} {
+				var all errgroup.Group
+				var got [3][2]float64
+				for i, set := range sets {
+					all.Go(func() (err error) {
+						got[i][0], got[i][1], err = d.usedFor(ctx, set, rate, length)
+						return err
+					})
+				}
+				if err := all.Wait(); err != nil {
+					return err
+				}
+				if length == warm {
+					continue
+				}
+				for i := range got {
+					cpu[i], switches[i] = append(cpu[i], got[i][0]), append(switches[i], got[i][1])
+				}
+				b.Logf("%.0f %.0f %.0f", got[0][0], got[1][0], got[2][0])
+			}
+			return nil
+		}
+		for n := range b.N {
+			if err := round(n); err != nil {
 				return err
 			}
-			b.Logf("%.0f %.0f %.0f", cpu[0][len(cpu[0])-1], cpu[1][len(cpu[1])-1], cpu[2][len(cpu[2])-1])
 		}
 		for i, name := range names {
 			b.ReportMetric(median(slices.Clone(cpu[i])), "µs/request-"+name)
 			b.ReportMetric(median(slices.Clone(switches[i])), "switches/request-"+name)
 		}
-		for i, name := range names[1:] {
+		more := func(name string, is, than func(n int) float64) {
 			ratios := make([]float64, b.N)
 			for n := range ratios {
-				ratios[n] = 100*cpu[i+1][n]/cpu[0][n] - 100
+				ratios[n] = 100*is(n)/than(n) - 100
 			}
 			slices.Sort(ratios)
 			b.ReportMetric(ratios[len(ratios)/4], "%-"+name+"-q1")
 			b.ReportMetric(median(ratios), "%-"+name)
 			b.ReportMetric(ratios[len(ratios)*3/4], "%-"+name+"-q3")
 		}
+		more("again", func(n int) float64 { return cpu[1][n] }, func(n int) float64 { return cpu[0][n] })
+		more("with", func(n int) float64 { return cpu[2][n] }, func(n int) float64 { return (cpu[0][n] + cpu[1][n]) / 2 })
 		return nil
 	})
 	if err != nil {
