@@ -146,7 +146,7 @@ bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes;
 	$(say) "what poison does to other messages"
 	go test -run '^$$' -bench Poison -benchtime 2000x -count 3 ./queue
 
-bench-reporting: build ## what telling a hub costs the shop, about 5 minutes; let nothing else run
+bench-reporting: build ## what telling a hub costs the shop, about 8 minutes; let nothing else run
 	go test -run '^$$' -bench Reporting -benchtime 24x -timeout 20m ./cmd/stile/internal/demo
 
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 15 minutes

@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,8 +21,8 @@ import (
 
 // BenchmarkReporting compares what the shop uses for a request when its programs count and tell a hub, which they do for a second set
 // of them, with what it uses when they do not, and that with a third set that does not either: how far the numbers can be
-// trusted. One operation is 20 s, two windows of reports, of load on all three at the same time, so that what else the machine does is the same for them.
-// The shop is the one in bin/shop: run "make build" before.
+// trusted. For each operation new sets are started, since one of two that are alike may use some percent more as long as it lives, and then have load at the same
+// time, so that what else the machine does is the same for all. The shop is the one in bin/shop: run "make build" before.
 func BenchmarkReporting(b *testing.B) {
 	const warm, length, rate = 4 * time.Second, 12 * time.Second, 120
 	ctx := b.Context()
@@ -36,7 +35,7 @@ func BenchmarkReporting(b *testing.B) {
 		defer func() { _ = h.Close(context.WithoutCancel(ctx)) }()
 		names := [3]string{"without", "again", "with"}
 		var cpu, switches [3][]float64 // of a request
-		round := func(n int) error {
+		for n := range b.N {
 			var sets [3]*set
 			for turn := range sets {
 				i := (turn + n) % len(sets)
@@ -44,41 +43,26 @@ func BenchmarkReporting(b *testing.B) {
 				if err := os.Mkdir(folder, 0o700); err != nil {
 					return err
 				}
-				cfg := setConfig{bin: cmp.Or(os.Getenv("DEV_"+names[i]), d.cfg.Shop), data: folder, network: "unix", sockets: folder, stile: "on", dir: d.doors(), inFlight: mostInFlight}
-				if names[i] == "with" || os.Getenv("DEV_HUB_"+names[i]) != "" {
+				cfg := setConfig{bin: d.cfg.Shop, data: folder, network: "unix", sockets: folder, stile: "on", dir: d.doors(), inFlight: mostInFlight}
+				if names[i] == "with" {
 					cfg.hub = h.Addrs()["OTLP/gRPC"]
 				}
-				var err error
 				if sets[i], err = d.startSet(ctx, cfg); err != nil {
 					return err
 				}
-				defer func() { _ = sets[i].stop(ctx) }()
 			}
-			for _, length := range []time.Duration{warm, length} {
-				var all errgroup.Group
-				var got [3][2]float64
-				for i, set := range sets {
-					all.Go(func() (err error) {
-						got[i][0], got[i][1], err = d.usedFor(ctx, set, rate, length)
-						return err
-					})
-				}
-				if err := all.Wait(); err != nil {
+			if _, _, err := d.used(ctx, sets, rate, warm); err != nil {
+				return err
+			}
+			c, s, err := d.used(ctx, sets, rate, length)
+			if err != nil {
+				return err
+			}
+			for i, set := range sets {
+				cpu[i], switches[i] = append(cpu[i], c[i]), append(switches[i], s[i])
+				if err := set.stop(ctx); err != nil {
 					return err
 				}
-				if length == warm {
-					continue
-				}
-				for i := range got {
-					cpu[i], switches[i] = append(cpu[i], got[i][0]), append(switches[i], got[i][1])
-				}
-				b.Logf("%.0f %.0f %.0f", got[0][0], got[1][0], got[2][0])
-			}
-			return nil
-		}
-		for n := range b.N {
-			if err := round(n); err != nil {
-				return err
 			}
 		}
 		for i, name := range names {
@@ -102,6 +86,19 @@ func BenchmarkReporting(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+}
+
+// used has sets answer requests at the same time, as usedFor does.
+func (d *demo) used(ctx context.Context, sets [3]*set, rate float64, length time.Duration) (cpu, switches [3]float64, err error) {
+	var all errgroup.Group
+	for i, set := range sets {
+		all.Go(func() (err error) {
+			cpu[i], switches[i], err = d.usedFor(ctx, set, rate, length)
+			return err
+		})
+	}
+	err = all.Wait()
+	return cpu, switches, err
 }
 
 // usedFor has a set answer requests, and returns the µs of processor time and the context switches of each.
