@@ -73,13 +73,11 @@ func (s *clientStream) beginLook() {
 	recorded := true
 	if span := s.rec.span; span != nil {
 		l.trace, l.span = span.Trace, span.ID
-	} else if len(s.call.MD[traceParent]) == 0 {
-		return
 	} else {
 		l.trace, l.span, recorded = parentOf(s.call.MD)
 		l.note = true
 	}
-	h := handlingOf(s.ctx)
+	h := s.rec.handler.looked()
 	if h != nil && recorded && h.trace == l.trace {
 		l.of = h
 	} else {
@@ -156,18 +154,18 @@ func scanned(trace spans.TraceID, data []byte, compressed byte) *values.Body {
 	return values.Scan(trace, data)
 }
 
-// handlingOf returns what is known of the handler that makes a call with a context.
-func handlingOf(ctx context.Context) *handling {
-	if cc, is := ctx.Value(handlerKey{}).(*callContext); is {
-		return cc.handling.Load()
+// looked returns what is known of the bodies of a handler's call; nil: nobody looks at them, or there is no handler.
+func (c *callContext) looked() *handling {
+	if c == nil {
+		return nil
 	}
-	return nil
+	return c.handling.Load()
 }
 
 // unseen says that a call is made whose bodies nobody looks at.
 func unseen(ctx context.Context, rec *clientRecord) {
 	if rec.begun != 0 {
-		handlingOf(ctx).misses()
+		handlerOf(ctx).looked().misses()
 	}
 }
 

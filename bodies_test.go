@@ -206,6 +206,33 @@ func TestBodiesNoted(t *testing.T) {
 	}
 }
 
+// TestBodiesUnseenByUser: a handler whose call the user traces may make calls that are in no trace: they may use any answer.
+func TestBodiesUnseenByUser(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	behind := dialTest(t, serveUnix(t, &asks{do: parroting}))
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-000000000000000"
+	client := dialTest(t, serveUnix(t, &asks{do: func(ctx context.Context, req *pb.SimpleRequest) (*pb.SimpleResponse, error) {
+		if _, err := behind.UnaryCall(metadata.AppendToOutgoingContext(ctx, "traceparent", parent+"2-01"), says("price-1")); err != nil {
+			return nil, err
+		}
+		_, err := behind.UnaryCall(ctx, says("re-price-1"))
+		return &pb.SimpleResponse{Username: "done-1"}, err
+	}}))
+	take := tracing(t)
+	if _, err := client.UnaryCall(metadata.AppendToOutgoingContext(testContext(t), "traceparent", parent+"1-01"), says("order-1")); err != nil {
+		t.Fatal(err)
+	}
+	told := ""
+	for _, n := range bodiesOf(take(3))["note"] {
+		if len(n.Bodies.Told) > 0 {
+			told = fmt.Sprintf("%+v", n.Bodies.Told)
+		}
+	}
+	if want := fmt.Sprintf("%+v", []values.Told{{Span: 2, Looked: true, Used: true}}); told != want {
+		t.Errorf("told %s, want %s", told, want)
+	}
+}
+
 // BenchmarkBodies is what a call costs whose handler makes another one: not traced, one in five or so traced, and all traced with their bodies looked at.
 func BenchmarkBodies(b *testing.B) {
 	for _, size := range []int{0, 4000} {

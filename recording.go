@@ -102,6 +102,7 @@ type clientRecord struct {
 	response telemetry.Print
 	begun    time.Duration // on telemetry's clock
 	waited   time.Duration // before its first frame could be written
+	handler  *callContext  // that makes the call; nil: none
 	span     *spans.Span   // nil: the call is not traced
 	look     *look         // nil: nobody looks at its bodies
 }

@@ -24,11 +24,16 @@ const (
 // handlerKey is the key under which the context of a handler has its callContext.
 type handlerKey struct{}
 
-// spanOf returns the span of a call that is made with a context, if it is traced: as the call is for which it is made, whose handler's context that is or was made of;
-// or else, if it is chosen. What a handler calls that has run for long, or has called many, is no part of its trace any more.
-func spanOf(ctx context.Context, now time.Duration) *spans.Span {
-	cc, is := ctx.Value(handlerKey{}).(*callContext)
-	if !is || now-cc.begun > longHandler {
+// handlerOf returns the handler whose context one is, or was made of; nil: none.
+func handlerOf(ctx context.Context) *callContext {
+	cc, _ := ctx.Value(handlerKey{}).(*callContext)
+	return cc
+}
+
+// spanOf returns the span of a call that a handler makes, if it is traced: as the handler's call is. Without a handler it is if it is chosen.
+// What a handler calls that has run for long, or has called many, is no part of its trace any more.
+func spanOf(cc *callContext, now time.Duration) *spans.Span {
+	if cc == nil || now-cc.begun > longHandler {
 		return traced.Root()
 	}
 	t := cc.call.Trace
@@ -49,10 +54,14 @@ const (
 
 // trace begins the span of a call that is about to be sent.
 func (s *clientStream) trace(m *clientMux) {
-	if s.rec.route == nil || len(s.call.MD[traceParent]) > 0 {
+	if s.rec.route == nil {
 		return
 	}
-	span := spanOf(s.ctx, s.rec.begun)
+	s.rec.handler = handlerOf(s.ctx)
+	if len(s.call.MD[traceParent]) > 0 {
+		return
+	}
+	span := spanOf(s.rec.handler, s.rec.begun)
 	if span == nil {
 		return
 	}
@@ -109,7 +118,7 @@ func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemet
 	if len(e.set.stats) > 0 {
 		return
 	}
-	span := spanOf(ctx, begun)
+	span := spanOf(handlerOf(ctx), begun)
 	if span == nil {
 		return
 	}

@@ -53,7 +53,7 @@ type hosts struct {
 // To read what the host uses costs a process as much as to look at itself, so two of a host do it, as one may end at any time.
 const (
 	tellersEach = 2
-	tellerFor   = 25 * time.Second // without a word of the host
+	tellerFor   = 15 * time.Second // without a word of the host
 )
 
 // hostTeller is a process that tells of its host.

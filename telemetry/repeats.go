@@ -25,7 +25,7 @@ func (r *Repeats) add(o *Repeats) {
 
 const (
 	// sparseAfter is how many calls are looked at until the next Take; of those that come later one in sparse is.
-	sparseAfter = 64
+	sparseAfter = 1024
 	sparse      = 16
 	// maxPrints is how many bodies are remembered, for memory of them, about: those of a minute, or fewer.
 	maxPrints   = 4096

@@ -17,6 +17,7 @@ import (
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/internal/spans"
+	"github.com/stile-ipc/stile/internal/usage"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -46,7 +47,8 @@ type Config struct {
 	Pace     *Pace                                  // that calls beat; nil: none do
 	Logger   *slog.Logger
 
-	every time.Duration // instead of Window
+	every  time.Duration              // instead of Window
+	isBusy func(used usage.Used) bool // instead of what it used
 }
 
 // Counters are what the process's connections have done since it began.

@@ -25,6 +25,7 @@ type sampler struct {
 	counted  func() (made, served uint64, routes int)
 	inFlight func() (made, served, connections int) // nil: nobody knows
 	pace     *Pace
+	isBusy   func(used usage.Used) bool
 
 	mu        sync.Mutex
 	meter     *usage.Meter
@@ -35,6 +36,7 @@ type sampler struct {
 	skipCalls int
 	skipOpen  int
 	open      [2]uint64
+	busy      bool // in the last sample of some length
 }
 
 // sample is what was used in a stretch of time.
@@ -45,9 +47,12 @@ type sample struct {
 }
 
 func newSampler(cfg *Config) *sampler {
-	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, pace: cfg.Pace, meter: usage.NewMeter()}
+	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, pace: cfg.Pace, isBusy: cfg.isBusy, meter: usage.NewMeter()}
 	if s.pace == nil {
 		s.pace = NewPace()
+	}
+	if s.isBusy == nil {
+		s.isBusy = func(used usage.Used) bool { return used.User+used.System > used.Took/busy }
 	}
 	s.made, s.served, _ = s.counted()
 	return s
@@ -85,8 +90,10 @@ const busy = 10
 func (s *sampler) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	used := s.takeLocked()
-	return used.User+used.System > max(used.Took, SampleEvery)/busy
+	if used := s.takeLocked(); used.Took >= shortest { // less is what is left behind the end of a window
+		s.busy = s.isBusy(used)
+	}
+	return s.busy
 }
 
 // shortest is how long a sample is at least: of less there is none of its own.

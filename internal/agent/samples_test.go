@@ -70,7 +70,7 @@ func TestSamples(t *testing.T) {
 func TestQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, pace := &fakeHub{name: 1}, NewPace()
-		a := Start(Config{Pace: pace, Hub: h, Recorder: telemetry.NewRecorder(), Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		a := Start(Config{isBusy: func(usage.Used) bool { return false }, Pace: pace, Hub: h, Recorder: telemetry.NewRecorder(), Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
 		time.Sleep(5*time.Second + 310*time.Millisecond)
 		for range 2 { // the second one is of the same 200 ms
 			pace.Beat(telemetry.Now())
@@ -114,6 +114,25 @@ func TestBusy(t *testing.T) {
 				t.Fatalf("who %s is busy: %v, for a minute", c.what, !c.busy)
 			}
 		}
+	}
+}
+
+// TestBusyStays: what is left of a window behind its end says nothing of whether the process is busy.
+func TestBusyStays(t *testing.T) {
+	s := newSampler(&Config{Recorder: telemetry.NewRecorder(), isBusy: func(usage.Used) bool { return true }})
+	defer s.close()
+	time.Sleep(2 * shortest)
+	if !s.take() {
+		t.Fatal("it is not busy")
+	}
+	s.isBusy = func(usage.Used) bool { return false }
+	s.window()
+	if !s.take() {
+		t.Error("it is not busy any more, in no time")
+	}
+	time.Sleep(2 * shortest)
+	if s.take() {
+		t.Error("it is busy still")
 	}
 }
 

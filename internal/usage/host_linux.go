@@ -19,42 +19,72 @@ const listEvery = 25
 type threads struct {
 	all   map[string]thread // by name in /proc; nil: not listed yet
 	count []metrics.Sample  // of Go's threads
+	open  int               // files of them
 	had   uint64            // as it was when they were listed
 	reads int               // since then
 	skip  int               // reads to leave out
 	text  [64]byte
 }
 
-// thread is an open file that tells of one, and how long it had waited when it was read last.
+// maxOpen is how many files are kept open: those of other threads are opened each time.
+const maxOpen = 64
+
+// thread is how long one had waited when it was read last.
 type thread struct {
-	fd     int
+	fd     int // that tells of it; negative: it is not kept open
 	waited time.Duration
+	known  bool // that it had
 }
 
 func (t *threads) read() (sum time.Duration) {
 	if t.skip--; t.skip >= 0 {
 		return 0
 	}
-	first := t.all == nil
 	t.list()
 	for name, one := range t.all {
-		text, err := readAt(one.fd, t.text[:])
-		if err != nil { // it has ended; what it waited last is not known
-			_ = syscall.Close(one.fd)
-			delete(t.all, name)
+		text, err := t.ask(name, one.fd)
+		if err == syscall.EMFILE || err == syscall.ENFILE {
 			continue
 		}
-		is := one.waited
-		if _, waited, found := bytes.Cut(text, []byte(" ")); found {
-			is = time.Duration(number(waited))
+		if err != nil { // it has ended; what it waited last is not known
+			t.forget(name)
+			continue
 		}
-		if !first {
+		_, waited, found := bytes.Cut(text, []byte(" "))
+		if !found {
+			continue
+		}
+		is := time.Duration(number(waited))
+		if one.known {
 			sum += grown(is, one.waited)
 		}
-		t.all[name] = thread{one.fd, is}
+		t.all[name] = thread{one.fd, is, true}
 	}
 	t.skip = (len(t.all) - 1) / threadsEach
 	return sum
+}
+
+// ask returns what the kernel says of a thread.
+func (t *threads) ask(name string, fd int) ([]byte, error) {
+	if fd >= 0 {
+		return readAt(fd, t.text[:])
+	}
+	fd, err := open(schedstat(name))
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(fd)
+	return readAt(fd, t.text[:])
+}
+
+func schedstat(name string) string { return "/proc/self/task/" + name + "/schedstat" }
+
+func (t *threads) forget(name string) {
+	if fd := t.all[name].fd; fd >= 0 {
+		_ = syscall.Close(fd)
+		t.open--
+	}
+	delete(t.all, name)
 }
 
 // list finds threads that have begun.
@@ -70,31 +100,37 @@ func (t *threads) list() {
 	if t.reads++; t.all != nil && t.reads < listEvery && has == t.had {
 		return
 	}
-	t.had, t.reads = has, 0
-	if t.all == nil {
-		t.all = map[string]thread{}
-	}
 	dir, err := os.Open("/proc/self/task")
 	if err != nil {
 		return
 	}
 	defer dir.Close()
+	t.had, t.reads = has, 0
+	begun := t.all != nil // what is new has begun since, and had not waited then
+	if !begun {
+		t.all = map[string]thread{}
+	}
 	names, _ := dir.Readdirnames(-1) // as far as it went
 	for _, name := range names {
 		if _, known := t.all[name]; known {
 			continue
 		}
-		if fd, err := open("/proc/self/task/" + name + "/schedstat"); err == nil {
-			t.all[name] = thread{fd: fd}
+		one := thread{fd: -1, known: begun}
+		if t.open < maxOpen {
+			if fd, err := open(schedstat(name)); err == nil {
+				one.fd = fd
+				t.open++
+			}
 		}
+		t.all[name] = one
 	}
 }
 
 func (t *threads) close() {
-	for _, one := range t.all {
-		_ = syscall.Close(one.fd)
+	for name := range t.all {
+		t.forget(name)
 	}
-	t.all = nil
+	*t = threads{}
 }
 
 // hostLook is how long a look at the host may take: what takes longer, as with many processors, is done seldomer.

@@ -78,7 +78,7 @@ func TestThreads(t *testing.T) {
 	}
 	all.skip = 0
 	for name, one := range all.all {
-		all.all[name] = thread{one.fd, one.waited - time.Hour}
+		all.all[name] = thread{one.fd, one.waited - time.Hour, true}
 	}
 	n := time.Duration(len(all.all))
 	if got := all.read(); got < (n-1)*time.Hour { // one may have ended
