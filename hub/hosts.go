@@ -14,7 +14,7 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
-// A window of a host has cells: all processes look at what they use at the same times, or little later.
+// A window of a host has cells: processes look at what they use at the same times, or later, and what they tell of is spread over the cells in which it was.
 const (
 	cell     = 200 * time.Millisecond
 	cells    = int64(store.Finest / cell)
@@ -29,10 +29,15 @@ type slot struct {
 	who   map[identity]bool
 }
 
+// hostCell is what a process has told of the host in a cell: of others, nothing is added to it.
 type hostCell struct {
-	looked bool
-	of     [4]float64 // user, system, idle, steal
+	who  identity
+	part float64    // of the cell, that it has told of
+	of   [4]float64 // in that: user, system, idle, steal
 }
+
+// looked reports whether what was told stands for all of the cell.
+func (c *hostCell) looked() bool { return c.part >= 0.5 }
 
 type slotKey struct {
 	boot  string
@@ -74,11 +79,16 @@ func newHosts() hosts {
 
 // spread calls f with each cell that a stretch of time covers, and the part of the stretch that is in it.
 func spread(from time.Time, took time.Duration, f func(n int64, part float64)) {
-	near := func(t time.Time) int64 { return (t.UnixNano() + int64(cell)/2) / int64(cell) }
-	first := near(from)
-	end := max(near(from.Add(took)), first+1)
-	for n := first; n < end; n++ {
-		f(n, 1/float64(end-first))
+	begin := from.UnixNano()
+	end := begin + int64(took)
+	if took <= 0 {
+		f(begin/int64(cell), 1)
+	}
+	for at := begin; at < end; {
+		n := at / int64(cell)
+		until := min((n+1)*int64(cell), end)
+		f(n, float64(until-at)/float64(took))
+		at = until
 	}
 }
 
@@ -150,7 +160,7 @@ func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) (tells bool) {
 			of[j] = value(host[j], i)
 		}
 		if of != [4]float64{} {
-			h.look(boot, at, took, of)
+			h.look(boot, id, at, took, of)
 			tells = true
 		}
 		at = at.Add(took)
@@ -158,21 +168,21 @@ func (h *hosts) add(p *hubpb.Process, run *hubpb.Sample) (tells bool) {
 	return tells
 }
 
-// look takes what a process says of its host, where nobody has before.
-func (h *hosts) look(boot string, at time.Time, took time.Duration, of [4]float64) {
-	n, taken := 0, false
-	spread(at, took, func(i int64, _ float64) {
-		s := h.at(boot, i/cells)
-		n, taken = n+1, taken || s == nil || s.host[i%cells].looked
-	})
-	if taken || took < time.Duration(n)*cell/2 {
-		return
-	}
+// look takes what a process says of its host, where no other one has.
+func (h *hosts) look(boot string, id identity, at time.Time, took time.Duration, of [4]float64) {
 	spread(at, took, func(i int64, part float64) {
-		c := &h.at(boot, i/cells).host[i%cells]
-		c.looked = true
+		s := h.at(boot, i/cells)
+		if s == nil {
+			return
+		}
+		c := &s.host[i%cells]
+		if c.part > 0 && c.who != id {
+			return
+		}
+		c.who = id
+		c.part += part * float64(took) / float64(cell)
 		for j := range of {
-			c.of[j] = part * of[j]
+			c.of[j] += part * of[j]
 		}
 	})
 }
@@ -269,9 +279,10 @@ func (h *hosts) missing(k slotKey, s *slot) bool {
 func (s *slot) others() (looked, used time.Duration) {
 	sum := 0.0
 	for i := range s.host {
-		if c := &s.host[i]; c.looked {
-			looked += cell
-			sum += c.of[0] + c.of[1] + c.of[3] - s.known[i]
+		if c := &s.host[i]; c.looked() {
+			part := min(c.part, 1)
+			looked += time.Duration(part * float64(cell))
+			sum += c.of[0] + c.of[1] + c.of[3] - part*s.known[i]
 		}
 	}
 	return looked, time.Duration(min(max(sum, 0), 1<<53))
@@ -285,7 +296,12 @@ func (h *hosts) load(k slotKey, s *slot) store.Load {
 	}
 	for i := range s.host {
 		l.Took[i] = uint64(cell / time.Microsecond)
-		of := s.host[i].of
+		var of [4]float64
+		if c := &s.host[i]; c.looked() {
+			for j := range of {
+				of[j] = c.of[j] / c.part
+			}
+		}
 		for j, ns := range []float64{of[0], of[1], of[2], of[3], s.known[i]} {
 			l.Columns[j][i] = uint64(math.Round(ns / 1000))
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,7 @@ func TestContaminated(t *testing.T) {
 		kept := h.over(m, start, start)
 		got := ""
 		for _, o := range m.Report().Hosts {
-			got += fmt.Sprintf("%d of %d, %.2g", o.Contaminated, o.Windows, o.Mean())
+			got += fmt.Sprintf("%d of %d, %.2g", o.Contaminated, o.Windows, math.Round(1e4*o.Mean())/1e4)
 		}
 		if got != c.want || len(kept) != map[bool]int{true: 1}[name != "no host"] || len(h.slots) > 1 {
 			t.Errorf("%s: %s, want %s; %d kept, %d left", name, got, c.want, len(kept), len(h.slots))
@@ -129,6 +130,37 @@ func TestHostsForgotten(t *testing.T) {
 	at = at.Add(processGoneAfter)
 	if over(); len(h.slots)+len(h.last)+len(h.names) != 0 {
 		t.Errorf("%d slots, %d known, %d names are left", len(h.slots), len(h.last), len(h.names))
+	}
+}
+
+// TestUnaligned: who looks whenever a call has it look tells as much of its host as of itself: what others used is neither hidden nor made up.
+func TestUnaligned(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	begin := time.Unix(1e9, 0)
+	for range 20 {
+		h := newHosts()
+		for who, used := range map[byte]float64{1: 1, 2: 0.5} { // of 1.7 processors
+			for at := time.Duration(0); at < store.Finest; {
+				took := min(time.Duration(50+r.IntN(300))*time.Millisecond, store.Finest-at)
+				us := func(processors float64) []uint64 { return []uint64{uint64(processors * float64(took.Microseconds()))} }
+				h.add(processOf(who, "b"), &hubpb.Sample{
+					FromUnixNano: begin.Add(at).UnixNano(), TookUs: us(1), UserUs: us(used),
+					HostUserUs: us(1.5), HostSystemUs: us(0.2), HostIdleUs: us(2.3),
+				})
+				at += took
+			}
+		}
+		m, end := routemap.New(), begin.Add(store.Finest)
+		kept := h.over(m, end, end)
+		o := m.Report().Hosts
+		if len(o) != 1 || len(kept) != 1 || math.Abs(o[0].Mean()-0.2) > 0.02 {
+			t.Fatalf("%d hosts, %d kept, others used %v", len(o), len(kept), o)
+		}
+		for i, us := range kept[0].Columns[hostIdle] {
+			if us != 0 && math.Abs(float64(us)-2.3*float64(cellUs)) > 2 {
+				t.Errorf("cell %d was idle for %d µs", i, us)
+			}
+		}
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/stile-ipc/stile/telemetry"
 )
 
-// How often a process looks at what it uses: each SampleEvery, all processes at the same times, by the clock, while it makes or serves calls, or uses a tenth of a
-// processor; else each QuietEvery.
+// How often a process looks at what it uses: at the first call that begins after a multiple of SampleEvery, by the clock; without calls at one of QuietEvery, or of
+// SampleEvery while it uses a tenth of a processor.
 const (
 	SampleEvery = 200 * time.Millisecond
 	QuietEvery  = time.Second
