@@ -86,7 +86,7 @@ func (s *clientStream) beginLook() {
 			return
 		}
 	}
-	kept := l
+	kept := l // so that l itself is not allocated for calls that are not looked at
 	s.rec.look = &kept
 }
 

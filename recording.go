@@ -234,9 +234,10 @@ func (e *entrance) recordFar(ctx context.Context, rec *clientRecord, err error) 
 		return
 	}
 	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
-	unseen(ctx, rec)
+	handler := handlerOf(ctx)
+	handler.looked().misses()
 	r.Record(uint32(rec.begun), &c)
-	e.traceFar(ctx, e.farLink(), r.Name(), rec.begun, &c)
+	e.traceFar(ctx, handler, e.farLink(), r.Name(), rec.begun, &c)
 }
 
 // serverRecord is what is to be counted of a call at its server.

@@ -114,11 +114,11 @@ func triesOf(md wire.MD) uint32 {
 
 // traceFar hands in the span of a call that went over gRPC, if it is traced: there its server is not told. Where there are stats handlers it is not
 // known whether the user traces it.
-func (e *entrance) traceFar(ctx context.Context, l *telemetry.Link, name telemetry.RouteName, begun time.Duration, c *telemetry.Call) {
+func (e *entrance) traceFar(ctx context.Context, handler *callContext, l *telemetry.Link, name telemetry.RouteName, begun time.Duration, c *telemetry.Call) {
 	if len(e.set.stats) > 0 {
 		return
 	}
-	span := spanOf(handlerOf(ctx), begun)
+	span := spanOf(handler, begun)
 	if span == nil {
 		return
 	}

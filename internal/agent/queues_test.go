@@ -50,14 +50,19 @@ func TestQueues(t *testing.T) {
 	}
 }
 
+// startLate starts an agent whose queues' server does not answer.
+func startLate() (*fakeHub, *telemetry.Recorder, *Agent) {
+	h := &fakeHub{name: 1}
+	r := telemetry.NewRecorder()
+	r.Enable()
+	r.AddQueues(func(ctx context.Context) []telemetry.Queue { <-ctx.Done(); return []telemetry.Queue{{Topic: "late"}} })
+	return h, r, Start(Config{Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+}
+
 // TestQueuesLate: a server that does not answer holds up no report for long.
 func TestQueuesLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &fakeHub{name: 1}
-		r := telemetry.NewRecorder()
-		r.Enable()
-		r.AddQueues(func(ctx context.Context) []telemetry.Queue { <-ctx.Done(); return []telemetry.Queue{{Topic: "late"}} })
-		a := Start(Config{Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		h, _, a := startLate()
 		time.Sleep(2*Window + queuesWithin + time.Second)
 		synctest.Wait()
 		h.mu.Lock()
@@ -74,11 +79,7 @@ func TestQueuesLate(t *testing.T) {
 // TestQueuesLateAtEnd: nor does it cost the hub what was counted last before the process ends.
 func TestQueuesLateAtEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &fakeHub{name: 1}
-		r := telemetry.NewRecorder()
-		r.Enable()
-		r.AddQueues(func(ctx context.Context) []telemetry.Queue { <-ctx.Done(); return []telemetry.Queue{{Topic: "late"}} })
-		a := Start(Config{Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		h, r, a := startLate()
 		synctest.Wait()
 		r.Link(telemetry.Client, "shm", telemetry.Peer{}).Route(telemetry.RouteName{Method: "/s/M"}).Record(0, &telemetry.Call{Duration: 1})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
