@@ -93,7 +93,7 @@ func (c *callContext) Value(key any) any {
 		return (*transportStream)(c)
 	case peerKey:
 		return c.conn.peer
-	case lazyctx.DelayedKey, lazyctx.DecidedKey, handlerKey{}:
+	case lazyctx.DelayedKey, lazyctx.DecidedKey, lazyctx.TracedKey, handlerKey{}:
 		return c
 	}
 	if d := c.conn.door; d.server != nil && len(d.set.stats) > 0 && isServerKey(key) {

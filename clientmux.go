@@ -390,7 +390,7 @@ func (m *clientMux) HandleClose(err error) {
 // event tells what happened to the connection, if its calls are counted.
 func (m *clientMux) event(kind, detail string, bad bool) {
 	if m.link != nil {
-		telemetry.Process().Event(telemetry.Event{Kind: kind, Subject: m.place.addr.String(), Detail: strings.TrimPrefix(detail+", over "+m.conn.Info().Transport, ", "), Error: bad})
+		telemetry.Process().Event(telemetry.Event{Kind: kind, Subject: m.place.addr.String(), Detail: "over " + m.conn.Info().Transport, Example: detail, Error: bad, Single: true})
 	}
 }
 

@@ -423,4 +423,7 @@ func (s *clientStream) report() {
 	if t := s.in.status(); t != nil {
 		s.try.Report.Trailer = t.MD
 	}
+	if span := s.rec.span; span != nil {
+		s.try.Report.Trace = span.Trace
+	}
 }

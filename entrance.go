@@ -83,7 +83,7 @@ func newEntrance(cc *grpc.ClientConn, d *dialer) *entrance {
 	}
 	if len(e.set.shut) > 0 {
 		e.shut = strings.Join(e.set.shut, "; ")
-		e.sayOnce("calls go over gRPC", "reason", e.shut)
+		e.say("calls go over gRPC", "reason", e.shut)
 	}
 	e.config.Store(e.set.defaultServiceConfig)
 	go e.watch()
@@ -95,17 +95,29 @@ func sameFunc(a, b any) bool {
 	return !reflect.ValueOf(a).IsNil() && reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
-// sayOnce logs what a person should know, once for each message and target.
-func (e *entrance) sayOnce(msg string, args ...any) {
+// say tells what a person should know: the log once for each message and target, the hub each time.
+func (e *entrance) say(msg string, args ...any) {
+	if !e.sayOnce(msg, args...) {
+		e.tellHub(msg, args...)
+	}
+}
+
+// sayOnce tells both once for each message and target, and reports whether this was that time.
+func (e *entrance) sayOnce(msg string, args ...any) (first bool) {
 	e.mu.Lock()
-	said := e.said[msg]
+	first = !e.said[msg]
 	e.said[msg] = true
 	e.mu.Unlock()
-	if !said {
-		if r := e.d.own.recorder; r != nil {
-			r.Event(telemetry.Event{Kind: msg, Subject: e.cc.CanonicalTarget(), Detail: strings.TrimSpace(fmt.Sprintln(args...))})
-		}
+	if first {
+		e.tellHub(msg, args...)
 		e.log.Info("stile: "+msg, append([]any{"target", e.cc.Target()}, args...)...)
+	}
+	return first
+}
+
+func (e *entrance) tellHub(msg string, args ...any) {
+	if r := e.d.own.recorder; r.Enabled() {
+		r.Event(telemetry.Event{Kind: msg, Subject: e.cc.CanonicalTarget(), Example: strings.TrimSpace(fmt.Sprintln(args...))})
 	}
 }
 
@@ -161,7 +173,7 @@ func (e *entrance) needsGRPC(method string) bool {
 	if mc.RetryPolicy == nil {
 		return false
 	}
-	e.sayOnce("a method with a retry policy goes over gRPC", "method", method)
+	e.sayOnce("a method with a retry policy goes over gRPC", "method", method) // as each call does
 	return true
 }
 
@@ -283,7 +295,7 @@ func (e *entrance) knock(f *finder) *clientMux {
 	defer cancel()
 	places, reason := f.places(ctx)
 	if reason != "" {
-		e.sayOnce("calls go over gRPC", "reason", reason)
+		e.say("calls go over gRPC", "reason", reason)
 		return nil
 	}
 	cfg := e.dialConfig()
@@ -371,7 +383,7 @@ func (e *entrance) heed(addr string, err error) {
 			return
 		}
 	}
-	e.sayOnce("the local door cannot be used", "address", addr, "error", err.Error())
+	e.say("the local door cannot be used", "address", addr, "error", err.Error())
 }
 
 // usualMisses is why a knock fails where nothing is wrong: there is no door, or
@@ -399,6 +411,6 @@ func (e *entrance) down(m *clientMux) {
 	cause := m.cause
 	m.mu.Unlock()
 	if errors.Is(cause, transport.ErrProtocol) {
-		e.sayOnce("the server broke the protocol of local calls and was cut off", "error", cause, "pid", m.conn.Info().Peer.PID)
+		e.say("the server broke the protocol of local calls and was cut off", "error", cause, "pid", m.conn.Info().Peer.PID)
 	}
 }

@@ -154,6 +154,14 @@ func (s *serverStream) trace() {
 	c.call.Trace = &wire.Trace{ID: span.Trace, Span: span.ID}
 }
 
+// TraceID implements [lazyctx.Traced], for a handler.
+func (c *callContext) TraceID() (id [16]byte) {
+	if t := c.call.Trace; t != nil {
+		id = t.ID
+	}
+	return id
+}
+
 // endSpan hands in the span of a call that was counted as c on r.
 func (s *serverStream) endSpan(r *telemetry.Route, c *telemetry.Call) {
 	span := s.rec.span

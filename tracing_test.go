@@ -2,7 +2,9 @@ package stile
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,7 +17,9 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/internal/spans"
 	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport/wire"
@@ -465,4 +469,40 @@ func BenchmarkNotTraced(b *testing.B) {
 			s.trace()
 		}
 	})
+}
+
+// TestTracedDecisions: what a policy decides names the trace that Stile has made, of the attempt that failed or of the handler in which it was decided.
+func TestTracedDecisions(t *testing.T) {
+	t.Setenv("STILE_DIR", t.TempDir())
+	handlers := map[string]bool{}
+	target := serveUnix(t, &relay{unary: func(ctx context.Context) error {
+		handlers[lazyctx.TraceOf(ctx)] = true
+		return status.Error(codes.Unavailable, "order 17 failed")
+	}})
+	p := testPolicy(t, "methodConfig: [{name: [{}], timeout: 10s, retryPolicy: {maxAttempts: 2, initialBackoff: 0.001s, maxBackoff: 0.001s, backoffMultiplier: 1, retryableStatusCodes: [UNAVAILABLE]}, x-stile: {idempotency: IDEMPOTENT}}]")
+	take := tracing(t)
+	r := telemetry.Process()
+	r.TakeEvents()
+	if _, err := dialTest(t, target, WithPolicy(p)).EmptyCall(testContext(t), &pb.Empty{}); status.Code(err) != codes.Unavailable {
+		t.Fatal(err)
+	}
+	made := map[string]bool{}
+	for _, s := range take(4) {
+		made[hex.EncodeToString(s.Trace[:])] = true
+	}
+	if !maps.Equal(handlers, made) {
+		t.Errorf("handlers were in %v, of traces %v", handlers, made)
+	}
+	got := map[string]bool{}
+	for begin := time.Now(); len(got) < 2 && time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) { // they are told by a goroutine
+		all, _ := r.TakeEvents()
+		for _, e := range all {
+			if e.Kind == "retried" || e.Kind == "retry given up" {
+				got[e.Kind] = made[e.Trace] && e.Example == "order 17 failed"
+			}
+		}
+	}
+	if want := map[string]bool{"retried": true, "retry given up": true}; !maps.Equal(got, want) {
+		t.Errorf("told with a trace: %v", got)
+	}
 }

@@ -158,6 +158,7 @@ type verdict struct {
 // is to be another attempt, the budget has granted it.
 func (k *call) decide(t *try) verdict {
 	r := k.r
+	k.trace = t.Report.Trace
 	v := k.judge(t)
 	if !v.again {
 		return v

@@ -32,6 +32,7 @@ type call struct {
 	begun    time.Duration   // as state machines count; later, when it had to wait for its turn
 	queued   time.Duration   // that it had to wait
 	tried    int             // attempts made
+	trace    [16]byte        // of the attempt that failed last, if Stile has made one of it
 
 	req, reply any
 	replyType  protoreflect.MessageType // if the call may be hedged
@@ -239,7 +240,7 @@ func (k *call) settle(permit permit, admitted bool, err error) {
 }
 
 func (k *call) tell(kind Kind, err error, detail string) {
-	k.side.p.news.tellRoute(k.ctx, k.r, &Event{Kind: kind, Err: err, Detail: detail, Attempt: k.tried})
+	k.side.p.news.tellRoute(k.ctx, k.r, &Event{Kind: kind, Err: err, Detail: detail, Attempt: k.tried, TraceID: lazyctx.HexTrace(k.trace)})
 }
 
 // count counts what was decided, for the hub. Only Stile's channel tells of the calls themselves.

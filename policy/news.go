@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
+	"github.com/stile-ipc/stile/internal/lazyctx"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -92,7 +94,9 @@ func (n *news) tellRoute(ctx context.Context, r *route, e *Event) {
 func (n *news) tell(ctx context.Context, e *Event) {
 	n.counts[e.Kind].Add(1)
 	e.Time = time.Now()
-	e.TraceID = n.trace(ctx)
+	if e.TraceID == "" {
+		e.TraceID = n.trace(ctx)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.queue) >= maxNews {
@@ -145,18 +149,35 @@ func (e *Event) level() slog.Level {
 
 // report tells the hub, if this process has one.
 func (e *Event) report() {
-	subject := e.Method
-	if subject == "" {
-		subject = e.Target
+	if !telemetry.Process().Enabled() {
+		return
 	}
-	detail := e.Detail
-	if e.Err != nil {
-		detail = strings.TrimPrefix(detail+": "+e.Err.Error(), ": ")
+	out := telemetry.Event{
+		Kind: e.Kind.String(), Subject: e.Method, Detail: e.Detail, Trace: e.TraceID, Error: e.level() >= slog.LevelWarn,
+		Single: e.Kind == BreakerMoved || e.Kind == Applied || e.Kind == Refused,
+	}
+	if out.Subject == "" {
+		out.Subject = e.Target
 	}
 	if e.Shadow {
-		detail = "only told: " + detail
+		out.Detail, out.Example = "only told", e.Detail
 	}
-	telemetry.Process().Event(telemetry.Event{Kind: e.Kind.String(), Subject: subject, Detail: detail, Trace: e.TraceID, Error: e.level() >= slog.LevelWarn})
+	if e.Err != nil {
+		what := e.Err.Error()
+		if st, ok := status.FromError(e.Err); ok {
+			out.Detail, what = with(out.Detail, st.Code().String()), st.Message()
+		}
+		out.Example = with(out.Example, what)
+	}
+	telemetry.Process().Event(out)
+}
+
+// with is one text and another one.
+func with(text, more string) string {
+	if text == "" || more == "" {
+		return text + more
+	}
+	return text + ": " + more
 }
 
 func (n *news) say(e *Event) {
@@ -202,7 +223,7 @@ func (p *Policy) Count(k Kind) uint64 {
 // Lost returns how many events nobody was told of, because too many were waiting.
 func (p *Policy) Lost() uint64 { return p.news.lost.Load() }
 
-// traceOf returns the trace id of a W3C traceparent in the metadata.
+// traceOf returns the trace id of a W3C traceparent in the metadata; if there is none, that of the trace which Stile has made of the handler that calls.
 func traceOf(ctx context.Context) string {
 	out, _ := metadata.FromOutgoingContext(ctx)
 	values := out["traceparent"]
@@ -210,7 +231,7 @@ func traceOf(ctx context.Context) string {
 		values = metadata.ValueFromIncomingContext(ctx, "traceparent")
 	}
 	if len(values) == 0 {
-		return ""
+		return lazyctx.TraceOf(ctx)
 	}
 	parts := strings.SplitN(values[0], "-", 4)
 	if len(parts) < 4 || len(parts[1]) != 32 {

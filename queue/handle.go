@@ -180,7 +180,11 @@ func (s *Subscription) toDead(d delivery, o outcome) error {
 			"sequence", d.seq, "reason", o.why, "cause", o.cause, "error", err)
 		return err
 	}
-	telemetry.Process().Event(telemetry.Event{Kind: "message dead", Subject: s.topic, Detail: "group " + s.group + ": " + o.why, Error: true})
+	dead := telemetry.Event{Kind: "message dead", Subject: s.topic, Detail: "group " + s.group + ": " + o.why, Trace: d.trace(), Error: true}
+	if o.cause != nil {
+		dead.Example = o.cause.Error()
+	}
+	telemetry.Process().Event(dead)
 	s.q.log.Warn("queue: a message is dead", "stream", s.stream, "group", s.group, "sequence", d.seq, "reason", o.why, "error", o.cause)
 	return nil
 }

@@ -34,6 +34,16 @@ func (m *Msg[T]) SpanContext() trace.SpanContext {
 	return trace.SpanContextFromContext(traceContext.Extract(context.Background(), &c))
 }
 
+// trace is the ID of the trace in which a message was published, as hexadecimal digits; empty: in none.
+func (d *delivery) trace() string {
+	c := traceCarrier{parent: d.Header.Get(headerTrace)}
+	span := trace.SpanContextFromContext(traceContext.Extract(context.Background(), &c))
+	if !span.IsValid() {
+		return ""
+	}
+	return span.TraceID().String()
+}
+
 // inTrace returns the ctx that a handler of the message has.
 func (m *Msg[T]) inTrace(ctx context.Context) context.Context {
 	if span := m.SpanContext(); span.IsValid() {

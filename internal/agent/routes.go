@@ -110,11 +110,23 @@ func events(taken []telemetry.Event, lost uint64) ([]*hubpb.Event, uint64) {
 	var all []*hubpb.Event
 	for _, e := range taken {
 		all = append(all, &hubpb.Event{
-			Kind: short(e.Kind), Subject: short(e.Subject), Detail: short(e.Detail), Trace: short(e.Trace), Error: e.Error,
+			Kind: short(e.Kind), Subject: short(e.Subject), Detail: short(detail(&e)), Trace: short(e.Trace), Error: e.Error,
 			FirstUnixNano: e.First.UnixNano(), LastUnixNano: e.Last.UnixNano(), Count: e.Count,
 		})
 	}
 	return all, lost
+}
+
+// detail is what is known of an event, with what is of one of those that are alike.
+func detail(e *telemetry.Event) string {
+	between := ", such as: "
+	switch {
+	case e.Example == "" || e.Detail == "":
+		between = ""
+	case e.Count == 1:
+		between = ": "
+	}
+	return e.Detail + between + e.Example
 }
 
 // maxReport is how long a report may be about, in bytes: half of what a hub takes.

@@ -35,6 +35,7 @@ type Report struct {
 	Sent     bool // the server may have seen the attempt
 	Answered bool // a response header came, so that the attempt counts
 	Trailer  map[string][]string
+	Trace    [16]byte // in which the attempt was; zero: none of Stile's
 }
 
 // NewAttempt returns the context of an attempt that is made now. deadline is not after the
