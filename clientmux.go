@@ -104,7 +104,7 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 func (m *clientMux) open(ctx context.Context, s *clientStream) error {
 	if m.slots != nil {
 		waited, err := m.takeSlot(ctx)
-		s.rec.waited += waited
+		s.rec.waited, s.rec.slot = s.rec.waited+waited, s.rec.slot+waited
 		if err != nil {
 			return err
 		}

@@ -102,6 +102,7 @@ type clientRecord struct {
 	response telemetry.Print
 	begun    time.Duration // on telemetry's clock
 	waited   time.Duration // before its first frame could be written
+	slot     time.Duration // of it, for a place among the server's streams
 	handler  *callContext  // that makes the call; nil: none
 	span     *spans.Span   // nil: the call is not traced
 	look     *look         // nil: nobody looks at its bodies
@@ -132,11 +133,11 @@ func (s *clientStream) record(err error) {
 		return
 	}
 	c := telemetry.Call{
-		Duration: telemetry.Now() - s.rec.begun, Waited: s.rec.waited + time.Duration(s.out.blocked.Load()),
+		Begun: s.rec.begun, Duration: telemetry.Now() - s.rec.begun, Waited: s.rec.waited + time.Duration(s.out.blocked.Load()),
 		Request: int(s.sent.Load()), Response: int(s.got.Load()), Code: codeOf(err),
 	}
 	if s.try != nil {
-		c.Duration, c.Waited = c.Duration+s.try.Queued, c.Waited+s.try.Queued
+		c.Begun, c.Duration, c.Waited = c.Begun-s.try.Queued, c.Duration+s.try.Queued, c.Waited+s.try.Queued
 	}
 	if t := s.in.status(); t != nil && !isStream(s.desc) {
 		c.Far, c.Queued, c.Handled = t.Times.Known, t.Times.Queue, t.Times.Handler
@@ -233,7 +234,7 @@ func (e *entrance) recordFar(ctx context.Context, rec *clientRecord, err error) 
 	if r == nil {
 		return
 	}
-	c := telemetry.Call{Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
+	c := telemetry.Call{Begun: rec.begun, Duration: telemetry.Now() - rec.begun, Waited: rec.waited, Request: -1, Response: -1, Code: codeOf(err)}
 	handler := handlerOf(ctx)
 	handler.looked().misses()
 	r.Record(uint32(rec.begun), &c)
@@ -270,7 +271,7 @@ func (s *serverStream) record() {
 	}
 	delayed := time.Duration(cc.delayed.Load())
 	c := telemetry.Call{
-		Duration: s.rec.ended - s.rec.arrived, Far: true, Queued: s.rec.begun - s.rec.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
+		Begun: s.rec.arrived, Duration: s.rec.ended - s.rec.arrived, Far: true, Queued: s.rec.begun - s.rec.arrived + delayed, Handled: s.rec.ended - s.rec.begun - delayed,
 		Request: int(s.got.Load()), Response: int(s.sent.Load()), Code: s.rec.code, Left: cc.call.Timeout,
 	}
 	r := cc.route(s.desc)

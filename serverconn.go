@@ -47,7 +47,8 @@ type serverConn struct {
 	latest  *callContext   // the reader's: the call of the last stream frame
 	batch   *inlineBatch   // the reader's: calls it is to run itself
 	spare   atomic.Pointer[inlineBatch]
-	limited bool // the server limits the number of calls
+	gone    atomic.Bool // the connection has ended
+	limited bool        // the server limits the number of calls
 
 	mu       sync.Mutex // held for short sections only, never while writing
 	streams  table[callContext]
@@ -395,6 +396,7 @@ func (c *serverConn) waitDrained() {
 // HandleClose implements [transport.Handler].
 func (c *serverConn) HandleClose(err error) {
 	c.Batched(false)
+	c.gone.Store(true)
 	c.mu.Lock()
 	streams := c.streams.takeAll()
 	c.sealed = true

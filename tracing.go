@@ -76,16 +76,23 @@ func (s *clientStream) trace(m *clientMux) {
 // endSpan hands in the span of a call that was counted as c.
 func (s *clientStream) endSpan(c *telemetry.Call) {
 	span := s.rec.span
-	span.Begun = s.rec.begun
+	span.Begun = c.Begun
 	if s.try != nil {
-		span.Begun -= s.try.Queued
+		span.Limit = s.try.Queued
 	}
+	span.Slot, span.Window = s.rec.slot, time.Duration(s.out.blocked.Load())
 	span.Over = span.Begun + c.Duration
 	span.Waited, span.Far, span.Code = c.Waited, c.Far, c.Code
 	span.Queued = min(max(c.Queued, 0), c.Duration) // as a server says that may be wrong
 	span.Worked = min(max(c.Handled, 0), c.Duration-span.Queued)
 	span.Request, span.Response = int64(c.Request), int64(c.Response)
 	span.Ended = endedBy(s.ctx, c.Code)
+	if span.Ended == spans.Answered && c.Code != 0 && s.in.status() == nil {
+		span.Ended = spans.Lost
+	}
+	if span.Ended == spans.Cancelled {
+		span.Cause = causeOf(s.ctx)
+	}
 	traced.Add(s.rec.hint, span)
 }
 
@@ -102,6 +109,15 @@ func endedBy(ctx context.Context, code uint32) spans.Ended {
 		}
 	}
 	return spans.Answered
+}
+
+// causeOf is why a context was cancelled, if that is more than that it was, as with [context.WithCancelCause] and errgroup's.
+func causeOf(ctx context.Context) string {
+	cause := context.Cause(ctx)
+	if cause == nil || cause == ctx.Err() {
+		return ""
+	}
+	return cause.Error()
 }
 
 func triesOf(md wire.MD) uint32 {
@@ -129,6 +145,9 @@ func (e *entrance) traceFar(ctx context.Context, handler *callContext, l *teleme
 	span.Link, span.Name, span.Try = l, name, triesOf(wire.MD(md))
 	span.Begun, span.Over = begun, begun+c.Duration
 	span.Waited, span.Code, span.Request, span.Response, span.Ended = c.Waited, c.Code, -1, -1, endedBy(ctx, c.Code)
+	if span.Ended == spans.Cancelled {
+		span.Cause = causeOf(ctx)
+	}
 	traced.Add(uint32(span.ID), span)
 }
 
@@ -168,7 +187,10 @@ func (s *serverStream) endSpan(r *telemetry.Route, c *telemetry.Call) {
 	span.Link, span.Name, span.Try = s.cc.conn.link, r.Name(), triesOf(s.cc.call.MD)
 	span.Begun, span.Handling, span.Handled, span.Over = s.rec.arrived, s.rec.arrived+c.Queued, s.rec.ended, telemetry.Now()
 	span.Far, span.Queued, span.Worked, span.Code = true, c.Queued, c.Handled, c.Code
+	span.Admission = time.Duration(s.cc.delayed.Load())
 	span.Request, span.Response = int64(c.Request), int64(c.Response)
-	span.Ended = endedBy(s.ctx, c.Code)
+	if span.Ended = endedBy(s.ctx, c.Code); span.Ended == spans.Cancelled && s.cc.conn.gone.Load() {
+		span.Ended = spans.Lost
+	}
 	traced.Add(uint32(s.cc.key), span)
 }

@@ -207,6 +207,7 @@ type stripe struct {
 
 // Call is one that has ended.
 type Call struct {
+	Begun    time.Duration // on the clock of [Now]; 0: it is not known
 	Duration time.Duration // as this side sees it
 	Waited   time.Duration // of it, at a client until its first frame could be written
 	Far      bool          // the next two are known
@@ -294,6 +295,7 @@ func (w *Waits) add(o *Waits) {
 
 // Stats is what was counted of a route.
 type Stats struct {
+	Arrivals  Arrivals      // of calls that have ended; what each call looks at of it is beside the next
 	Codes     [codes]uint64 // calls by gRPC's status code; the last: all others
 	Duration  Histogram     // ns
 	Failures  Histogram     // ns, of calls that did not end with OK
@@ -310,6 +312,9 @@ type Stats struct {
 
 func (s *Stats) record(c *Call) {
 	s.Codes[min(c.Code, codes-1)]++
+	if c.Begun != 0 {
+		s.Arrivals.record(c.Begun)
+	}
 	s.Duration.Record(int64(c.Duration))
 	if c.Code != 0 {
 		s.Failures.Record(int64(c.Duration))
@@ -362,6 +367,7 @@ func (s *Stats) Merge(o *Stats) {
 	s.Repeats.add(&o.Repeats)
 	s.Use.Wakes, s.Use.Spin = s.Use.Wakes+o.Use.Wakes, s.Use.Spin+o.Use.Spin
 	s.Decisions.add(&o.Decisions)
+	s.Arrivals.merge(&o.Arrivals)
 }
 
 // roomOf makes room for values like those of another.

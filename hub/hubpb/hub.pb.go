@@ -77,6 +77,7 @@ const (
 	SpanEnd_SPAN_END_ANSWERED  SpanEnd = 0
 	SpanEnd_SPAN_END_CANCELLED SpanEnd = 1 // by who made it
 	SpanEnd_SPAN_END_EXPIRED   SpanEnd = 2 // its deadline has passed
+	SpanEnd_SPAN_END_LOST      SpanEnd = 3 // no answer came: of the connection, or it was not sent
 )
 
 // Enum value maps for SpanEnd.
@@ -85,11 +86,13 @@ var (
 		0: "SPAN_END_ANSWERED",
 		1: "SPAN_END_CANCELLED",
 		2: "SPAN_END_EXPIRED",
+		3: "SPAN_END_LOST",
 	}
 	SpanEnd_value = map[string]int32{
 		"SPAN_END_ANSWERED":  0,
 		"SPAN_END_CANCELLED": 1,
 		"SPAN_END_EXPIRED":   2,
+		"SPAN_END_LOST":      3,
 	}
 )
 
@@ -132,7 +135,8 @@ type ReportRequest struct {
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	EventsLost    uint64                 `protobuf:"varint,10,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"` // that there was no room for, in the window
 	Spans         []*Span                `protobuf:"bytes,11,rep,name=spans,proto3" json:"spans,omitempty"`
-	SpansLost     uint64                 `protobuf:"varint,12,opt,name=spans_lost,json=spansLost,proto3" json:"spans_lost,omitempty"` // that there was no room for, in the window
+	SpansLost     uint64                 `protobuf:"varint,12,opt,name=spans_lost,json=spansLost,proto3" json:"spans_lost,omitempty"`    // that there was no room for, in the window
+	RoutesLost    uint64                 `protobuf:"varint,18,opt,name=routes_lost,json=routesLost,proto3" json:"routes_lost,omitempty"` // likewise
 	Samples       []*Sample              `protobuf:"bytes,13,rep,name=samples,proto3" json:"samples,omitempty"`
 	Policies      []*Policy              `protobuf:"bytes,15,rep,name=policies,proto3" json:"policies,omitempty"` // in force at the window's end
 	Queues        []*Queue               `protobuf:"bytes,16,rep,name=queues,proto3" json:"queues,omitempty"`
@@ -244,6 +248,13 @@ func (x *ReportRequest) GetSpans() []*Span {
 func (x *ReportRequest) GetSpansLost() uint64 {
 	if x != nil {
 		return x.SpansLost
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetRoutesLost() uint64 {
+	if x != nil {
+		return x.RoutesLost
 	}
 	return 0
 }
@@ -584,6 +595,7 @@ type Route struct {
 	DeadlineLeft  *Histogram             `protobuf:"bytes,19,opt,name=deadline_left,json=deadlineLeft,proto3" json:"deadline_left,omitempty"` // ns that calls had until their deadline when they arrived; a server's
 	Wakes         uint64                 `protobuf:"varint,21,opt,name=wakes,proto3" json:"wakes,omitempty"`                                  // times that this end of its connections woke the other, by the route's share of their calls
 	SpinNs        int64                  `protobuf:"varint,22,opt,name=spin_ns,json=spinNs,proto3" json:"spin_ns,omitempty"`                  // that it waited without sleep, likewise
+	Arrivals      []int64                `protobuf:"zigzag64,23,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"`                   // when its earliest calls came, of 32 or of all: ns after the window's begin, then after the one before
 	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                                   // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -757,6 +769,13 @@ func (x *Route) GetSpinNs() int64 {
 		return x.SpinNs
 	}
 	return 0
+}
+
+func (x *Route) GetArrivals() []int64 {
+	if x != nil {
+		return x.Arrivals
+	}
+	return nil
 }
 
 func (x *Route) GetTopic() string {
@@ -1880,6 +1899,7 @@ type Span struct {
 	Weight        uint32                 `protobuf:"varint,20,opt,name=weight,proto3" json:"weight,omitempty"`     // of one without a parent: how many calls it stands for
 	Request       int64                  `protobuf:"zigzag64,21,opt,name=request,proto3" json:"request,omitempty"` // bytes of messages; negative: not known
 	Response      int64                  `protobuf:"zigzag64,22,opt,name=response,proto3" json:"response,omitempty"`
+	Cause         string                 `protobuf:"bytes,23,opt,name=cause,proto3" json:"cause,omitempty"`   // of a cancellation, if who cancelled has said it; at a client
 	Bodies        *Bodies                `protobuf:"bytes,40,opt,name=bodies,proto3" json:"bodies,omitempty"` // not there: nobody has looked at them
 	Note          bool                   `protobuf:"varint,41,opt,name=note,proto3" json:"note,omitempty"`    // it is none: the process's own tracing has the span, at the call's client, with this trace and id, and bodies is what was seen of it. Nothing else is said
 	unknownFields protoimpl.UnknownFields
@@ -2070,6 +2090,13 @@ func (x *Span) GetResponse() int64 {
 	return 0
 }
 
+func (x *Span) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
 func (x *Span) GetBodies() *Bodies {
 	if x != nil {
 		return x.Bodies
@@ -2091,6 +2118,10 @@ type SpanWaits struct {
 	Far           bool                   `protobuf:"varint,2,opt,name=far,proto3" json:"far,omitempty"` // the next two are known
 	ServerQueue   uint64                 `protobuf:"varint,3,opt,name=server_queue,json=serverQueue,proto3" json:"server_queue,omitempty"`
 	Handler       uint64                 `protobuf:"varint,4,opt,name=handler,proto3" json:"handler,omitempty"`
+	Limit         uint64                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`         // of client_queue: for the policy's limit
+	Slot          uint64                 `protobuf:"varint,6,opt,name=slot,proto3" json:"slot,omitempty"`           // for a place among the server's streams
+	Window        uint64                 `protobuf:"varint,7,opt,name=window,proto3" json:"window,omitempty"`       // for room in the windows of flow control; what is left the client looked for the way there
+	Admission     uint64                 `protobuf:"varint,8,opt,name=admission,proto3" json:"admission,omitempty"` // of server_queue: for the policy's admission; what is left the call waited for a goroutine. A server's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2149,6 +2180,34 @@ func (x *SpanWaits) GetServerQueue() uint64 {
 func (x *SpanWaits) GetHandler() uint64 {
 	if x != nil {
 		return x.Handler
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetWindow() uint64 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *SpanWaits) GetAdmission() uint64 {
+	if x != nil {
+		return x.Admission
 	}
 	return 0
 }
@@ -2336,11 +2395,133 @@ func (x *Asked) GetUsed() bool {
 	return false
 }
 
+// Record is what a hub keeps of a window of a process, beside the map.
+type Record struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policies      []*Policy              `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"` // in force at its end, without texts
+	Arrived       []*Arrived             `protobuf:"bytes,2,rep,name=arrived,proto3" json:"arrived,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Record) Reset() {
+	*x = Record{}
+	mi := &file_hub_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Record) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Record) ProtoMessage() {}
+
+func (x *Record) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Record.ProtoReflect.Descriptor instead.
+func (*Record) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Record) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *Record) GetArrived() []*Arrived {
+	if x != nil {
+		return x.Arrived
+	}
+	return nil
+}
+
+// Arrived is when calls of a route came.
+type Arrived struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Side          Side                   `protobuf:"varint,1,opt,name=side,proto3,enum=stile.hub.v1.Side" json:"side,omitempty"`
+	Route         string                 `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`                 // its ID on the map
+	Arrivals      []int64                `protobuf:"zigzag64,3,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"` // as in Route
+	Calls         uint64                 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`                // how many there were
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Arrived) Reset() {
+	*x = Arrived{}
+	mi := &file_hub_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Arrived) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Arrived) ProtoMessage() {}
+
+func (x *Arrived) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Arrived.ProtoReflect.Descriptor instead.
+func (*Arrived) Descriptor() ([]byte, []int) {
+	return file_hub_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Arrived) GetSide() Side {
+	if x != nil {
+		return x.Side
+	}
+	return Side_SIDE_UNSPECIFIED
+}
+
+func (x *Arrived) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Arrived) GetArrivals() []int64 {
+	if x != nil {
+		return x.Arrivals
+	}
+	return nil
+}
+
+func (x *Arrived) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
 var File_hub_proto protoreflect.FileDescriptor
 
 const file_hub_proto_rawDesc = "" +
 	"\n" +
-	"\thub.proto\x12\fstile.hub.v1\"\xcb\x04\n" +
+	"\thub.proto\x12\fstile.hub.v1\"\xec\x04\n" +
 	"\rReportRequest\x12/\n" +
 	"\aprocess\x18\x01 \x01(\v2\x15.stile.hub.v1.ProcessR\aprocess\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12$\n" +
@@ -2356,7 +2537,9 @@ const file_hub_proto_rawDesc = "" +
 	"eventsLost\x12(\n" +
 	"\x05spans\x18\v \x03(\v2\x12.stile.hub.v1.SpanR\x05spans\x12\x1d\n" +
 	"\n" +
-	"spans_lost\x18\f \x01(\x04R\tspansLost\x12.\n" +
+	"spans_lost\x18\f \x01(\x04R\tspansLost\x12\x1f\n" +
+	"\vroutes_lost\x18\x12 \x01(\x04R\n" +
+	"routesLost\x12.\n" +
 	"\asamples\x18\r \x03(\v2\x14.stile.hub.v1.SampleR\asamples\x120\n" +
 	"\bpolicies\x18\x0f \x03(\v2\x14.stile.hub.v1.PolicyR\bpolicies\x12+\n" +
 	"\x06queues\x18\x10 \x03(\v2\x13.stile.hub.v1.QueueR\x06queues\x12\x10\n" +
@@ -2389,7 +2572,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\xf8\x06\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\x94\a\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -2411,7 +2594,8 @@ const file_hub_proto_rawDesc = "" +
 	"\tdecisions\x18\x12 \x01(\v2\x17.stile.hub.v1.DecisionsR\tdecisions\x12<\n" +
 	"\rdeadline_left\x18\x13 \x01(\v2\x17.stile.hub.v1.HistogramR\fdeadlineLeft\x12\x14\n" +
 	"\x05wakes\x18\x15 \x01(\x04R\x05wakes\x12\x17\n" +
-	"\aspin_ns\x18\x16 \x01(\x03R\x06spinNs\x12\x14\n" +
+	"\aspin_ns\x18\x16 \x01(\x03R\x06spinNs\x12\x1a\n" +
+	"\barrivals\x18\x17 \x03(\x12R\barrivals\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
@@ -2534,7 +2718,7 @@ const file_hub_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x12\n" +
 	"\x04most\x18\x06 \x01(\x04R\x04most\x12\x1b\n" +
 	"\tin_flight\x18\a \x01(\x04R\binFlight\x12\x18\n" +
-	"\apending\x18\b \x01(\x04R\apending\"\x9d\x05\n" +
+	"\apending\x18\b \x01(\x04R\apending\"\xb3\x05\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05trace\x18\x01 \x01(\fR\x05trace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x06R\x02id\x12\x16\n" +
@@ -2558,14 +2742,19 @@ const file_hub_proto_rawDesc = "" +
 	"\x03try\x18\x13 \x01(\rR\x03try\x12\x16\n" +
 	"\x06weight\x18\x14 \x01(\rR\x06weight\x12\x18\n" +
 	"\arequest\x18\x15 \x01(\x12R\arequest\x12\x1a\n" +
-	"\bresponse\x18\x16 \x01(\x12R\bresponse\x12,\n" +
+	"\bresponse\x18\x16 \x01(\x12R\bresponse\x12\x14\n" +
+	"\x05cause\x18\x17 \x01(\tR\x05cause\x12,\n" +
 	"\x06bodies\x18( \x01(\v2\x14.stile.hub.v1.BodiesR\x06bodies\x12\x12\n" +
-	"\x04note\x18) \x01(\bR\x04noteJ\x04\b*\x10<\"}\n" +
+	"\x04note\x18) \x01(\bR\x04noteJ\x04\b*\x10<\"\xdd\x01\n" +
 	"\tSpanWaits\x12!\n" +
 	"\fclient_queue\x18\x01 \x01(\x04R\vclientQueue\x12\x10\n" +
 	"\x03far\x18\x02 \x01(\bR\x03far\x12!\n" +
 	"\fserver_queue\x18\x03 \x01(\x04R\vserverQueue\x12\x18\n" +
-	"\ahandler\x18\x04 \x01(\x04R\ahandler\"\x91\x01\n" +
+	"\ahandler\x18\x04 \x01(\x04R\ahandler\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x12\n" +
+	"\x04slot\x18\x06 \x01(\x04R\x04slot\x12\x16\n" +
+	"\x06window\x18\a \x01(\x04R\x06window\x12\x1c\n" +
+	"\tadmission\x18\b \x01(\x04R\tadmission\"\x91\x01\n" +
 	"\x06Bodies\x12,\n" +
 	"\arequest\x18\x01 \x03(\v2\x12.stile.hub.v1.BlobR\arequest\x12.\n" +
 	"\bresponse\x18\x02 \x03(\v2\x12.stile.hub.v1.BlobR\bresponse\x12)\n" +
@@ -2577,15 +2766,24 @@ const file_hub_proto_rawDesc = "" +
 	"\x04span\x18\x01 \x01(\x06R\x04span\x12\x16\n" +
 	"\x06looked\x18\x02 \x01(\bR\x06looked\x12\x12\n" +
 	"\x04uses\x18\x03 \x03(\x06R\x04uses\x12\x12\n" +
-	"\x04used\x18\x04 \x01(\bR\x04used*>\n" +
+	"\x04used\x18\x04 \x01(\bR\x04used\"k\n" +
+	"\x06Record\x120\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x14.stile.hub.v1.PolicyR\bpolicies\x12/\n" +
+	"\aarrived\x18\x02 \x03(\v2\x15.stile.hub.v1.ArrivedR\aarrived\"y\n" +
+	"\aArrived\x12&\n" +
+	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x1a\n" +
+	"\barrivals\x18\x03 \x03(\x12R\barrivals\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x04R\x05calls*>\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSIDE_CLIENT\x10\x01\x12\x0f\n" +
-	"\vSIDE_SERVER\x10\x02*N\n" +
+	"\vSIDE_SERVER\x10\x02*a\n" +
 	"\aSpanEnd\x12\x15\n" +
 	"\x11SPAN_END_ANSWERED\x10\x00\x12\x16\n" +
 	"\x12SPAN_END_CANCELLED\x10\x01\x12\x14\n" +
-	"\x10SPAN_END_EXPIRED\x10\x022M\n" +
+	"\x10SPAN_END_EXPIRED\x10\x02\x12\x11\n" +
+	"\rSPAN_END_LOST\x10\x032M\n" +
 	"\x06Agents\x12C\n" +
 	"\x06Report\x12\x1b.stile.hub.v1.ReportRequest\x1a\x1c.stile.hub.v1.ReportResponseB&Z$github.com/stile-ipc/stile/hub/hubpbb\x06proto3"
 
@@ -2602,7 +2800,7 @@ func file_hub_proto_rawDescGZIP() []byte {
 }
 
 var file_hub_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_hub_proto_goTypes = []any{
 	(Side)(0),              // 0: stile.hub.v1.Side
 	(SpanEnd)(0),           // 1: stile.hub.v1.SpanEnd
@@ -2626,7 +2824,9 @@ var file_hub_proto_goTypes = []any{
 	(*Bodies)(nil),         // 19: stile.hub.v1.Bodies
 	(*Blob)(nil),           // 20: stile.hub.v1.Blob
 	(*Asked)(nil),          // 21: stile.hub.v1.Asked
-	nil,                    // 22: stile.hub.v1.Route.CodesEntry
+	(*Record)(nil),         // 22: stile.hub.v1.Record
+	(*Arrived)(nil),        // 23: stile.hub.v1.Arrived
+	nil,                    // 24: stile.hub.v1.Route.CodesEntry
 }
 var file_hub_proto_depIdxs = []int32{
 	5,  // 0: stile.hub.v1.ReportRequest.process:type_name -> stile.hub.v1.Process
@@ -2638,7 +2838,7 @@ var file_hub_proto_depIdxs = []int32{
 	15, // 6: stile.hub.v1.ReportRequest.policies:type_name -> stile.hub.v1.Policy
 	12, // 7: stile.hub.v1.ReportRequest.queues:type_name -> stile.hub.v1.Queue
 	0,  // 8: stile.hub.v1.Route.side:type_name -> stile.hub.v1.Side
-	22, // 9: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
+	24, // 9: stile.hub.v1.Route.codes:type_name -> stile.hub.v1.Route.CodesEntry
 	9,  // 10: stile.hub.v1.Route.duration:type_name -> stile.hub.v1.Histogram
 	9,  // 11: stile.hub.v1.Route.failures:type_name -> stile.hub.v1.Histogram
 	9,  // 12: stile.hub.v1.Route.gap:type_name -> stile.hub.v1.Histogram
@@ -2658,13 +2858,16 @@ var file_hub_proto_depIdxs = []int32{
 	20, // 26: stile.hub.v1.Bodies.request:type_name -> stile.hub.v1.Blob
 	20, // 27: stile.hub.v1.Bodies.response:type_name -> stile.hub.v1.Blob
 	21, // 28: stile.hub.v1.Bodies.asked:type_name -> stile.hub.v1.Asked
-	2,  // 29: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
-	4,  // 30: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	15, // 29: stile.hub.v1.Record.policies:type_name -> stile.hub.v1.Policy
+	23, // 30: stile.hub.v1.Record.arrived:type_name -> stile.hub.v1.Arrived
+	0,  // 31: stile.hub.v1.Arrived.side:type_name -> stile.hub.v1.Side
+	2,  // 32: stile.hub.v1.Agents.Report:input_type -> stile.hub.v1.ReportRequest
+	4,  // 33: stile.hub.v1.Agents.Report:output_type -> stile.hub.v1.ReportResponse
+	33, // [33:34] is the sub-list for method output_type
+	32, // [32:33] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_hub_proto_init() }
@@ -2678,7 +2881,7 @@ func file_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_proto_rawDesc), len(file_hub_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,9 @@ const (
 	maxHeld      = 60
 	maxHeldBytes = 16 << 20
 )
+
+// longestWindow is how long a window is that is reported, at most.
+const longestWindow = time.Hour
 
 // answerWithin is how long the hub may take to answer.
 const answerWithin = 5 * time.Second
@@ -73,7 +77,8 @@ type Agent struct {
 	held     []window
 	bytes    int
 	dropped  uint64
-	hub      []byte // its identity
+	unsure   []uint64 // sequences of windows that were let go for want of room, and sent: they may be on the hub's disk one day
+	hub      []byte   // its identity
 	away     bool
 	texts    map[[16]byte]bool // of policies, that the hub has had, or will have with a window that is held
 }
@@ -156,35 +161,38 @@ func (a *Agent) request(sequence uint64) *hubpb.ReportRequest {
 func (a *Agent) close(ctx context.Context, now time.Time) {
 	a.sequence++
 	r := a.request(a.sequence)
-	r.FromUnixNano, r.ToUnixNano = a.from.UnixNano(), max(now.UnixNano(), a.from.UnixNano()) // the clock may go back
+	r.ToUnixNano = max(now.UnixNano(), a.from.UnixNano())                      // the clock may go back
+	r.FromUnixNano = max(a.from.UnixNano(), r.ToUnixNano-int64(longestWindow)) // the host may have slept
+	from := telemetry.At(now) - time.Duration(r.ToUnixNano-r.FromUnixNano)
 	used, samples := a.samples.window()
 	was := a.counters
 	if a.cfg.Counters != nil {
 		a.counters = a.cfg.Counters()
 	}
-	r.Routes, r.Load, r.Samples = routes(a.cfg.Recorder.Take()), loadOf(used, a.counters, was), columns(samples)
+	r.Routes, r.Load, r.Samples = routes(a.cfg.Recorder.Take(), from), loadOf(used, a.counters, was), columns(samples)
 	r.Queues = queues(ctx, a.cfg.Recorder)
 	if a.cfg.Spans != nil {
 		taken, lost := a.cfg.Spans.Take()
 		r.Spans, r.SpansLost = spansOf(taken, time.Now()), lost
 	}
-	fit(r)
+	size := fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	if a.cfg.Policies != nil {
 		r.Policies = a.policies(a.cfg.Policies())
 	}
-	r.FromUnixNano = max(r.FromUnixNano, r.ToUnixNano-int64(time.Hour)) // the host may have slept
 	a.from = now
-	w := window{report: r, bytes: held(r)}
+	w := window{report: r, bytes: held(size)}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for i := 0; i < len(a.held)-1 && a.bytes > maxHeldBytes; i++ { // spans go before counts do
 		r.SpansLost += uint64(a.dropSpans(&a.held[i]))
 	}
 	for len(a.held) > maxHeld || a.bytes > maxHeldBytes && len(a.held) > 1 {
-		if !a.held[0].sent {
+		if a.held[0].sent {
+			a.unsure = append(a.unsure, a.held[0].report.GetSequence())
+		} else {
 			a.lose()
 		}
-		a.drop(1)
+		a.drop(0, 1)
 	}
 }
 
@@ -194,12 +202,17 @@ func (a *Agent) lose() {
 	clear(a.texts)
 }
 
-// drop lets go of the first windows.
-func (a *Agent) drop(n int) {
-	for _, w := range a.held[:n] {
+// drop lets go of windows.
+func (a *Agent) drop(from, to int) {
+	for _, w := range a.held[from:to] {
 		a.bytes -= w.bytes
 	}
-	a.held = append(a.held[:0:0], a.held[n:]...)
+	a.held = append(append(a.held[:0:0], a.held[:from]...), a.held[to:]...)
+}
+
+// keeps heeds which windows are on the hub's disk: those up to one.
+func (a *Agent) keeps(upTo uint64) {
+	a.unsure = slices.DeleteFunc(a.unsure, func(sequence uint64) bool { return sequence <= upTo })
 }
 
 // send sends what the hub has not had, the oldest first, and lets go of what it has on disk. The rest is tried again after the next window.
@@ -215,14 +228,16 @@ func (a *Agent) send(ctx context.Context) {
 		answer, refused := a.ask(ctx, w.report)
 		if refused { // which it will be again
 			a.lose()
-			a.drop(next + 1)
-			next = 0
+			a.drop(next, next+1)
 			continue
 		}
 		if answer == nil {
 			return
 		}
 		if !bytes.Equal(a.hub, answer.GetHub()) { // it was restarted, and has taken nothing: what was not on disk is lost
+			a.keeps(answer.GetKept())
+			a.dropped += uint64(len(a.unsure))
+			a.unsure = nil
 			clear(a.texts)
 			if a.hub = answer.GetHub(); len(a.hub) == 0 || moved { // two hubs behind one address, perhaps: not for ever
 				return
@@ -240,7 +255,8 @@ func (a *Agent) send(ctx context.Context) {
 		for kept < len(a.held) && a.held[kept].sent && a.held[kept].report.GetSequence() <= answer.GetKept() {
 			kept++
 		}
-		a.drop(kept)
+		a.keeps(answer.GetKept())
+		a.drop(0, kept)
 		next -= kept
 		next++
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/telemetry"
@@ -20,7 +22,7 @@ import (
 type fakeHub struct {
 	mu             sync.Mutex
 	name           byte
-	away           bool
+	away, refuse   bool
 	reported, kept uint64
 	got            []*hubpb.ReportRequest
 	spans          []*hubpb.Span
@@ -40,6 +42,9 @@ func (h *fakeHub) Invoke(ctx context.Context, _ string, args, reply any, _ ...gr
 	defer h.mu.Unlock()
 	if h.asked++; h.away {
 		return errors.New("nobody is there")
+	}
+	if h.refuse {
+		return status.Error(codes.InvalidArgument, "no")
 	}
 	answer.Hub, answer.Kept = []byte{h.name}, h.kept
 	if len(r.Hub) == 1 && r.Hub[0] == h.name && r.Sequence > h.reported {
@@ -170,6 +175,68 @@ func TestHubRestarted(t *testing.T) {
 	})
 }
 
+// TestHubFull: what a hub had that could not write it, and that there was no room to keep for the next one, counts as dropped once that hub is gone; not if it has it after all.
+func TestHubFull(t *testing.T) {
+	for name, written := range map[string]bool{"killed": false, "has room again": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const windows = maxHeld + 20
+				h := &fakeHub{name: 1}
+				a, call := start(t, h)
+				time.Sleep(Window / 2)
+				for range windows {
+					call(1)
+					time.Sleep(Window)
+				}
+				synctest.Wait()
+				h.mu.Lock()
+				if h.kept = 0; written {
+					h.kept = h.reported
+				}
+				h.mu.Unlock()
+				time.Sleep(Window)
+				synctest.Wait()
+				h.mu.Lock()
+				h.restart()
+				h.mu.Unlock()
+				for range 2 {
+					call(1)
+					time.Sleep(Window)
+				}
+				a.Close(t.Context())
+				last := h.got[len(h.got)-1]
+				if h.calls()+last.Dropped != windows+2 || (last.Dropped == 0) != written {
+					t.Errorf("%d calls, %d windows dropped", h.calls(), last.Dropped)
+				}
+			})
+		})
+	}
+}
+
+// TestRefused: a report that a hub does not take counts, and no other one is lost with it.
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHub{name: 1}
+		a, call := start(t, h)
+		time.Sleep(Window / 2)
+		for n := range 5 {
+			h.mu.Lock()
+			h.refuse = n == 3
+			h.mu.Unlock()
+			call(1)
+			time.Sleep(Window)
+			synctest.Wait()
+		}
+		h.mu.Lock()
+		h.restart() // nothing was on disk
+		h.mu.Unlock()
+		a.Close(t.Context())
+		if last := h.got[len(h.got)-1]; h.calls() != 4 || last.Dropped != 1 {
+			t.Errorf("%d calls, %d windows dropped", h.calls(), last.Dropped)
+		}
+	})
+}
+
 // TestServiceName: a process is named as OpenTelemetry's SDKs name it.
 func TestServiceName(t *testing.T) {
 	for _, c := range []struct{ name, attributes, exe, want string }{
@@ -199,7 +266,7 @@ func TestManyRoutes(t *testing.T) {
 	for range 5 {
 		l.Route(telemetry.RouteName{Method: "often"}).Record(0, &telemetry.Call{})
 	}
-	all := routes(r.Take())
+	all := routes(r.Take(), 0)
 	sum := uint64(0)
 	for _, one := range all {
 		sum += one.Codes[0]

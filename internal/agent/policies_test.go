@@ -118,13 +118,13 @@ func TestDecisionsTold(t *testing.T) {
 			route.Decide(d)
 		}
 	}
-	all := routes(r.Take())
+	all := routes(r.Take(), 0)
 	want := &hubpb.Decisions{Retries: 1, Hedges: 2, Breaker: 3, Limit: 4, Budget: 5, Admission: 6, CacheHits: 7, Coalesced: 8, Fallbacks: 9, Late: 10}
 	if len(all) != 1 || !proto.Equal(all[0].Decisions, want) || len(all[0].Codes) != 0 || all[0].DeadlineLeft != nil {
 		t.Fatalf("%v", all)
 	}
 	route.Record(0, &telemetry.Call{Left: time.Second})
-	if all := routes(r.Take()); len(all) != 1 || all[0].Decisions != nil || all[0].DeadlineLeft.GetMin() != uint64(time.Second) {
+	if all := routes(r.Take(), 0); len(all) != 1 || all[0].Decisions != nil || all[0].DeadlineLeft.GetMin() != uint64(time.Second) {
 		t.Errorf("%v", all)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,8 +22,8 @@ type routeKey struct {
 	peer      telemetry.Peer
 }
 
-// routes are what was counted, as it is reported: the most called first.
-func routes(taken []telemetry.Taken) []*hubpb.Route {
+// routes are what was counted in a window that began at from, on telemetry's clock, as it is reported: the most called first.
+func routes(taken []telemetry.Taken, from time.Duration) []*hubpb.Route {
 	sums := map[routeKey]*telemetry.Stats{}
 	add := func(k routeKey, s *telemetry.Stats) {
 		if sums[k] == nil {
@@ -45,7 +46,7 @@ func routes(taken []telemetry.Taken) []*hubpb.Route {
 	}
 	var all []*hubpb.Route
 	for _, k := range keys {
-		all = append(all, route(k, sums[k]))
+		all = append(all, route(k, sums[k], from))
 	}
 	return all
 }
@@ -61,7 +62,7 @@ func sorted(sums map[routeKey]*telemetry.Stats) []routeKey {
 	return keys
 }
 
-func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
+func route(k routeKey, s *telemetry.Stats, from time.Duration) *hubpb.Route {
 	r := &hubpb.Route{
 		Side: hubpb.Side_SIDE_CLIENT, Method: short(k.name.Method), Stream: k.name.Stream, Transport: k.transport, Address: short(k.peer.Address), PeerPid: int64(k.peer.PID), Topic: short(k.peer.Topic),
 		Codes: map[uint32]uint64{}, Duration: histogram(&s.Duration), Failures: histogram(&s.Failures), Gap: histogram(&s.Gap), Queue: histogram(&s.Queue),
@@ -73,6 +74,10 @@ func route(k routeKey, s *telemetry.Stats) *hubpb.Route {
 	}
 	if s.Decisions.Any() {
 		r.Decisions = decisions(&s.Decisions)
+	}
+	for _, at := range s.Arrivals.All() {
+		r.Arrivals = append(r.Arrivals, int64(at-from))
+		from = at
 	}
 	if k.side == telemetry.Server {
 		r.Side = hubpb.Side_SIDE_SERVER
@@ -132,15 +137,21 @@ func detail(e *telemetry.Event) string {
 // maxReport is how long a report may be about, in bytes: half of what a hub takes.
 const maxReport = 8 << 20
 
-// fit makes a report such that a hub takes it: of traces it leaves out some, of the routes with the fewest calls histograms, and at last the routes.
-func fit(r *hubpb.ReportRequest) {
-	fitSpans(r)
-	for keep := len(r.Routes) / 2; proto.Size(r) > maxReport && keep > 0; keep /= 2 {
+// fit makes a report such that a hub takes it: of traces it leaves out some, of the routes with the fewest calls what is not needed most, and at last the routes. What
+// is left out counts as lost. It returns how long the report is.
+func fit(r *hubpb.ReportRequest) (size int) {
+	size = fitSpans(r)
+	for keep := len(r.Routes) / 2; size > maxReport && keep > 0; keep /= 2 {
 		for _, route := range r.Routes[keep:] {
-			route.Failures, route.Gap, route.Queue, route.Request, route.Response, route.DeadlineLeft = nil, nil, nil, nil, nil, nil
+			route.Failures, route.Gap, route.Queue, route.Request, route.Response, route.DeadlineLeft, route.Arrivals = nil, nil, nil, nil, nil, nil, nil
 		}
+		size = proto.Size(r)
 	}
-	for len(r.Routes) > 0 && proto.Size(r) > maxReport {
-		r.Routes = r.Routes[:len(r.Routes)/2]
+	for len(r.Routes) > 0 && size > maxReport {
+		keep := len(r.Routes) / 2
+		r.RoutesLost += uint64(len(r.Routes) - keep)
+		r.Routes = r.Routes[:keep]
+		size = proto.Size(r)
 	}
+	return size
 }

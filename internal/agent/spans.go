@@ -38,8 +38,8 @@ func span(s *spans.Span, began int64) *hubpb.Span {
 	out := &hubpb.Span{
 		Trace: bytes.Clone(s.Trace[:]), Id: s.ID, Parent: s.Parent, Side: hubpb.Side_SIDE_CLIENT, Method: short(s.Name.Method), Stream: s.Name.Stream, Transport: s.Link.Transport, Address: short(peer.Address), PeerPid: int64(peer.PID),
 		BegunUnixNano: uint64(max(began+int64(s.Begun), 0)), Sent: after(s.Sent), Handling: after(s.Handling), Handled: after(s.Handled), Over: after(s.Over),
-		Waits: &hubpb.SpanWaits{ClientQueue: bounded(s.Waited), Far: s.Far, ServerQueue: bounded(s.Queued), Handler: bounded(s.Worked)},
-		Code:  s.Code, End: hubpb.SpanEnd(s.Ended), Try: s.Try, Weight: s.Weight, Request: s.Request, Response: s.Response, Bodies: bodies(s.Bodies),
+		Waits: &hubpb.SpanWaits{ClientQueue: bounded(s.Waited), Far: s.Far, ServerQueue: bounded(s.Queued), Handler: bounded(s.Worked), Limit: bounded(s.Limit), Slot: bounded(s.Slot), Window: bounded(s.Window), Admission: bounded(s.Admission)},
+		Code:  s.Code, End: hubpb.SpanEnd(s.Ended), Cause: short(s.Cause), Try: s.Try, Weight: s.Weight, Request: s.Request, Response: s.Response, Bodies: bodies(s.Bodies),
 	}
 	if s.Link.Side == telemetry.Server {
 		out.Side = hubpb.Side_SIDE_SERVER
@@ -74,12 +74,16 @@ func blobs(all []values.Blob) (out []*hubpb.Blob) {
 }
 
 // fitSpans leaves out whole traces, chosen by their IDs, which all processes know alike, until a report is such that a hub takes it; the spans that are left out count as lost.
-func fitSpans(r *hubpb.ReportRequest) {
-	for keep := byte(128); len(r.Spans) > 0 && proto.Size(r) > maxReport; keep /= 2 {
+// It returns how long the report is then.
+func fitSpans(r *hubpb.ReportRequest) (size int) {
+	size = proto.Size(r)
+	for keep := byte(128); len(r.Spans) > 0 && size > maxReport; keep /= 2 {
 		had := len(r.Spans)
 		r.Spans = slices.DeleteFunc(r.Spans, func(s *hubpb.Span) bool { return s.Trace[15] >= keep })
 		r.SpansLost += uint64(had - len(r.Spans))
+		size = proto.Size(r)
 	}
+	return size
 }
 
 // dropSpans lets go of the spans of a window that is held: the hub has them, or there is no room. It returns how many there were.
@@ -87,12 +91,12 @@ func (a *Agent) dropSpans(w *window) (n int) {
 	n = len(w.report.Spans)
 	if n > 0 {
 		w.report.Spans = nil
-		now := held(w.report)
+		now := held(proto.Size(w.report))
 		a.bytes += now - w.bytes
 		w.bytes = now
 	}
 	return n
 }
 
-// held is how much memory a report takes, about: some times what it is when it is sent.
-func held(r *hubpb.ReportRequest) int { return 6 * proto.Size(r) }
+// held is how much memory a report takes that is so long when it is sent, about.
+func held(size int) int { return 6 * size }

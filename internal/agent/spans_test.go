@@ -53,7 +53,7 @@ func TestSpans(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		a.Close(t.Context())
 		// What the fake hub has is what was sent; the agent has let go of it since.
-		if len(h.spans) != 1 || len(a.held) != 1 || a.held[0].report.Spans != nil || a.held[0].bytes != held(a.held[0].report) || a.bytes != a.held[0].bytes {
+		if len(h.spans) != 1 || len(a.held) != 1 || a.held[0].report.Spans != nil || a.held[0].bytes != held(proto.Size(a.held[0].report)) || a.bytes != a.held[0].bytes {
 			t.Fatalf("%d spans, held %+v", len(h.spans), a.held)
 		}
 		s := h.spans[0]

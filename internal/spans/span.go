@@ -18,6 +18,7 @@ const (
 	Answered  Ended = iota
 	Cancelled       // by who made it
 	Expired         // its deadline has passed
+	Lost            // no answer came: of the connection, or it was not sent
 )
 
 // Span is one side of a call that is traced. Until it is handed to a [Buffer] it belongs to the call; afterwards it is not changed. Times are on telemetry's clock;
@@ -38,14 +39,18 @@ type Span struct {
 	Handling, Handled time.Duration
 	Over              time.Duration // the call has ended
 
-	Waited   time.Duration // until the first frame could be written, and for windows; at a client
-	Far      bool          // the next two are known
-	Queued   time.Duration // at its server, until its handler began
-	Worked   time.Duration // there, from then on
-	Code     uint32        // of gRPC
-	Ended    Ended
-	Request  int64 // bytes of messages as they were sent; negative: not known
-	Response int64
+	Waited time.Duration // until the first frame could be written, and for windows; at a client
+	// Of Waited, at a client: for the policy's limit, for a place among the server's streams, and for room in the windows of flow control; what is left it looked for the way there.
+	Limit, Slot, Window time.Duration
+	Far                 bool          // the next two are known
+	Queued              time.Duration // at its server, until its handler began
+	Worked              time.Duration // there, from then on
+	Admission           time.Duration // of Queued, at a server: for the policy's admission; what is left it waited for a goroutine
+	Code                uint32        // of gRPC
+	Ended               Ended
+	Cause               string // of a cancellation, if who cancelled has said it; at a client
+	Request             int64  // bytes of messages as they were sent; negative: not known
+	Response            int64
 
 	Bodies *Bodies // nil: nobody has looked at them
 	Note   bool    // it is none: somebody else traces the call, and this is what was seen of the bodies of the one with this ID, at its client
