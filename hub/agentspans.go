@@ -21,7 +21,7 @@ func checkSpan(s *hubpb.Span) error {
 	if err := checkBodies(s.GetBodies()); err != nil {
 		return err
 	}
-	if err := checkNames(s.GetMethod(), s.GetTransport(), s.GetAddress()); err != nil {
+	if err := checkNames(s.GetMethod(), s.GetTransport(), s.GetAddress(), s.GetCause()); err != nil {
 		return err
 	}
 	var none [traceIDSize]byte
@@ -37,10 +37,11 @@ func checkSpan(s *hubpb.Span) error {
 	if n := len(s.GetPeer()); n != 0 && n != len(identity{}) {
 		return fmt.Errorf("a peer's identity of %d bytes", n)
 	}
-	if w := s.GetWaits(); max(s.GetSent(), s.GetHandling(), s.GetHandled(), s.GetOver(), w.GetClientQueue(), w.GetServerQueue(), w.GetHandler()) > uint64(longest) || s.GetBegunUnixNano() > 1<<62 {
+	w := s.GetWaits()
+	if max(s.GetSent(), s.GetHandling(), s.GetHandled(), s.GetOver(), w.GetClientQueue(), w.GetServerQueue(), w.GetHandler(), w.GetLimit(), w.GetSlot(), w.GetWindow(), w.GetAdmission()) > uint64(longest) || s.GetBegunUnixNano() > 1<<62 {
 		return fmt.Errorf("from %d on: %s at most", s.GetBegunUnixNano(), longest)
 	}
-	if max(s.GetRequest(), s.GetResponse()) > maxReportBytes || s.GetWeight() > maxSpanWeight {
+	if max(s.GetRequest(), s.GetResponse()) > maxReportBytes || s.GetWeight() > maxSpanWeight || s.GetEnd() < 0 {
 		return fmt.Errorf("%d and %d bytes, for %d calls", s.GetRequest(), s.GetResponse(), s.GetWeight())
 	}
 	return nil
@@ -112,7 +113,7 @@ func spanOf(from *hubpb.Process, peer routemap.Node, s *hubpb.Span) routemap.Spa
 	} else {
 		out.Peer, out.PeerKind = peer.Name, peer.Kind
 	}
-	out.Waits = waitsOf(s, out.End-out.Start)
+	out.Waits, out.Call = waitsOf(s, out.End-out.Start), callOf(s)
 	return out
 }
 
@@ -132,6 +133,16 @@ func waitsOf(s *hubpb.Span, took int64) *routemap.SpanWaits {
 	out.Handler = min(int64(w.GetHandler()), left-out.ServerQueue)
 	out.Transport = left - out.ServerQueue - out.Handler
 	return out
+}
+
+// callOf is what was noted of a call.
+func callOf(s *hubpb.Span) *routemap.SpanCall {
+	w := s.GetWaits()
+	return &routemap.SpanCall{
+		Sent: int64(s.GetSent()), Handling: int64(s.GetHandling()), Handled: int64(s.GetHandled()), Over: int64(s.GetOver()),
+		Limit: int64(w.GetLimit()), Slot: int64(w.GetSlot()), Window: int64(w.GetWindow()), Admission: int64(w.GetAdmission()),
+		Try: s.GetTry(), End: routemap.CallEnd(min(s.GetEnd(), hubpb.SpanEnd_SPAN_END_LOST)), Cause: s.GetCause(),
+	}
 }
 
 func spanClass(code uint32) string {

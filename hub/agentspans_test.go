@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,8 @@ func spanAt(trace, id, parent uint64, side hubpb.Side, method string, peer *repo
 	begun := time.Now().Add(-time.Minute + time.Duration(id)*time.Millisecond)
 	s := &hubpb.Span{
 		Trace: idOf(trace), Id: id, Parent: parent, Side: side, Method: method, Transport: "shm", Address: address, BegunUnixNano: uint64(begun.UnixNano()), Sent: 1000, Over: uint64(100-2*id) * uint64(time.Millisecond),
-		Waits: &hubpb.SpanWaits{ClientQueue: 1000, Far: true, ServerQueue: 2000, Handler: 1 << 40}, Request: 10, Response: 20,
+		Waits: &hubpb.SpanWaits{ClientQueue: 1000, Far: true, ServerQueue: 2000, Handler: 1 << 40, Limit: 300, Slot: 200, Window: 100, Admission: 50}, Request: 10, Response: 20,
+		Try: 2, End: hubpb.SpanEnd_SPAN_END_CANCELLED, Cause: "a sibling has failed",
 	}
 	if peer != nil {
 		s.Peer = peer.is.GetIdentity()
@@ -84,6 +86,10 @@ func TestSpansFold(t *testing.T) {
 		if w := s.Waits; w == nil || w.ClientQueue+w.Transport+w.ServerQueue+w.Handler != s.Duration || w.ClientQueue != 1000 || w.ServerQueue != 2000 {
 			t.Errorf("%s: %+v of %d", s.Name, w, s.Duration)
 		}
+		want := routemap.SpanCall{Sent: 1000, Over: int64(100-2*s.ID) * int64(time.Millisecond), Limit: 300, Slot: 200, Window: 100, Admission: 50, Try: 2, End: routemap.Cancelled, Cause: "a sibling has failed"}
+		if s.Call == nil || *s.Call != want || (s.Weight == 1) != (s.Parent < 0) {
+			t.Errorf("%s, for %d: %+v", s.Name, s.Weight, s.Call)
+		}
 	}
 }
 
@@ -113,12 +119,15 @@ func TestSpansRefused(t *testing.T) {
 		"a long wait":      func(s *hubpb.Span) { s.Waits.Handler = 1 << 63 },
 		"an end of times":  func(s *hubpb.Span) { s.BegunUnixNano = 1 << 63 },
 		"endless bytes":    func(s *hubpb.Span) { s.Request = 1 << 62 },
+		"a long cause":     func(s *hubpb.Span) { s.Cause = string(make([]byte, 300)) },
+		"a long limit":     func(s *hubpb.Span) { s.Waits.Limit = 1 << 63 },
+		"no known end":     func(s *hubpb.Span) { s.End = -1 },
 		"a heavy one":      func(s *hubpb.Span) { s.Weight = 1 << 31 },
 	} {
 		s := spanAt(1, 1, 0, hubpb.Side_SIDE_CLIENT, "/s.S/M", nil, "x")
 		spoil(s)
 		_, err := r.agents.Report(t.Context(), &hubpb.ReportRequest{Process: r.is, Hub: r.hub, Sequence: 1, Spans: []*hubpb.Span{s}})
-		if bad := status.Code(err); name != "a long method" && bad != codes.InvalidArgument || bad == codes.OK {
+		if bad := status.Code(err); !strings.HasPrefix(name, "a long") && bad != codes.InvalidArgument || bad == codes.OK {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

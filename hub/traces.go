@@ -56,7 +56,9 @@ type TraceSpan struct {
 	Route    string           `json:"route"`    // ID of that of which it is a call; empty: of none
 	Critical [][2]int64       `json:"critical"` // from and to, ns after the trace's start
 
-	Waits *routemap.SpanWaits `json:"waits,omitempty"` // of a call that Stile has traced: where it waited. What is not known is 0
+	Waits  *routemap.SpanWaits `json:"waits,omitempty"`  // of a call that Stile has traced: where it waited. What is not known is 0
+	Call   *routemap.SpanCall  `json:"call,omitempty"`   // likewise: what else was noted of it
+	Weight uint32              `json:"weight,omitempty"` // of a trace's first span: how many calls it stands for
 }
 
 // Bounds of how many traces are listed.
@@ -146,7 +148,7 @@ func (h *Hub) trace(r *http.Request) (any, error) {
 	out := Trace{ID: t.ID, Start: time.Unix(0, t.Start).UTC(), Duration: t.Duration, Failed: t.Failed, Window: routemap.Window{From: w.Start, To: w.End()}, Spans: []TraceSpan{}}
 	for i := range t.Spans {
 		s := &t.Spans[i]
-		one := TraceSpan{routemap.SpanHex(s.ID), "", s.Service, s.Name, kinds[min(int(s.Kind), len(kinds)-1)], s.Start, s.Duration, s.Error, s.Route, s.Critical, s.Waits}
+		one := TraceSpan{routemap.SpanHex(s.ID), "", s.Service, s.Name, kinds[min(int(s.Kind), len(kinds)-1)], s.Start, s.Duration, s.Error, s.Route, s.Critical, s.Waits, s.Call, s.Weight}
 		if s.Parent >= 0 {
 			one.Parent = fmt.Sprintf("%016x", t.Spans[s.Parent].ID)
 		}

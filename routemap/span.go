@@ -45,6 +45,7 @@ type Span struct {
 
 	Weight uint32     // of a root: how many calls it stands for; 0: one
 	Waits  *SpanWaits // nil: it is not said
+	Call   *SpanCall  // nil: it is not said
 }
 
 // SpanWaits is where a call waited, ns.
@@ -54,6 +55,42 @@ type SpanWaits struct {
 	Transport   int64 `json:"transport"`
 	ServerQueue int64 `json:"serverQueue"`
 	Handler     int64 `json:"handler"`
+}
+
+// SpanCall is what Stile has noted of a call that it has traced, beside what every span says. Times are ns after the span's start; 0: it did not happen, or is not known.
+type SpanCall struct {
+	Sent     int64 `json:"sent,omitempty"`     // what opens it was written, by its client
+	Handling int64 `json:"handling,omitempty"` // its handler began, at its server
+	Handled  int64 `json:"handled,omitempty"`  // its answer was encoded, there
+	Over     int64 `json:"over,omitempty"`     // nothing more happened at this side
+
+	// For which limit it waited, ns.
+	Limit     int64 `json:"limit,omitempty"`     // of the policy, at its client
+	Slot      int64 `json:"slot,omitempty"`      // a place among the server's streams
+	Window    int64 `json:"window,omitempty"`    // room in the windows of flow control
+	Admission int64 `json:"admission,omitempty"` // of the policy, at its server
+
+	Try   uint32  `json:"try,omitempty"`   // attempts that were made before
+	End   CallEnd `json:"end,omitempty"`   // why it has ended
+	Cause string  `json:"cause,omitempty"` // of a cancellation, if who cancelled has said it
+}
+
+// CallEnd is why a call has ended, if not by its server's answer.
+type CallEnd uint8
+
+// Why calls end.
+const (
+	Answered  CallEnd = iota
+	Cancelled         // by who made it
+	Expired           // its deadline has passed
+	Lost              // no answer came: of the connection, or it was not sent
+)
+
+var callEnds = [...]string{"answered", "cancelled", "deadline", "lost"}
+
+// MarshalText names it.
+func (e CallEnd) MarshalText() ([]byte, error) {
+	return []byte(callEnds[min(int(e), len(callEnds)-1)]), nil
 }
 
 // Link is a reference to a span, perhaps of another trace.

@@ -23,6 +23,8 @@ type TimelineSpan struct {
 	Half     bool   // its call is told by its parent, too, which counts
 	Critical [][2]int64
 	Waits    *SpanWaits // nil: they are not said
+	Call     *SpanCall  // nil: it is not said
+	Weight   uint32     // of a root: how many calls it stands for; 0: one
 }
 
 // Calls calls yield for each call of a route, with how long it took.
@@ -54,7 +56,7 @@ func (m *Map) Timeline(t *Trace) *Timeline {
 		steps = steps[:len(steps)-1]
 		n := &t.nodes[i]
 		at[i] = len(out.Spans)
-		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class, Waits: n.Waits}
+		s := TimelineSpan{ID: n.ID, Parent: -1, Service: n.Service, Name: n.Name, Kind: n.Kind, Start: n.start - out.Start, Duration: n.end - n.start, Error: n.Class, Waits: n.Waits, Call: n.Call, Weight: n.Weight}
 		if n.parent >= 0 {
 			s.Parent = at[n.parent]
 		}

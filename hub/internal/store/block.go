@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"slices"
 
 	"github.com/stile-ipc/stile/internal/packed"
@@ -91,6 +92,10 @@ func appendSpan(b []byte, i int, s *routemap.TimelineSpan, names, routes *texts)
 			kind |= isFar
 		}
 	}
+	more := moreOf(s, names)
+	if more != [moreParts]uint64{} {
+		kind |= hasMore
+	}
 	for _, n := range []uint64{uint64(up), names.number(s.Service), names.number(s.Name), names.number(s.Error), routes.number(s.Route), kind, uint64(s.Start), uint64(s.Duration), uint64(len(s.Critical))} {
 		b = binary.AppendUvarint(b, n)
 	}
@@ -98,6 +103,9 @@ func appendSpan(b []byte, i int, s *routemap.TimelineSpan, names, routes *texts)
 		for _, ns := range []int64{w.ClientQueue, w.Transport, w.ServerQueue, w.Handler} {
 			b = binary.AppendUvarint(b, uint64(ns))
 		}
+	}
+	if kind&hasMore != 0 {
+		b = appendMore(b, &more)
 	}
 	from := s.Start
 	for _, c := range s.Critical {
@@ -113,7 +121,62 @@ const (
 	isHalf   = 1
 	hasWaits = 1 << 4
 	isFar    = 1 << 5
+	hasMore  = 1 << 6
 )
+
+// moreParts is how many numbers moreOf has.
+const moreParts = 13
+
+// moreOf is what few spans have, or those alone that Stile has made: of most, most is 0.
+func moreOf(s *routemap.TimelineSpan, names *texts) (all [moreParts]uint64) {
+	all[0] = uint64(s.Weight)
+	if c := s.Call; c != nil {
+		all[1] = 1
+		for i, ns := range []int64{c.Sent, c.Handling, c.Handled, c.Over, c.Limit, c.Slot, c.Window, c.Admission} {
+			all[2+i] = uint64(ns)
+		}
+		all[10], all[11], all[12] = uint64(c.Try), uint64(c.End), names.number(c.Cause)
+	}
+	return all
+}
+
+// appendMore writes which are not 0, a bit each, and these.
+func appendMore(b []byte, all *[moreParts]uint64) []byte {
+	which := uint64(0)
+	for i, n := range all {
+		if n != 0 {
+			which |= 1 << i
+		}
+	}
+	b = binary.AppendUvarint(b, which)
+	for _, n := range all {
+		if n != 0 {
+			b = binary.AppendUvarint(b, n)
+		}
+	}
+	return b
+}
+
+// more reads what moreOf is.
+func (r *blockReader) more(s *routemap.TimelineSpan) {
+	which, all := r.Below(1<<moreParts), [moreParts]int64{}
+	for i := range all {
+		if which>>i&1 == 1 {
+			all[i] = r.time()
+		}
+	}
+	if max(all[0], all[10]) > math.MaxUint32 || all[1] > 1 || all[11] > int64(routemap.Lost) || all[12] >= int64(len(r.names)) {
+		r.Fail()
+		return
+	}
+	s.Weight = uint32(all[0])
+	if all[1] == 1 {
+		s.Call = &routemap.SpanCall{
+			Sent: all[2], Handling: all[3], Handled: all[4], Over: all[5], Limit: all[6], Slot: all[7], Window: all[8], Admission: all[9],
+			Try: uint32(all[10]), End: routemap.CallEnd(all[11]), Cause: r.names[all[12]],
+		}
+	}
+}
 
 // leastSpan and leastTrace are how many bytes each has, at least.
 const (
@@ -187,7 +250,7 @@ func (r *blockReader) span(i int, s *routemap.TimelineSpan) {
 		s.Parent = i - up
 	}
 	s.Service, s.Name, s.Error, s.Route = r.text(r.names), r.text(r.names), r.text(r.names), r.text(r.routes)
-	kind := r.Below(1 << 6)
+	kind := r.Below(1 << 7)
 	s.Kind, s.Half = routemap.Kind(kind>>1&7), kind&isHalf != 0
 	s.Start, s.Duration = r.time(), r.time()
 	from := s.Start
@@ -196,6 +259,9 @@ func (r *blockReader) span(i int, s *routemap.TimelineSpan) {
 		s.Waits = &routemap.SpanWaits{Far: kind&isFar != 0, ClientQueue: r.time(), Transport: r.time(), ServerQueue: r.time(), Handler: r.time()}
 	} else if kind&isFar != 0 {
 		r.Fail()
+	}
+	if kind&hasMore != 0 {
+		r.more(s)
 	}
 	for range parts {
 		begin := from + min(max(r.Int(), -longest), longest)

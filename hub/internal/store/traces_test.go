@@ -27,9 +27,18 @@ func keptTraces(n int, to string, at time.Time) (*routemap.Map, *Traces) {
 		if i%3 > 0 {
 			waits = &routemap.SpanWaits{ClientQueue: 1, Far: i%3 == 2, Transport: 0, ServerQueue: 1 << 40, Handler: 300}
 		}
+		var call *routemap.SpanCall
+		switch i % 4 {
+		case 1:
+			call = &routemap.SpanCall{}
+		case 2:
+			call = &routemap.SpanCall{Sent: 1, Handling: 2, Handled: 3, Over: 1 << 40, Limit: 4, Slot: 5, Window: 6, Admission: 7, Try: 1<<32 - 1, End: routemap.Lost, Cause: "a sibling has failed"}
+		case 3:
+			call = &routemap.SpanCall{Over: 9, End: routemap.Cancelled}
+		}
 		t := routemap.NewTrace([]routemap.Span{
-			{Trace: fmt.Sprintf("%032x", i), ID: 1, Kind: routemap.Server, Service: "front", Name: "Page", Start: begin - 500, End: begin + took + 500},
-			{Trace: "", ID: 2, Parent: 1, Kind: routemap.Client, Service: "front", Name: "Get", Start: begin, End: begin + took, Class: class, Waits: waits},
+			{Trace: fmt.Sprintf("%032x", i), ID: 1, Kind: routemap.Server, Service: "front", Name: "Page", Start: begin - 500, End: begin + took + 500, Weight: uint32(i % 5 / 3 * 64)},
+			{Trace: "", ID: 2, Parent: 1, Kind: routemap.Client, Service: "front", Name: "Get", Start: begin, End: begin + took, Class: class, Waits: waits, Call: call},
 			{Trace: "", ID: 3, Parent: 2, Kind: routemap.Server, Service: to, Name: "Get", Start: begin + 100, End: begin + took - 100},
 		})
 		m.Add(t)
@@ -203,27 +212,34 @@ func FuzzBlock(f *testing.F) {
 	})
 }
 
-// TestBlockStays: a block that an earlier program has written is read.
+// TestBlockStays: blocks that earlier programs have written are read; the first ones knew nothing of calls but where they waited.
 func TestBlockStays(t *testing.T) {
-	const path = "testdata/block.bin"
-	_, kept := keptTraces(3, "catalog", begin)
-	if *update {
-		if err := os.WriteFile(path, encodeBlock(kept.Kept), 0o600); err != nil {
-			t.Fatal(err)
+	_, first := keptTraces(3, "catalog", begin)
+	for _, k := range first.Kept {
+		for i := range k.Spans {
+			k.Spans[i].Call, k.Spans[i].Weight = nil, 0
 		}
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := openBlock(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range kept.Kept {
-		got, err := r.next()
-		if err != nil || !reflect.DeepEqual(*got, want) {
-			t.Errorf("%+v, %v; want %+v", got, err, want)
+	_, calls := keptTraces(5, "catalog", begin)
+	for path, kept := range map[string]*Traces{"testdata/block.bin": first, "testdata/block-calls.bin": calls} {
+		if *update {
+			if err := os.WriteFile(path, encodeBlock(kept.Kept), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := openBlock(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range kept.Kept {
+			got, err := r.next()
+			if err != nil || !reflect.DeepEqual(*got, want) {
+				t.Errorf("%s: %+v, %v; want %+v", path, got, err, want)
+			}
 		}
 	}
 }
