@@ -16,6 +16,7 @@ type windowTold struct {
 	events   []store.Event
 	loads    []store.Load
 	policies []store.Policy
+	records  []store.Record
 	any      bool // there is something to keep
 }
 
@@ -70,7 +71,22 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 		}
 	}
 	a.counted.add(m, routes, now)
-	return windowTold{windows, events, loads, policies, len(reports)+len(windows)+len(events)+len(loads) > 0}
+	rec := recorder{now: now}
+	for _, r := range reports {
+		rec.add(r, func(route *hubpb.Route) string {
+			if who.stranger(route) { // who may have another name in the next window
+				return ""
+			}
+			k, _ := who.key(r.GetProcess(), route)
+			return m.Settled(k).ID()
+		})
+	}
+	if rec.left > 0 {
+		a.mu.Lock()
+		a.unrecorded += rec.left
+		a.mu.Unlock()
+	}
+	return windowTold{windows, events, loads, policies, rec.all, len(reports)+len(windows)+len(events)+len(loads) > 0}
 }
 
 // strangers are routes of servers whose client the hub does not know yet: both may have reported to another start of it, and the client come back a window later.
@@ -163,19 +179,10 @@ type names struct {
 // add adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
 // come in different windows.
 func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequest, route *hubpb.Route, calls uint64) {
-	self := routemap.Node{Kind: routemap.Service, Name: r.GetProcess().GetService()}
-	peer, reports := n.peer(r.GetProcess(), route)
-	k := routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
-	switch {
-	case route.GetTopic() != "":
-		k.Mode = routemap.Async
-	case route.GetStream():
-		k.Mode = routemap.Stream
-	}
+	k, reports := n.key(r.GetProcess(), route)
 	s := statsOf(route)
 	share(s, calls, r.GetLoad())
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
-		k.From, k.To = peer, self
 		if reports {
 			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, Spin: s.Spin, RunQueue: s.RunQueue, Decisions: s.Decisions, Left: s.Left}
 		}
@@ -184,6 +191,23 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 		routes[k] = &routemap.Stats{}
 	}
 	routes[k].Merge(s)
+}
+
+// key is a route's on the map, and whether its other end reports, too.
+func (n *names) key(process *hubpb.Process, route *hubpb.Route) (k routemap.Key, reports bool) {
+	self := routemap.Node{Kind: routemap.Service, Name: process.GetService()}
+	peer, reports := n.peer(process, route)
+	k = routemap.Key{From: self, To: peer, Transport: route.GetTransport(), Operation: strings.TrimPrefix(route.GetMethod(), "/"), Mode: routemap.Sync}
+	switch {
+	case route.GetTopic() != "":
+		k.Mode = routemap.Async
+	case route.GetStream():
+		k.Mode = routemap.Stream
+	}
+	if route.GetSide() == hubpb.Side_SIDE_SERVER {
+		k.From, k.To = peer, self
+	}
+	return k, reports
 }
 
 // share gives a route its part of what its process used.

@@ -79,6 +79,8 @@ type agents struct {
 	where       directory // of processes
 	spans       uint64    // in reports
 	lostSpans   uint64    // that processes had no room for
+	lostRoutes  uint64    // likewise
+	unrecorded  uint64    // reports of which there is no record
 }
 
 // process is one that has reported.
@@ -235,6 +237,9 @@ func checkRoute(r *hubpb.Route) error {
 	if w := r.GetWaits(); min(w.GetClientQueue(), w.GetTransport(), w.GetServerQueue(), w.GetHandler()) < 0 {
 		return fmt.Errorf("a wait of less than nothing")
 	}
+	if err := checkArrivals(r.GetArrivals()); err != nil {
+		return err
+	}
 	if p := r.GetRepeats(); p.GetCalls() > maxReportCalls || p.GetSame() > p.GetCalls() || p.GetRequest() > maxReportBytes || p.GetRequestRepeated() > p.GetRequest() || p.GetResponse() > maxReportBytes || p.GetResponseRepeated() > p.GetResponse() {
 		return fmt.Errorf("more is repeated than there was: %v", p)
 	}
@@ -311,11 +316,13 @@ func (a *agents) take(r *hubpb.ReportRequest, bytes int) (kept uint64, fresh boo
 	}
 	a.queues.take(p.is, p.window, r.GetQueues())
 	if !a.inForceLocked(p, r.GetPolicies()) {
+		r.Policies = nil
 		a.leftOut++
 	}
+	a.lostRoutes += r.GetRoutesLost()
 	a.spans += uint64(len(r.GetSpans()))
 	a.lostSpans += r.GetSpansLost()
-	r.Events, r.Queues, r.Policies, r.Spans = nil, nil, nil, nil
+	r.Events, r.Queues, r.Spans = nil, nil, nil
 	return p.kept, true, nil
 }
 
@@ -381,10 +388,13 @@ type Agents struct {
 	Spans     uint64 `json:"spans"`     // of traced calls, in these windows
 	SpansLost uint64 `json:"spansLost"` // that processes had no room for
 	NoRoom    uint64 `json:"noRoom"`    // times that a queue was told of for which there was no room
+
+	RoutesLost uint64 `json:"routesLost"` // that processes had no room for
+	Unrecorded uint64 `json:"unrecorded"` // reports of which it is not kept what was in force and when calls came: there was no room, or their clock was off
 }
 
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut, a.spans, a.lostSpans, a.queues.noRoom()}
+	return Agents{len(a.processes), a.taken, a.lost, a.unsampled, a.leftOut, a.spans, a.lostSpans, a.queues.noRoom(), a.lostRoutes, a.unrecorded}
 }

@@ -66,6 +66,7 @@ func (h *Hub) api() http.Handler {
 	handle("windows", h.windows)
 	handle("events", h.events)
 	handle("load", h.inTurn(h.load))
+	handle("records", h.inTurn(h.records))
 	handle("queues", h.inTurn(h.queuesOf))
 	mux.Handle(prefix+"queues/dead", h.access.operator(asked(h.deadLetters)))
 	post := "POST /api/" + APIVersion + "/queues/"

@@ -75,6 +75,7 @@ type windowStore interface {
 	PutQueues(ctx context.Context, start time.Time, q store.Queues) error
 	PutEvents(ctx context.Context, all []store.Event) error
 	PutLoads(ctx context.Context, all []store.Load) error
+	PutRecords(ctx context.Context, all []store.Record) error
 	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces, reported store.Reported) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
@@ -198,6 +199,9 @@ func (w *window) then(o *window) {
 	w.policies = held(w.policies, o.policies, maxWindowPolicies, func(p store.Policy) int {
 		return heldLeast + len(p.Source.Name) + len(p.Source.Service) + len(p.Version) + len(p.Text)
 	})
+	w.records = held(w.records, o.records, maxUnkeptRecords, func(r store.Record) int {
+		return heldLeast + len(r.Service) + len(r.Host) + len(r.Data)
+	})
 	w.queues = held(w.queues, o.queues, maxUnkeptQueues, func(q queueWindow) int {
 		n := heldLeast
 		for k, s := range q.queues {
@@ -233,6 +237,10 @@ func (k *keeper) put(w *window) error {
 		return err
 	}
 	w.loads = nil
+	if err := k.store.PutRecords(ctx, w.records); err != nil {
+		return err
+	}
+	w.records = nil
 	if err := k.store.PutPolicies(ctx, k.clock(), w.policies); err != nil {
 		return err
 	}
@@ -253,11 +261,12 @@ func (k *keeper) put(w *window) error {
 
 // How many are held while the disk is full.
 const (
-	maxUnkeptEvents = 10 * maxWindowEvents
-	maxUnkeptLoads  = 2 * maxProcesses
-	maxUnkeptQueues = 360      // windows
-	maxUnkeptBytes  = 64 << 20 // of events, and as many of loads, policies and queues
-	heldLeast       = 512      // bytes that one of these takes beside its texts and numbers
+	maxUnkeptEvents  = 10 * maxWindowEvents
+	maxUnkeptLoads   = 2 * maxProcesses
+	maxUnkeptRecords = 2 * maxProcesses
+	maxUnkeptQueues  = 360      // windows
+	maxUnkeptBytes   = 64 << 20 // of events, and as many of loads, records, policies and queues
+	heldLeast        = 512      // bytes that one of these takes beside its texts and numbers
 )
 
 const tidyEvery = time.Minute

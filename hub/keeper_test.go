@@ -52,6 +52,8 @@ func (s *fakeStore) PutEvents(_ context.Context, all []store.Event) error {
 	return nil
 }
 
+func (s *fakeStore) PutRecords(context.Context, []store.Record) error { return nil }
+
 func (s *fakeStore) PutPolicies(context.Context, time.Time, []store.Policy) error { return nil }
 
 func (s *fakeStore) Tidy(context.Context, time.Time) (int, error) { s.tidied++; return 0, nil }

@@ -3,7 +3,6 @@ package hub
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -81,9 +80,9 @@ func (h *Hub) load(r *http.Request) (any, error) {
 	if oldest := to.Add(-maxLoadTime); from.Before(oldest) {
 		from = oldest
 	}
-	id := r.URL.Query().Get("process")
-	if n, err := strconv.ParseUint(id, 16, 64); id != "" && (err != nil || fmt.Sprintf("%016x", n) != id) {
-		return nil, badQuestion{fmt.Errorf("process: %.40q is no ID of a process, which is 16 hex digits", id)}
+	id, err := processID(r)
+	if err != nil {
+		return nil, err
 	}
 	points, err := number(r, "points", DefaultLoadPoints, MaxLoadPoints)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/policy"
 )
@@ -108,17 +109,23 @@ func (a *agents) policies() (all []policyRow) {
 	a.mu.Unlock()
 	for _, p := range processes {
 		for _, one := range p.policies {
-			row := PolicyReport{
-				Source: one.GetSource(), Service: p.is.GetService(), PID: p.is.GetPid(), Host: p.is.GetHost(), Seen: p.seen.UTC(), ID: store.PolicyID(one.GetHash()).String(), Version: one.GetVersion(),
-				From: one.GetFrom(), Since: time.Unix(0, one.GetSinceUnixNano()).UTC(), Changed: one.GetChanged(), Refused: one.GetRefused(), Alike: one.GetAlike(), Controls: []PolicyControl{},
-			}
-			for _, c := range one.GetControls() {
-				row.Controls = append(row.Controls, PolicyControl{c.GetKind(), c.GetMethod(), c.GetTarget(), c.GetState(), c.GetLimit(), c.GetMost(), c.GetInFlight(), c.GetPending()})
-			}
+			row := policyReport(one, p.is.GetService(), p.is.GetHost(), p.is.GetPid(), p.seen)
 			all = append(all, policyRow{sourceOf(one, p.is.GetService()), row})
 		}
 	}
 	return all
+}
+
+// policyReport is what a process has said of a policy that it has in force.
+func policyReport(p *hubpb.Policy, service, host string, pid int64, seen time.Time) PolicyReport {
+	out := PolicyReport{
+		Source: p.GetSource(), Service: service, PID: pid, Host: host, Seen: seen.UTC(), ID: store.PolicyID(p.GetHash()).String(), Version: p.GetVersion(),
+		From: p.GetFrom(), Since: time.Unix(0, p.GetSinceUnixNano()).UTC(), Changed: p.GetChanged(), Refused: p.GetRefused(), Alike: p.GetAlike(), Controls: []PolicyControl{},
+	}
+	for _, c := range p.GetControls() {
+		out.Controls = append(out.Controls, PolicyControl{c.GetKind(), c.GetMethod(), c.GetTarget(), c.GetState(), c.GetLimit(), c.GetMost(), c.GetInFlight(), c.GetPending()})
+	}
+	return out
 }
 
 func policiesOf(rows []policyRow, known []store.PolicyVersion, now time.Time) Policies {

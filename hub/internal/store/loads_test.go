@@ -97,7 +97,7 @@ func TestEarlierTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.db.Exec("DROP TABLE loads; DROP TABLE load_sizes"); err != nil {
+	if _, err := s.db.Exec("DROP TABLE loads; DROP TABLE load_sizes; DROP TABLE records"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

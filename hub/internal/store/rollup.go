@@ -24,7 +24,7 @@ func (s *Store) Tidy(ctx context.Context, now time.Time) (damaged int, err error
 	for _, l := range levels {
 		errs = append(errs, s.forget(ctx, l.Window, now.Add(-l.Kept)))
 	}
-	return damaged, errors.Join(append(errs, s.fitTraces(ctx, now), s.fitLoads(ctx, now), s.tidyQueues(ctx, now), s.fitEvents(ctx), s.fitReported(ctx, now), s.fit(ctx))...)
+	return damaged, errors.Join(append(errs, s.fitTraces(ctx, now), s.fitLoads(ctx, now), s.fitRecords(ctx, now), s.tidyQueues(ctx, now), s.fitEvents(ctx), s.fitReported(ctx, now), s.fit(ctx))...)
 }
 
 // rollUp makes the long windows that are over and not there, of what there is of the short ones in them.

@@ -112,10 +112,10 @@ func (s *Store) open(ctx context.Context, path string) error {
 	}
 	switch has {
 	case version:
-		_, err := s.db.ExecContext(ctx, loadTables+queueTables+policyTables)
+		_, err := s.db.ExecContext(ctx, loadTables+queueTables+policyTables+recordTables)
 		return err
 	case 0:
-		_, err := s.db.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+loadTables+queueTables+policyTables+"COMMIT;")
+		_, err := s.db.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+loadTables+queueTables+policyTables+recordTables+"COMMIT;")
 		return err
 	}
 	return fmt.Errorf("it is of version %d, and this program reads %d: use the program that has written it, or another folder", has, version)

@@ -194,6 +194,27 @@ export interface Span {
   error: string;
   route: string;
   critical: [number, number][] | null;
+  waits?: SpanWaits;
+  call?: SpanCall;
+  weight?: number;
+}
+
+// SpanWaits is where a call waited that Stile has traced, ns.
+export type SpanWaits = Record<"clientQueue" | "transport" | "serverQueue" | "handler", number>;
+
+// SpanCall is what else Stile has noted of it; what is not said is 0. Times are ns after the span's start.
+export interface SpanCall {
+  sent?: number;
+  handling?: number;
+  handled?: number;
+  over?: number;
+  limit?: number;
+  slot?: number;
+  window?: number;
+  admission?: number;
+  try?: number;
+  end?: string;
+  cause?: string;
 }
 
 export interface Trace {
