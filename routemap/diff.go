@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Change is how a route differs between two maps.
@@ -55,7 +57,9 @@ func Diff(before, after *Report) []Change {
 	for k, p := range pairs {
 		c := Change{Key: k, Before: sideOf(p.a, before.Traces), After: sideOf(p.b, after.Traces)}
 		if p.a != nil && p.b != nil {
-			c.Median = medians(p.a.Samples, p.b.Samples)
+			if c.Median = medians(p.a.Samples, p.b.Samples); !c.Median.Known {
+				c.Median = countedMedians(p.a.Duration(), p.b.Duration())
+			}
 			c.Failed = shares(c.Before.Failed, c.Before.Calls, c.After.Failed, c.After.Calls)
 		}
 		all = append(all, c)
@@ -105,6 +109,26 @@ func medians(a, b []int64) Interval {
 	slices.Sort(ratios)
 	cut := int(diffOutside * diffRounds)
 	i := Interval{Value: float64(b[len(b)/2]) / float64(max(a[len(a)/2], 1)), Low: ratios[cut], High: ratios[diffRounds-1-cut], Known: true}
+	i.Differs = i.Low > 1 || i.High < 1
+	return i
+}
+
+// countedMedians is the ratio of two medians of which no single durations are known, by the ranks between which a median lies. More calls make it no surer than the durations
+// that are kept else would: calls of a route that come together are alike.
+func countedMedians(a, b *telemetry.Histogram) Interval {
+	if min(a.Count(), b.Count()) < diffLeast {
+		return Interval{}
+	}
+	at := func(h *telemetry.Histogram) (low, middle, high float64) {
+		half := z95 / 2 / math.Sqrt(float64(min(h.Count(), maxSamples)))
+		of := func(q float64) float64 { return math.Log(float64(max(h.Quantile(q), 1))) }
+		const width = 1.0 / telemetry.SubBuckets // of a bucket
+		return of(0.5-half) - width, of(0.5), of(0.5+half) + width
+	}
+	lowA, middleA, highA := at(a)
+	lowB, middleB, highB := at(b)
+	d := middleB - middleA
+	i := Interval{Value: math.Exp(d), Low: math.Exp(d - math.Hypot(middleB-lowB, highA-middleA)), High: math.Exp(d + math.Hypot(highB-middleB, middleA-lowA)), Known: true}
 	i.Differs = i.Low > 1 || i.High < 1
 	return i
 }
