@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stile-ipc/stile/telemetry"
 	"github.com/stile-ipc/stile/transport"
 	"github.com/stile-ipc/stile/transport/shm"
 )
@@ -53,11 +54,14 @@ var live register
 type register struct {
 	mu   sync.Mutex
 	list map[transport.Conn]Connection
-	open map[transport.Conn]func() int // how many calls are, of those that are counted
+	open map[transport.Conn]openCalls // of those that are counted
 }
 
-// add adds a connection. open tells how many calls it has now; nil: they are not counted.
-func (r *register) add(conn transport.Conn, role string, server net.Addr, open func() int) {
+// openCalls tells how many calls a connection has now, and calls each, if it is not nil, with the routes of those of which it is known.
+type openCalls func(each func(*telemetry.Route)) int
+
+// add adds a connection. open is nil if its calls are not counted.
+func (r *register) add(conn transport.Conn, role string, server net.Addr, open openCalls) {
 	info := conn.Info()
 	c := Connection{Role: role, Address: server.String(), Transport: info.Transport, PeerPID: -1, Since: time.Now()}
 	if info.Peer.Known {
@@ -66,7 +70,7 @@ func (r *register) add(conn transport.Conn, role string, server net.Addr, open f
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.list == nil {
-		r.list, r.open = make(map[transport.Conn]Connection), make(map[transport.Conn]func() int)
+		r.list, r.open = make(map[transport.Conn]Connection), make(map[transport.Conn]openCalls)
 	}
 	r.list[conn] = c
 	if open != nil {
@@ -81,10 +85,10 @@ func (r *register) drop(conn transport.Conn) {
 	delete(r.open, conn)
 }
 
-// inFlight is how many calls are open now that are counted, by who made and who serves them, and on how many connections.
-func (r *register) inFlight() (made, served, connections int) {
+// inFlight is how many calls are open now that are counted, by who made and who serves them, and on how many connections. It calls each as openCalls does.
+func (r *register) inFlight(each func(*telemetry.Route)) (made, served, connections int) {
 	r.mu.Lock()
-	clients, servers := make([]func() int, 0, len(r.open)), []func() int(nil)
+	clients, servers := make([]openCalls, 0, len(r.open)), []openCalls(nil)
 	for conn, open := range r.open {
 		if r.list[conn].Role == "client" {
 			clients = append(clients, open)
@@ -94,10 +98,10 @@ func (r *register) inFlight() (made, served, connections int) {
 	}
 	r.mu.Unlock() // a connection's lock is never taken under this one
 	for _, open := range clients {
-		made += open()
+		made += open(each)
 	}
 	for _, open := range servers {
-		served += open()
+		served += open(each)
 	}
 	return made, served, len(clients) + len(servers)
 }

@@ -98,18 +98,6 @@ func counters() (c agent.Counters) {
 	return c
 }
 
-// opens tells how many calls a connection has, if they are counted.
-func opens(counted *telemetry.Link, mu *sync.Mutex, size *int) func() int {
-	if counted == nil {
-		return nil
-	}
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return *size
-	}
-}
-
 // listening are the addresses at which this process's servers listen.
 var listening addresses
 

@@ -294,7 +294,13 @@ func TestInFlight(t *testing.T) {
 		t.Helper()
 		var made, served int
 		for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) { // those of other tests may still be ending
-			if made, served, _ = live.inFlight(); made == want && served == want {
+			routes := map[telemetry.Side]int{}
+			made, served, _ = live.inFlight(func(r *telemetry.Route) {
+				if r.Name() == (telemetry.RouteName{Method: "/grpc.testing.TestService/FullDuplexCall", Stream: true}) {
+					routes[r.Side()]++
+				}
+			})
+			if made == want && served == want && routes[telemetry.Client] == want && routes[telemetry.Server] == want {
 				return
 			}
 		}

@@ -92,8 +92,28 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 }
 
 func (c *serverConn) start() {
-	live.add(c.conn, "server", c.peer.LocalAddr, opens(c.link, &c.mu, &c.streams.size))
+	live.add(c.conn, "server", c.peer.LocalAddr, c.opens())
 	c.conn.Start(c)
+}
+
+// opens tells which calls are open; nil: they are not counted.
+func (c *serverConn) opens() openCalls {
+	if c.link == nil {
+		return nil
+	}
+	c.link.TellsOpen()
+	return func(each func(*telemetry.Route)) int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if each != nil {
+			c.streams.all(func(_ uint64, call *callContext) {
+				if s := call.stream.Load(); s != nil && s.rec.arrived != 0 {
+					each(call.route(s.desc))
+				}
+			})
+		}
+		return c.streams.size
+	}
 }
 
 // HandleFrame implements [transport.Handler].

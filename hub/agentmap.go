@@ -182,6 +182,9 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	k, reports := n.key(r.GetProcess(), route)
 	s := statsOf(route)
 	share(s, calls, r.GetLoad())
+	if s.Open.Looks > 0 {
+		s.Open.Time = r.GetToUnixNano() - r.GetFromUnixNano()
+	}
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		if reports {
 			s = &routemap.Stats{Paired: s.Calls, Server: s.Server, Switches: s.Switches, Wakes: s.Wakes, Spin: s.Spin, RunQueue: s.RunQueue, Decisions: s.Decisions, Left: s.Left}
@@ -269,6 +272,7 @@ func statsOf(r *hubpb.Route) *routemap.Stats {
 	s.Response, _ = histogram(r.GetResponse())
 	s.Left, _ = histogram(r.GetDeadlineLeft())
 	s.Decisions = decisionsOf(r.GetDecisions())
+	s.Open = routemap.Open{Looks: r.GetOpenLooks(), Seen: r.GetOpenSeen(), Most: r.GetOpenMost()}
 	p := r.GetRepeats()
 	s.Carried = routemap.Carried{Calls: p.GetCalls(), Same: p.GetSame(), Request: p.GetRequest(), RequestRepeated: p.GetRequestRepeated(), Response: p.GetResponse(), ResponseRepeated: p.GetResponseRepeated()}
 	w := r.GetWaits()

@@ -231,6 +231,9 @@ func checkRoute(r *hubpb.Route) error {
 	if r.GetWakes() > maxReportCalls || r.GetSpinNs() < 0 {
 		return fmt.Errorf("%d wake-ups, and waits of %d ns", r.GetWakes(), r.GetSpinNs())
 	}
+	if n := max(r.GetOpenLooks(), r.GetOpenSeen(), r.GetOpenMost()); n > maxReportCalls || r.GetOpenLooks() == 0 && n > 0 {
+		return fmt.Errorf("%d open calls of %d moments; %d at most", n, r.GetOpenLooks(), uint64(maxReportCalls))
+	}
 	if r.GetWaits().GetCalls() > maxReportCalls {
 		return fmt.Errorf("%d calls that waited; %d at most", r.GetWaits().GetCalls(), uint64(maxReportCalls))
 	}

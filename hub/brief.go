@@ -38,6 +38,8 @@ type BriefRoute struct {
 	Response Quantity `json:"response,omitzero"`
 	Left     Quantity `json:"deadlineLeft,omitzero"`
 	Samples  []int64  `json:"samples,omitempty"` // none
+
+	Inconsistent bool `json:"inconsistent,omitempty"`
 }
 
 // Quantity is what a histogram says, in short.
@@ -92,7 +94,7 @@ func briefOf(m Map, route string) Brief {
 		s := *one.Stats
 		short := BriefRoute{
 			ID: id, Key: one.Key, Failed: s.Failed(), Duration: quantityOf(s.Duration()), Client: quantityOf(&s.Client), Server: quantityOf(&s.Server),
-			Failures: quantityOf(&s.Failures), Gap: quantityOf(&s.Gap), Request: quantityOf(&s.Request), Response: quantityOf(&s.Response), Left: quantityOf(&s.Left),
+			Failures: quantityOf(&s.Failures), Gap: quantityOf(&s.Gap), Request: quantityOf(&s.Request), Response: quantityOf(&s.Response), Left: quantityOf(&s.Left), Inconsistent: one.Inconsistent(),
 		}
 		if route == "" {
 			s.Evidence = nil

@@ -91,6 +91,7 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Response.Merge(&other.Response)
 	s.Left.Merge(&other.Left)
 	s.Decisions.merge(&other.Decisions)
+	s.Open.merge(&other.Open)
 	s.Evidence = evidence(s.Evidence, other.Evidence)
 	s.Samples = mixed(r, s.Samples, s.sampled, other.Samples, other.sampled, maxSamples)
 	s.sampled += other.sampled

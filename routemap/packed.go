@@ -62,11 +62,12 @@ func (s *Stats) appendPacked(b []byte) []byte {
 
 // appendLater appends what earlier programs did not store.
 func (s *Stats) appendLater(b []byte) []byte {
-	return appendUints(s.Left.AppendPacked(b), s.Decisions.Counts()...)
+	return s.Open.appendPacked(appendUints(s.Left.AppendPacked(b), s.Decisions.Counts()...))
 }
 
 // readLater reads it, if it is there.
 func (s *Stats) readLater(r *packed.Reader) {
+	s.Open = Open{}
 	if r.Len() == 0 {
 		s.Left, s.Decisions = telemetry.Histogram{}, Decisions{}
 		return
@@ -75,6 +76,13 @@ func (s *Stats) readLater(r *packed.Reader) {
 	for _, n := range s.Decisions.fields() {
 		*n = r.Uint()
 	}
+	if r.Len() > 0 { // later still
+		s.Open = Open{Looks: r.Uint(), Time: readTime(r), Seen: r.Uint(), Most: r.Uint()}
+	}
+}
+
+func (o *Open) appendPacked(b []byte) []byte {
+	return appendUints(b, o.Looks, uint64(o.Time), o.Seen, o.Most)
 }
 
 // readPacked reads what appendPacked has written, in place of what s has, of which it uses the room; and no more than so many traces that show it.

@@ -139,6 +139,7 @@ type Stats struct {
 	Samples   []int64             `json:"samples,omitempty"`  // client durations, or the server's, ns: any of them as likely as any other
 	Left      telemetry.Histogram `json:"deadlineLeft"`       // ns until the deadline when calls arrived, of those that have one; as the server counts
 	Decisions Decisions           `json:"decisions,omitzero"` // as counted
+	Open      Open                `json:"open,omitzero"`      // as seen
 	sampled   uint64
 }
 
@@ -206,8 +207,9 @@ func (r Route) MarshalJSON() ([]byte, error) {
 		ID string `json:"id"`
 		Key
 		Stats
-		Failed uint64 `json:"failed"`
-	}{r.ID(), r.Key, *r.Stats, r.Failed()})
+		Failed       uint64 `json:"failed"`
+		Inconsistent bool   `json:"inconsistent,omitempty"`
+	}{r.ID(), r.Key, *r.Stats, r.Failed(), r.Inconsistent()})
 }
 
 // operation is what a span says was called, without what differs from call to call.

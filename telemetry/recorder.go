@@ -32,8 +32,9 @@ type Peer struct {
 // Recorder counts the calls of a process, by link and method, once it is enabled. Its methods are safe for concurrent use.
 type Recorder struct {
 	enabled atomic.Bool
-	taking  sync.Mutex // held by Take and Counted
+	taking  sync.Mutex // held by Take, Counted and Look
 	taken   [2]uint64  // calls that were, by side
+	looks   uint64     // since Take; guarded by taking, as are routes' open
 
 	mu     sync.Mutex
 	links  map[*Link]struct{}
@@ -78,6 +79,7 @@ type Link struct {
 	routes atomic.Pointer[map[RouteName]*Route] // never written, but replaced
 	closed atomic.Bool
 
+	tellsOpen atomic.Bool
 	recorder  *Recorder
 	forgotten atomic.Bool // by the recorder; what is decided has it come back
 
@@ -183,6 +185,9 @@ func (l *Link) newRoute(name RouteName) *Route {
 // Name is the route's, which for methods that are not counted apart is not that by which it was asked for.
 func (r *Route) Name() RouteName { return r.name }
 
+// Side is which end of calls it counts.
+func (r *Route) Side() Side { return r.link.Side }
+
 // stripes is how many there are of a route: one for each thread, about.
 func stripes() int {
 	return min(1<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), maxStripes)
@@ -196,6 +201,7 @@ type Route struct {
 	stripes []stripe
 	active  atomic.Uint32 // stripes that are used: a power of 2, more when two calls have met
 	prints  prints
+	open    Open
 }
 
 // stripe is a part of a route's counts, in cache lines of its own.
@@ -308,6 +314,7 @@ type Stats struct {
 	Use       Use       // of the connection, by the route's share of its calls
 	Left      Histogram // ns until the deadline when calls arrived; at a server, of those that have one
 	Decisions Decisions
+	Open      Open
 }
 
 func (s *Stats) record(c *Call) {
@@ -368,6 +375,7 @@ func (s *Stats) Merge(o *Stats) {
 	s.Use.Wakes, s.Use.Spin = s.Use.Wakes+o.Use.Wakes, s.Use.Spin+o.Use.Spin
 	s.Decisions.add(&o.Decisions)
 	s.Arrivals.merge(&o.Arrivals)
+	s.Open.merge(&o.Open)
 }
 
 // roomOf makes room for values like those of another.
@@ -389,15 +397,18 @@ type Taken struct {
 	*Stats
 }
 
-// Take returns what was counted on each route that had calls, or decisions, since it was called last, and forgets links that are closed.
+// Take returns what was counted on each route that had calls, open ones, or decisions, since it was called last, and forgets links that are closed.
 func (r *Recorder) Take() []Taken {
 	r.taking.Lock()
 	defer r.taking.Unlock()
+	looks := r.looks
+	r.looks = 0
 	var all []Taken
 	for _, l := range r.snapshot() {
 		closed, first := l.closed.Load(), len(all)
 		for name, route := range *l.routes.Load() {
-			if s := route.take(); s.Calls() > 0 || s.Decisions.Any() {
+			s := route.take()
+			if s.Open = route.takeOpen(looks); s.Calls() > 0 || s.Decisions.Any() || s.Open.Sum > 0 {
 				all = append(all, Taken{l, name, s})
 				r.taken[l.Side] += s.Calls()
 			}

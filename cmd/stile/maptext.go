@@ -24,6 +24,7 @@ func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[
 	printRoutes(&b, style, r.Routes, spent(r), rows)
 	printCounted(&b, style, r.Routes, rows)
 	printDecided(&b, style, r.Routes, rows)
+	printInconsistent(&b, style, r.Routes, rows)
 	printPaths(&b, style, r.Paths, rows)
 	printWaits(&b, style, r, rows)
 	printStands(&b, style, r.Findings, rows)
@@ -124,6 +125,22 @@ func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Ro
 	}
 	_ = w.Flush() // to memory
 	more(b, len(counted), rows)
+}
+
+// printInconsistent shows routes of which other calls are open than should be.
+func printInconsistent(b *strings.Builder, style terminal.Style, routes []routemap.Route, rows int) {
+	off := slices.DeleteFunc(slices.Clone(routes), func(r routemap.Route) bool { return !r.Inconsistent() })
+	if len(off) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s\n", style.Strong("Inconsistent: more or fewer calls are open in a process than should be, by how long they take"))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "OPEN\tSHOULD BE\tROUTE")
+	for _, r := range first(off, rows) {
+		fmt.Fprintf(w, "%.3g\t%.3g\t%s\n", r.Open.Total()/float64(r.Open.Time), r.Duration().Sum()/float64(r.Open.Time), plain(r.Key.String()))
+	}
+	_ = w.Flush() // to memory
+	more(b, len(off), rows)
 }
 
 // printDecided shows what policies decided, of routes of which they did.

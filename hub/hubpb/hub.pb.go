@@ -596,6 +596,9 @@ type Route struct {
 	Wakes         uint64                 `protobuf:"varint,21,opt,name=wakes,proto3" json:"wakes,omitempty"`                                  // times that this end of its connections woke the other, by the route's share of their calls
 	SpinNs        int64                  `protobuf:"varint,22,opt,name=spin_ns,json=spinNs,proto3" json:"spin_ns,omitempty"`                  // that it waited without sleep, likewise
 	Arrivals      []int64                `protobuf:"zigzag64,23,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"`                   // when its earliest calls came, of 32 or of all: ns after the window's begin, then after the one before
+	OpenLooks     uint64                 `protobuf:"varint,24,opt,name=open_looks,json=openLooks,proto3" json:"open_looks,omitempty"`         // at how many moments, which no call has chosen, it was seen which calls are open; 0: it is not known
+	OpenSeen      uint64                 `protobuf:"varint,25,opt,name=open_seen,json=openSeen,proto3" json:"open_seen,omitempty"`            // how many were, of all moments
+	OpenMost      uint64                 `protobuf:"varint,26,opt,name=open_most,json=openMost,proto3" json:"open_most,omitempty"`            // at once
 	Topic         string                 `protobuf:"bytes,16,opt,name=topic,proto3" json:"topic,omitempty"`                                   // the peer is a topic, whose messages are counted: sent by a client, handled by a server
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -776,6 +779,27 @@ func (x *Route) GetArrivals() []int64 {
 		return x.Arrivals
 	}
 	return nil
+}
+
+func (x *Route) GetOpenLooks() uint64 {
+	if x != nil {
+		return x.OpenLooks
+	}
+	return 0
+}
+
+func (x *Route) GetOpenSeen() uint64 {
+	if x != nil {
+		return x.OpenSeen
+	}
+	return 0
+}
+
+func (x *Route) GetOpenMost() uint64 {
+	if x != nil {
+		return x.OpenMost
+	}
+	return 0
 }
 
 func (x *Route) GetTopic() string {
@@ -2572,7 +2596,7 @@ const file_hub_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\n" +
 	" \x01(\tR\tgoVersion\x12\x10\n" +
-	"\x03uid\x18\v \x01(\x03R\x03uid\"\x94\a\n" +
+	"\x03uid\x18\v \x01(\x03R\x03uid\"\xed\a\n" +
 	"\x05Route\x12&\n" +
 	"\x04side\x18\x01 \x01(\x0e2\x12.stile.hub.v1.SideR\x04side\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -2595,7 +2619,11 @@ const file_hub_proto_rawDesc = "" +
 	"\rdeadline_left\x18\x13 \x01(\v2\x17.stile.hub.v1.HistogramR\fdeadlineLeft\x12\x14\n" +
 	"\x05wakes\x18\x15 \x01(\x04R\x05wakes\x12\x17\n" +
 	"\aspin_ns\x18\x16 \x01(\x03R\x06spinNs\x12\x1a\n" +
-	"\barrivals\x18\x17 \x03(\x12R\barrivals\x12\x14\n" +
+	"\barrivals\x18\x17 \x03(\x12R\barrivals\x12\x1d\n" +
+	"\n" +
+	"open_looks\x18\x18 \x01(\x04R\topenLooks\x12\x1b\n" +
+	"\topen_seen\x18\x19 \x01(\x04R\bopenSeen\x12\x1b\n" +
+	"\topen_most\x18\x1a \x01(\x04R\bopenMost\x12\x14\n" +
 	"\x05topic\x18\x10 \x01(\tR\x05topic\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +

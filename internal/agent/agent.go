@@ -40,15 +40,16 @@ const answerWithin = 5 * time.Second
 // Config says what an agent tells of, and to whom.
 type Config struct {
 	Hub      grpc.ClientConnInterface
-	Token    string                                 // for the hub; empty: none
-	Recorder *telemetry.Recorder                    // nobody else takes from it
-	Spans    *spans.Buffer                          // nor from this; nil: there is none
-	Process  *hubpb.Process                         // who this is
-	Listens  func() []string                        // where it listens now
-	Counters func() Counters                        // nil: none
-	InFlight func() (made, served, connections int) // calls that are open now; nil: nobody knows
-	Policies func() []inforce.Policy                // nil: none
-	Pace     *Pace                                  // that calls beat; nil: none do
+	Token    string              // for the hub; empty: none
+	Recorder *telemetry.Recorder // nobody else takes from it
+	Spans    *spans.Buffer       // nor from this; nil: there is none
+	Process  *hubpb.Process      // who this is
+	Listens  func() []string     // where it listens now
+	Counters func() Counters     // nil: none
+	// InFlight says how many calls are open now, and calls each, if that is not nil, with the route of each; nil: nobody knows.
+	InFlight func(each func(*telemetry.Route)) (made, served, connections int)
+	Policies func() []inforce.Policy // nil: none
+	Pace     *Pace                   // that calls beat; nil: none do
 	Logger   *slog.Logger
 
 	every  time.Duration              // instead of Window

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/usage"
 	"github.com/stile-ipc/stile/telemetry"
 )
 
@@ -233,6 +234,52 @@ func TestRefused(t *testing.T) {
 		a.Close(t.Context())
 		if last := h.got[len(h.got)-1]; h.calls() != 4 || last.Dropped != 1 {
 			t.Errorf("%d calls, %d windows dropped", h.calls(), last.Dropped)
+		}
+	})
+}
+
+// TestOpen: a window tells how many calls of a route are open, at moments that no call chooses, though none of them has ended.
+func TestOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHub{name: 1}
+		r := telemetry.NewRecorder()
+		r.Enable()
+		l := r.Link(telemetry.Client, "shm", telemetry.Peer{})
+		l.TellsOpen()
+		route, other := l.Route(telemetry.RouteName{Method: "/s/Hangs"}), r.Link(telemetry.Client, "tcp", telemetry.Peer{}).Route(telemetry.RouteName{Method: "/s/Far"})
+		pace, looks := NewPace(), 0
+		a := Start(Config{
+			Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler), Pace: pace,
+			isBusy: func(usage.Used) bool { return false },
+			InFlight: func(each func(*telemetry.Route)) (made, served, connections int) {
+				if each != nil {
+					looks++
+					each(route)
+					each(route)
+				}
+				return 2, 0, 1
+			},
+		})
+		other.Record(0, &telemetry.Call{})
+		for range 100 { // calls that begin have it look, too, and see themselves
+			time.Sleep(Window / 100)
+			pace.Beat(telemetry.Now())
+			synctest.Wait()
+		}
+		a.Close(t.Context())
+		seen := uint64(0)
+		for _, w := range h.got {
+			for _, of := range w.Routes {
+				switch seen += of.OpenSeen; {
+				case of.Method == "/s/Far" && of.OpenLooks > 0:
+					t.Errorf("told of a link that does not know: %+v", of)
+				case of.Method == "/s/Hangs" && (of.OpenSeen != 2*of.OpenLooks || of.OpenMost != 2 || of.OpenLooks == 0):
+					t.Errorf("%+v", of)
+				}
+			}
+		}
+		if looks < 8 || looks > 15 || seen != 2*uint64(looks) {
+			t.Errorf("%d looks, %d calls seen", looks, seen)
 		}
 	})
 }

@@ -67,6 +67,7 @@ func route(k routeKey, s *telemetry.Stats, from time.Duration) *hubpb.Route {
 		Side: hubpb.Side_SIDE_CLIENT, Method: short(k.name.Method), Stream: k.name.Stream, Transport: k.transport, Address: short(k.peer.Address), PeerPid: int64(k.peer.PID), Topic: short(k.peer.Topic),
 		Codes: map[uint32]uint64{}, Duration: histogram(&s.Duration), Failures: histogram(&s.Failures), Gap: histogram(&s.Gap), Queue: histogram(&s.Queue),
 		Request: histogram(&s.Request), Response: histogram(&s.Response), DeadlineLeft: histogram(&s.Left), Wakes: s.Use.Wakes, SpinNs: int64(s.Use.Spin),
+		OpenLooks: s.Open.Looks, OpenSeen: s.Open.Sum, OpenMost: s.Open.Most,
 		Waits: &hubpb.Waits{Calls: s.Waits.Calls, ClientQueue: s.Waits.ClientQueue, Transport: s.Waits.Transport, ServerQueue: s.Waits.ServerQueue, Handler: s.Waits.Handler},
 	}
 	if p := &s.Repeats; p.Calls > 0 {

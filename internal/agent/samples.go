@@ -9,6 +9,7 @@ import (
 
 	"github.com/stile-ipc/stile/hub/hubpb"
 	"github.com/stile-ipc/stile/internal/usage"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // What a sample looks at each time: of more, all is looked at each second time, or seldomer.
@@ -23,7 +24,8 @@ const maxSamples = 300
 // sampler looks what the process uses, again and again.
 type sampler struct {
 	counted  func() (made, served uint64, routes int)
-	inFlight func() (made, served, connections int) // nil: nobody knows
+	inFlight func(each func(*telemetry.Route)) (made, served, connections int) // nil: nobody knows
+	opened   func(map[*telemetry.Route]int)
 	pace     *Pace
 	isBusy   func(used usage.Used) bool
 
@@ -47,7 +49,7 @@ type sample struct {
 }
 
 func newSampler(cfg *Config) *sampler {
-	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, pace: cfg.Pace, isBusy: cfg.isBusy, meter: usage.NewMeter()}
+	s := &sampler{counted: cfg.Recorder.Counted, inFlight: cfg.InFlight, opened: cfg.Recorder.Look, pace: cfg.Pace, isBusy: cfg.isBusy, meter: usage.NewMeter()}
 	if s.pace == nil {
 		s.pace = NewPace()
 	}
@@ -68,16 +70,18 @@ func (s *sampler) run(ctx context.Context) {
 		until := func(every time.Duration) time.Duration { return now.Truncate(every).Add(every).Sub(now) }
 		t.Reset(until(every))
 		s.pace.expect(until(SampleEvery))
+		byClock := false
 		select {
 		case <-t.C:
-		case <-s.pace.beats:
+			byClock = true
+		case <-s.pace.beats: // with a call that begins
 		case <-ctx.Done():
 			s.pace.rest()
 			return
 		}
 		s.pace.rest()
 		every = QuietEvery
-		if s.take() {
+		if s.take(byClock) {
 			every = SampleEvery
 		}
 	}
@@ -86,11 +90,11 @@ func (s *sampler) run(ctx context.Context) {
 // busy is which part of the time of a processor a process uses that looks by itself.
 const busy = 10
 
-// take takes a sample, and reports whether the process is busy.
-func (s *sampler) take() bool {
+// take takes a sample, by the clock or not, and reports whether the process is busy.
+func (s *sampler) take(byClock bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if used := s.takeLocked(); used.Took >= shortest { // less is what is left behind the end of a window
+	if used := s.takeLocked(byClock); used.Took >= shortest { // less is what is left behind the end of a window
 		s.busy = s.isBusy(used)
 	}
 	return s.busy
@@ -99,7 +103,7 @@ func (s *sampler) take() bool {
 // shortest is how long a sample is at least: of less there is none of its own.
 const shortest = SampleEvery / 4
 
-func (s *sampler) takeLocked() usage.Used {
+func (s *sampler) takeLocked(byClock bool) usage.Used {
 	one := sample{Used: s.meter.Read()}
 	if s.skipCalls--; s.skipCalls < 0 {
 		made, served, routes := s.counted()
@@ -107,7 +111,16 @@ func (s *sampler) takeLocked() usage.Used {
 		s.made, s.served, s.skipCalls = made, served, routes/routesEach
 	}
 	if s.skipOpen--; s.skipOpen < 0 && s.inFlight != nil {
-		made, served, connections := s.inFlight()
+		var routes map[*telemetry.Route]int
+		var each func(*telemetry.Route)
+		if byClock { // else that which begins is seen each time
+			routes = map[*telemetry.Route]int{}
+			each = func(r *telemetry.Route) { routes[r]++ }
+		}
+		made, served, connections := s.inFlight(each)
+		if byClock {
+			s.opened(routes)
+		}
 		s.open, s.skipOpen = [2]uint64{uint64(made), uint64(served)}, connections/connectionsEach
 	}
 	one.openMade, one.openServed = s.open[0], s.open[1]
@@ -145,7 +158,7 @@ func (s *sampler) close() {
 func (s *sampler) window() (sum usage.Used, all []sample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.takeLocked()
+	s.takeLocked(true)
 	sum, s.dropped = s.dropped, usage.Used{}
 	for i := range s.samples {
 		sum.Add(&s.samples[i].Used)

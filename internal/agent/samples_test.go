@@ -27,7 +27,7 @@ func TestSamples(t *testing.T) {
 		pace := NewPace()
 		a := Start(Config{
 			Pace: pace, Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler),
-			InFlight: func() (int, int, int) { n := int(open.Load()); return n, 2 * n, 1 },
+			InFlight: func(func(*telemetry.Route)) (int, int, int) { n := int(open.Load()); return n, 2 * n, 1 },
 		})
 		for n := range 100 { // 20 s
 			open.Store(int64(n))
@@ -107,7 +107,7 @@ func TestBusy(t *testing.T) {
 		busy bool
 	}{{"sleeps", time.Sleep, false}, {"does nothing but to count", spin, true}} {
 		for began := time.Now(); ; { // others may have the processors, or other tests' collector is at work
-			if c.do(SampleEvery); s.take() == c.busy {
+			if c.do(SampleEvery); s.take(false) == c.busy {
 				break
 			}
 			if time.Since(began) > time.Minute {
@@ -122,16 +122,16 @@ func TestBusyStays(t *testing.T) {
 	s := newSampler(&Config{Recorder: telemetry.NewRecorder(), isBusy: func(usage.Used) bool { return true }})
 	defer s.close()
 	time.Sleep(2 * shortest)
-	if !s.take() {
+	if !s.take(false) {
 		t.Fatal("it is not busy")
 	}
 	s.isBusy = func(usage.Used) bool { return false }
 	s.window()
-	if !s.take() {
+	if !s.take(false) {
 		t.Error("it is not busy any more, in no time")
 	}
 	time.Sleep(2 * shortest)
-	if s.take() {
+	if s.take(false) {
 		t.Error("it is busy still")
 	}
 }
@@ -173,7 +173,7 @@ func BenchmarkSample(b *testing.B) {
 			s := newSampler(&Config{Recorder: r})
 			for b.Loop() {
 				s.skipCalls = 0
-				s.takeLocked()
+				s.takeLocked(false)
 				s.samples = s.samples[:0]
 			}
 			b.ReportMetric(100*b.Elapsed().Seconds()/float64(b.N)/SampleEvery.Seconds(), "%processor")

@@ -77,7 +77,12 @@ export interface Route extends Key {
   sources?: string[];
   decisions?: Decisions;
   deadlineLeft?: Quantity;
+  open?: Open;
+  inconsistent?: boolean;
 }
+
+// Open is how many calls processes saw open at moments: looks of them, in time ns of all.
+export type Open = Record<"looks" | "time" | "seen" | "most", number>;
 
 export interface Window {
   from: string;
