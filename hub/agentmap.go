@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +24,13 @@ type windowTold struct {
 // draw puts what was reported on the map of a window that is over, which began at start, and what traces tell of the same routes with it. The last tells of all that there is, and
 // others of what is complete.
 func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
+	moved := a.queues.moved()
 	end := start // of hosts' windows of which all have told
 	if last {
 		end = start.Add(2 * store.Finest)
 	}
 	a.mu.Lock()
-	reports, events, loads := a.reports, append(a.noted, a.events...), a.loads
+	reports, events, loads := a.reports, slices.Concat(a.noted, moved, a.events), a.loads
 	a.reports, a.routes, a.bytes, a.events, a.noted, a.loads, a.loadNumbers = nil, 0, 0, nil, nil, nil, 0
 	loads = append(loads, a.hosts.over(m, start, end)...)
 	policies := a.versionsLocked()

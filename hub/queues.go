@@ -45,7 +45,7 @@ func checkQueues(all []*hubpb.Queue) error {
 }
 
 func checkQueue(q *hubpb.Queue) error {
-	names := []string{q.GetTopic(), q.GetWhere()}
+	names := []string{q.GetTopic(), q.GetWhere(), q.GetLeader()}
 	numbers := []uint64{q.GetMessages(), q.GetBytes(), uint64(q.GetMaxBytes()), q.GetLast(), q.GetDelayed(), q.GetRefused()}
 	times := []int64{q.GetAtUnixNano(), q.GetBlockedNs()}
 	seen := map[string]bool{}
@@ -93,7 +93,8 @@ type queues struct {
 	last   map[routemap.QueueKey]queueSeen
 	topics map[topicName]queueSeen
 	places map[topicName]queuePlace
-	lost   uint64 // that there was no room for
+	moves  []store.Event // of leaders, in the window that is open
+	lost   uint64        // that there was no room for
 }
 
 // topicSeen is what was said of a topic in a window.
@@ -121,6 +122,8 @@ type queuePlace struct {
 	where, boot string
 	uid         int64
 	seen        time.Time
+	leader      string // of a cluster
+	at          int64  // when it was that, by the clock of who told
 }
 
 func newQueues(clock func() time.Time) *queues {
@@ -153,7 +156,9 @@ func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) 
 		if newest {
 			seen.q, seen.host = q, p.GetHost()
 			if _, known := a.places[name]; known || len(a.places) < maxQueuesKnown {
-				a.places[name] = queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now}
+				place := queuePlace{q.GetWhere(), p.GetBoot(), p.GetUid(), now, a.places[name].leader, a.places[name].at}
+				a.leadLocked(&place, q, p.GetHost())
+				a.places[name] = place
 			}
 		}
 		id := identity(p.GetIdentity())
@@ -161,6 +166,28 @@ func (a *queues) take(p *hubpb.Process, long time.Duration, all []*hubpb.Queue) 
 		seen.refused = noMore(seen.refused, int64(q.GetRefused()))
 		seen.told[id] = noMore(seen.told[id], int64(long))
 	}
+}
+
+// leadLocked heeds who leads a topic's servers now. That another one does is an event: for a moment nothing could be published or taken.
+func (a *queues) leadLocked(p *queuePlace, q *hubpb.Queue, host string) {
+	is := q.GetLeader()
+	if is == "" || q.GetAtUnixNano() <= p.at {
+		return
+	}
+	if was := p.leader; was != "" && was != is && len(a.moves) < maxWindowNoted {
+		now := a.clock().UTC()
+		a.moves = append(a.moves, store.Event{First: now, Last: now, Count: 1, Service: store.OwnService, Host: host, Kind: "queue leader moved", Subject: q.GetTopic(), Detail: was + " → " + is})
+	}
+	p.leader, p.at = is, q.GetAtUnixNano()
+}
+
+// moved are the moves of leaders in the window that is open, which it ends.
+func (a *queues) moved() []store.Event {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := a.moves
+	a.moves = nil
+	return all
 }
 
 // noMore is a sum that stays at the end of what there is.

@@ -283,3 +283,32 @@ func TestQueuePoints(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaderMoves: that another server of a cluster leads a topic is an event, once, whoever tells of it, and however late.
+func TestLeaderMoves(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a := newQueues(func() time.Time { return now })
+	led := func(process byte, at int64, by string) {
+		q := reported(at, 100, 10, 1)
+		q.Leader = by
+		a.take(&hubpb.Process{Identity: id(uint64(process), 16), Host: "h"}, 10*time.Second, []*hubpb.Queue{q})
+	}
+	led(1, 1000, "n1")
+	led(2, 1001, "n1")
+	led(1, 1002, "") // nobody leads it just now
+	if moved := a.moved(); len(moved) != 0 {
+		t.Errorf("%+v", moved)
+	}
+	a.window()
+	now = now.Add(10 * time.Second)
+	led(1, 1010, "n2")
+	led(2, 1005, "n1") // which was so before
+	led(2, 1011, "n2")
+	moved := a.moved()
+	if len(moved) != 1 || moved[0].Kind != "queue leader moved" || moved[0].Subject != "orders" || moved[0].Detail != "n1 → n2" || !moved[0].First.Equal(now) || moved[0].Service != store.OwnService {
+		t.Errorf("%+v", moved)
+	}
+	if again := a.moved(); len(again) != 0 {
+		t.Errorf("%+v", again)
+	}
+}

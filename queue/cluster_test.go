@@ -308,3 +308,25 @@ func TestClusterDelayFull(t *testing.T) {
 	}
 	drained(t, sub)
 }
+
+// TestObserveLeader: who looks at the topics of a cluster is told which server leads them, and when another one does.
+func TestObserveLeader(t *testing.T) {
+	c := newCluster(t, 3)
+	q := c.open(t, 3)
+	topic(t, q, "orders")
+	leader := func() string {
+		all, err := q.Observe(t.Context())
+		if err != nil || len(all) != 1 {
+			return "" // while another one is elected
+		}
+		return all[0].Leader
+	}
+	was := ""
+	eventually(t, "a leader", func() bool { was = leader(); return was != "" })
+	for i, s := range c.servers {
+		if s.Name() == was {
+			c.stop(i)
+		}
+	}
+	eventually(t, "another leader", func() bool { is := leader(); return is != "" && is != was })
+}

@@ -157,6 +157,9 @@ func (q *Queue) look(ctx context.Context, info, later, dead *jetstream.StreamInf
 		Topic: strings.ReplaceAll(info.Config.Name, "~", "."), Created: info.Created, Where: q.where, At: time.Now(), Asked: true,
 		Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: info.Config.MaxBytes, Last: s.LastSeq,
 	}
+	if info.Cluster != nil {
+		one.Leader = info.Cluster.Leader
+	}
 	if later != nil {
 		one.Delayed = later.State.Msgs
 	}

@@ -166,6 +166,37 @@ func TestSkewKeepsRanking(t *testing.T) {
 	}
 }
 
+// TestOverrunKeepsRanking: children that run up to a millisecond longer than their parent, as clocks and flushes have it, keep their time on the path, and with it their rank: they are clipped, not left out.
+func TestOverrunKeepsRanking(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	on := func(spans []Span) map[uint64]int64 {
+		tr := NewTrace(spans)
+		out := map[uint64]int64{}
+		for _, s := range tr.CriticalPath(tr.Roots()[0]) {
+			out[tr.Span(s.Span).ID] += s.End - s.Start
+		}
+		partition(t, tr, tr.Roots()[0])
+		return out
+	}
+	for range 500 {
+		// A root of 100 ms that waits for one child after the other; the last runs to its end.
+		spans := []Span{sp(1, 0, 0, 100e6)}
+		cuts := []int64{0, 10e6 + r.Int64N(20e6), 40e6 + r.Int64N(20e6), 100e6}
+		for i := range 3 {
+			spans = append(spans, sp(uint64(i+2), 1, cuts[i], cuts[i+1]))
+		}
+		before := on(slices.Clone(spans))
+		last := &spans[3]
+		last.End += 1 + r.Int64N(1e6)
+		after := on(slices.Clone(spans))
+		for id, ns := range before {
+			if after[id] != ns {
+				t.Fatalf("span %d has %d on the path, had %d", id, after[id], ns)
+			}
+		}
+	}
+}
+
 // FuzzCriticalPath: whatever the spans are, the path is a partition.
 func FuzzCriticalPath(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 200, 2, 1, 10, 60, 3, 1, 50, 70, 4, 9, 5, 3})

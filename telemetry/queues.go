@@ -18,6 +18,7 @@ type Queue struct {
 	MaxBytes int64  // that there may be
 	Last     uint64 // sequence of the newest message there was
 	Delayed  uint64 // messages that are not due yet
+	Leader   string // of a cluster: the server that has its streams now; empty: there is none, or it is not known
 	Groups   []QueueGroup
 
 	Blocked time.Duration // that senders waited for room, since it was asked last; those that waited at once each count

@@ -1354,6 +1354,7 @@ type Queue struct {
 	Groups          []*QueueGroup          `protobuf:"bytes,11,rep,name=groups,proto3" json:"groups,omitempty"`
 	BlockedNs       int64                  `protobuf:"varint,12,opt,name=blocked_ns,json=blockedNs,proto3" json:"blocked_ns,omitempty"` // that senders waited for room in the window; those that waited at once each count
 	Refused         uint64                 `protobuf:"varint,13,opt,name=refused,proto3" json:"refused,omitempty"`                      // messages for which there was no room
+	Leader          string                 `protobuf:"bytes,14,opt,name=leader,proto3" json:"leader,omitempty"`                         // of a cluster: the server that leads it now; empty: none, or it is not known
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1477,6 +1478,13 @@ func (x *Queue) GetRefused() uint64 {
 		return x.Refused
 	}
 	return 0
+}
+
+func (x *Queue) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
 }
 
 type QueueGroup struct {
@@ -2687,7 +2695,7 @@ const file_hub_proto_rawDesc = "" +
 	"\x0ehost_system_us\x18\x0f \x03(\x04R\fhostSystemUs\x12 \n" +
 	"\fhost_idle_us\x18\x10 \x03(\x04R\n" +
 	"hostIdleUs\x12\"\n" +
-	"\rhost_steal_us\x18\x11 \x03(\x04R\vhostStealUs\"\xff\x02\n" +
+	"\rhost_steal_us\x18\x11 \x03(\x04R\vhostStealUs\"\x97\x03\n" +
 	"\x05Queue\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12*\n" +
 	"\x11created_unix_nano\x18\x02 \x01(\x03R\x0fcreatedUnixNano\x12\x14\n" +
@@ -2704,7 +2712,8 @@ const file_hub_proto_rawDesc = "" +
 	"\x06groups\x18\v \x03(\v2\x18.stile.hub.v1.QueueGroupR\x06groups\x12\x1d\n" +
 	"\n" +
 	"blocked_ns\x18\f \x01(\x03R\tblockedNs\x12\x18\n" +
-	"\arefused\x18\r \x01(\x04R\arefused\"\x9c\x01\n" +
+	"\arefused\x18\r \x01(\x04R\arefused\x12\x16\n" +
+	"\x06leader\x18\x0e \x01(\tR\x06leader\"\x9c\x01\n" +
 	"\n" +
 	"QueueGroup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +

@@ -55,7 +55,7 @@ func both(a, b *hubpb.Queue) *hubpb.Queue {
 // Queue is a queue as it is reported, with so many groups at most.
 func Queue(q *telemetry.Queue, groups int) *hubpb.Queue {
 	out := &hubpb.Queue{
-		Topic: short(q.Topic), CreatedUnixNano: q.Created.UnixNano(), Where: short(q.Where), AtUnixNano: q.At.UnixNano(), Asked: q.Asked,
+		Topic: short(q.Topic), CreatedUnixNano: q.Created.UnixNano(), Where: short(q.Where), Leader: short(q.Leader), AtUnixNano: q.At.UnixNano(), Asked: q.Asked,
 		Messages: signed(q.Messages), Bytes: signed(q.Bytes), MaxBytes: max(q.MaxBytes, 0), Last: signed(q.Last), Delayed: signed(q.Delayed), BlockedNs: int64(max(q.Blocked, 0)), Refused: signed(q.Refused),
 	}
 	for _, g := range q.Groups[:min(len(q.Groups), groups)] {
