@@ -31,9 +31,9 @@ func said(edges []Edge) string {
 func TestBuild(t *testing.T) {
 	at := netip.MustParseAddrPort
 	procs := []proc{
-		{Process: Process{PID: 10}, sockets: []uint64{1, 1, 3, 5, 20, 22, 24, 26, 90}, writes: []uint64{50, 50}, shares: map[string]string{"0:1 7": "/memfd:ring", "8:1 9": "/var/all"}},
-		{Process: Process{PID: 11}, sockets: []uint64{2, 4, 6, 8, 21, 30, 27}, reads: []uint64{50}, shares: map[string]string{"0:1 7": "/memfd:ring"}},
-		{Process: Process{PID: 12}, sockets: []uint64{4, 7, 23, 31}, reads: []uint64{50}, writes: []uint64{51}},
+		{Process: Process{PID: 10}, sockets: []uint64{1, 1, 3, 5, 20, 22, 24, 26, 90}, pipes: []pipeEnd{{inode: 50, writes: true}, {inode: 50, writes: true}, {inode: 52, reads: true, writes: true}}, shares: map[string]string{"0:1 7": "/memfd:ring", "8:1 9": "/var/all"}},
+		{Process: Process{PID: 11}, sockets: []uint64{2, 4, 6, 8, 21, 30, 27}, pipes: []pipeEnd{{inode: 50, reads: true}}, shares: map[string]string{"0:1 7": "/memfd:ring"}},
+		{Process: Process{PID: 12}, sockets: []uint64{4, 7, 23, 31, 92, 93}, pipes: []pipeEnd{{inode: 50, reads: true}, {inode: 51, writes: true}}},
 	}
 	for pid := 100; pid < 120; pid++ {
 		procs = append(procs, proc{Process: Process{PID: pid}, shares: map[string]string{"8:1 9": "/var/all"}})
@@ -44,6 +44,7 @@ func TestBuild(t *testing.T) {
 		{inode: 7, peer: 8, kind: routemap.UnixSeqpacket}, {inode: 8, peer: 7, kind: routemap.UnixSeqpacket}, // a pair of sockets
 		{inode: 90, peer: 91, kind: routemap.UnixStream}, {inode: 91, peer: 90, name: "/run/root", kind: routemap.UnixStream}, // another user's
 		{inode: 5, peer: 6, kind: routemap.UnixDgram}, {inode: 6, name: "@log", kind: routemap.UnixDgram}, // one way
+		{inode: 92, peer: 500, name: "/run/far", kind: routemap.UnixStream}, {inode: 93, peer: 501, kind: routemap.UnixStream}, // of a namespace that nobody looked at
 		{inode: 95, peer: 96, kind: routemap.UnixStream}, {inode: 97, kind: routemap.UnixStream},
 	}
 	tcps := []tcpSocket{
@@ -55,21 +56,34 @@ func TestBuild(t *testing.T) {
 		{inode: 98, local: at("127.0.0.1:5432"), listens: true, netns: 1},
 	}
 	want := `192.0.2.9 → 11 tcp "10.0.0.1:80" ×1 0
+? – 12 unix-stream "" ×1 0
+? → 12 unix-stream "/run/far" ×1 0
 10 → 192.0.2.7:443 tcp "192.0.2.7:443" ×1 0
 10 → ? tcp-loopback "127.0.0.1:5432" ×1 0
 10 → ? unix-stream "/run/root" ×1 0
-10 → 11 pipe "" ×1 0
+10 → 11 pipe "" ×1 9
 10 → 11 shm "/memfd:ring" ×1 0
 10 → 11 tcp-loopback "127.0.0.1:80" ×1 3
 10 → 11 unix-dgram "@log" ×1 0
 10 → 11 unix-stream "/run/a" ×1 12
 10 → 11 unix-stream "/run/b" ×1 0
-10 → 12 pipe "" ×1 0
+10 → 12 pipe "" ×1 9
 10 → 12 tcp "10.0.0.2:90" ×1 0
 10 → 12 unix-stream "/run/b" ×1 0
 11 – 12 unix-seqpacket "" ×1 0
 `
-	if got := said(build(procs, unixes, tcps)); got != want {
+	pipes := pipesOf(procs)
+	if len(pipes) != 1 {
+		t.Fatalf("%+v", pipes)
+	}
+	pipes[0].queue.sent = 9
+	all := build(procs, unixes, tcps, pipes)
+	for _, e := range all {
+		if known := map[string]string{routemap.Pipe: "fd", routemap.SHM: "maps"}[e.Transport]; e.Known != known && (known != "" || e.Known != "sock_diag") {
+			t.Errorf("%s is known by %s", e.Transport, e.Known)
+		}
+	}
+	if got := said(all); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }

@@ -15,10 +15,21 @@ var ErrUnsupported = errors.New("this takes Linux")
 
 // Process is one that has an edge.
 type Process struct {
-	PID  int    `json:"pid"`
-	Name string `json:"name"`
-	Exe  string `json:"exe,omitempty"` // empty: it may not be read
-	UID  int    `json:"uid"`
+	PID    int       `json:"pid"`
+	Start  time.Time `json:"start"` // with the PID: which process it is. To 10 ms
+	Name   string    `json:"name"`
+	Exe    string    `json:"exe,omitempty"` // empty: it may not be read
+	UID    int       `json:"uid"`
+	Cgroup string    `json:"cgroup,omitempty"`
+	Netns  uint64    `json:"netns"` // inode of its network namespace
+	Threads
+}
+
+// Threads is what the threads of a process have done that live: since they began, or while the host was watched.
+type Threads struct {
+	Voluntary   uint64        `json:"voluntarySwitches"`
+	Involuntary uint64        `json:"involuntarySwitches"`
+	RunQueue    time.Duration `json:"runQueue"` // ns that they were ready to run and did not
 }
 
 // End is a process, or what is not on this host.
@@ -35,7 +46,8 @@ type Edge struct {
 	Via       string `json:"via,omitempty"` // socket's path, server's address, shared memory's name
 	Count     int    `json:"count"`         // of connections, pipes or pieces of memory
 	Directed  bool   `json:"directed"`      // it is known who asks
-	Unread    uint64 `json:"unread"`        // bytes that came and were not read, either way
+	Unread    uint64 `json:"unread"`        // bytes that came and were not read, either way; of shared memory it is not known
+	Known     string `json:"known"`         // how: "sock_diag", "fd" or "maps" (the kernel's list of sockets, what is open, what is mapped in /proc)
 }
 
 // Host is what a host shows at a moment.
@@ -46,6 +58,7 @@ type Host struct {
 	Hidden    int       `json:"hidden"`     // that may not be looked at: they are other users'
 	Elsewhere int       `json:"elsewhere"`  // network namespaces whose sockets may not be looked at
 	Namespace int       `json:"namespaces"` // that were
+	Unasked   int       `json:"unasked"`    // pipes of which it may not be asked how full they are
 
 	Watched  time.Duration `json:"watched,omitempty"`  // ns: for how long its sockets were; 0: they were looked at once
 	Samples  int           `json:"samples,omitempty"`  // how often
@@ -81,10 +94,8 @@ func (h *Host) tidy() {
 // proc is what is known of a process.
 type proc struct {
 	Process
-	netns   uint64
 	sockets []uint64 // inodes
-	reads   []uint64 // inodes of pipes
-	writes  []uint64
+	pipes   []pipeEnd
 	shares  map[string]string // names of memory that is shared, by device and inode
 }
 
@@ -108,6 +119,51 @@ type tcpSocket struct {
 	queue        queue
 }
 
+// pipeEnd is a pipe that a process has open.
+type pipeEnd struct {
+	inode         uint64
+	fd            int
+	reads, writes bool
+}
+
+// pipe is one that some can write and others can read.
+type pipe struct {
+	inode            uint64
+	writers, readers []int   // PIDs
+	at               pipeEnd // of the first who reads
+	queue            queue
+}
+
+// pipesOf are those of processes, without those that one process alone has.
+func pipesOf(procs []proc) []pipe {
+	all := map[uint64]*pipe{}
+	for _, p := range procs {
+		for _, end := range p.pipes {
+			of := all[end.inode]
+			if of == nil {
+				of = &pipe{inode: end.inode}
+				all[end.inode] = of
+			}
+			if end.reads && !slices.Contains(of.readers, p.PID) {
+				if of.readers = append(of.readers, p.PID); len(of.readers) == 1 {
+					of.at = end
+				}
+			}
+			if end.writes && !slices.Contains(of.writers, p.PID) {
+				of.writers = append(of.writers, p.PID)
+			}
+		}
+	}
+	var out []pipe
+	for _, of := range all {
+		if joins := len(of.writers) > 0 && len(of.readers) > 0 && (len(of.writers) > 1 || len(of.readers) > 1 || of.writers[0] != of.readers[0]); joins {
+			out = append(out, *of)
+		}
+	}
+	slices.SortFunc(out, func(a, b pipe) int { return cmp.Compare(a.inode, b.inode) })
+	return out
+}
+
 // key is what edges are one by.
 type key struct {
 	from, to       End
@@ -121,7 +177,7 @@ type builder struct {
 }
 
 // build makes edges of what was seen.
-func build(procs []proc, unix []unixSocket, tcp []tcpSocket) []Edge {
+func build(procs []proc, unix []unixSocket, tcp []tcpSocket, pipes []pipe) []Edge {
 	b := builder{map[uint64][]int{}, map[key]*Edge{}}
 	for _, p := range procs {
 		for _, inode := range p.sockets {
@@ -132,7 +188,7 @@ func build(procs []proc, unix []unixSocket, tcp []tcpSocket) []Edge {
 	}
 	b.unix(unix)
 	b.tcp(tcp)
-	b.pipes(procs)
+	b.pipes(pipes)
 	b.memory(procs)
 	var all []Edge
 	for _, e := range b.edges {
@@ -156,11 +212,22 @@ func (b *builder) add(from, to End, transport, via string, directed bool, unread
 	k := key{from, to, transport, via}
 	e := b.edges[k]
 	if e == nil {
-		e = &Edge{From: from, To: to, Transport: transport, Via: via, Directed: directed}
+		e = &Edge{From: from, To: to, Transport: transport, Via: via, Directed: directed, Known: knownBy(transport)}
 		b.edges[k] = e
 	}
 	e.Count++
 	e.Unread += unread
+}
+
+// knownBy is how an edge is known.
+func knownBy(transport string) string {
+	switch transport {
+	case routemap.Pipe:
+		return "fd"
+	case routemap.SHM:
+		return "maps"
+	}
+	return "sock_diag"
 }
 
 // Unseen is the address of a process of this host that may not be looked at.
@@ -195,7 +262,15 @@ func (b *builder) unix(all []unixSocket) {
 			continue
 		}
 		p, known := byInode[s.peer]
-		if s.peer == 0 || !known || p.peer != s.inode && p.peer != 0 || p.peer == s.inode && s.inode > p.inode {
+		if s.peer != 0 && !known { // it is in a namespace that may not be looked at
+			if s.name != "" {
+				b.join(s.peer, s.inode, s.kind, s.name, true, s.unread)
+			} else {
+				b.join(s.inode, s.peer, s.kind, "", false, s.unread)
+			}
+			continue
+		}
+		if s.peer == 0 || p.peer != s.inode && p.peer != 0 || p.peer == s.inode && s.inode > p.inode {
 			continue
 		}
 		client, server, directed := s, p, true
@@ -253,17 +328,11 @@ func (b *builder) tcp(all []tcpSocket) {
 }
 
 // pipes go from who can write to who can read.
-func (b *builder) pipes(procs []proc) {
-	readers := map[uint64][]int{}
-	for _, p := range procs {
-		for _, inode := range unique(p.reads) {
-			readers[inode] = append(readers[inode], p.PID)
-		}
-	}
-	for _, p := range procs {
-		for _, inode := range unique(p.writes) {
-			for _, to := range readers[inode] {
-				b.add(End{PID: p.PID}, End{PID: to}, routemap.Pipe, "", true, 0)
+func (b *builder) pipes(all []pipe) {
+	for _, p := range all {
+		for _, from := range p.writers {
+			for _, to := range p.readers {
+				b.add(End{PID: from}, End{PID: to}, routemap.Pipe, "", true, p.queue.sent)
 			}
 		}
 	}
@@ -315,10 +384,4 @@ func (b *builder) asks(x, y int) (from, to int, directed bool) {
 		return y, x, true
 	}
 	return x, y, false
-}
-
-func unique(all []uint64) []uint64 {
-	all = slices.Clone(all)
-	slices.Sort(all)
-	return slices.Compact(all)
 }

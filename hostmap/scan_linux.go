@@ -30,13 +30,16 @@ func Scan(ctx context.Context) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.put(procs, unixes, tcps)
+	h.put(procs, unixes, tcps, h.pipes(procs))
+	for i := range h.Processes {
+		h.Processes[i].Threads = threadsOf(h.Processes[i].PID)
+	}
 	return h, nil
 }
 
 // put makes edges of what was seen.
-func (h *Host) put(procs []proc, unixes []unixSocket, tcps []tcpSocket) {
-	if all := build(procs, unixes, tcps); all != nil {
+func (h *Host) put(procs []proc, unixes []unixSocket, tcps []tcpSocket, pipes []pipe) {
+	if all := build(procs, unixes, tcps, pipes); all != nil {
 		h.Edges = all
 	}
 	for _, p := range procs {
@@ -49,8 +52,8 @@ func (h *Host) put(procs []proc, unixes []unixSocket, tcps []tcpSocket) {
 func (h *Host) sockets(procs []proc) (unixes []unixSocket, tcps []tcpSocket, err error) {
 	namespaces := map[uint64]int{} // a process of each
 	for _, p := range procs {
-		if _, known := namespaces[p.netns]; !known && p.netns != 0 {
-			namespaces[p.netns] = p.PID
+		if _, known := namespaces[p.Netns]; !known && p.Netns != 0 {
+			namespaces[p.Netns] = p.PID
 		}
 	}
 	h.Elsewhere, h.Namespace = 0, 0
@@ -86,14 +89,20 @@ func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
 	began, w := time.Now(), newWatch()
 	looked := began
 	w.know(procs)
+	before := map[int]Threads{}
+	for _, p := range procs {
+		before[p.PID] = threadsOf(p.PID)
+	}
 	var unixes []unixSocket
 	var tcps []tcpSocket
+	var pipes []pipe
 	for next := began; ; {
 		at := time.Now()
 		if unixes, tcps, err = h.sockets(procs); err != nil {
 			return nil, err
 		}
-		w.sample(unixes, tcps)
+		pipes = h.pipes(procs)
+		w.sample(unixes, tcps, pipes)
 		if w.wanting && time.Since(looked) > lookEvery { // for those of processes that have begun
 			h.Seen, h.Hidden, looked = 0, 0, time.Now()
 			if procs, err = h.processes(ctx); err != nil {
@@ -115,7 +124,11 @@ func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
 		}
 	}
 	took := time.Since(began)
-	h.put(procs, unixes, tcps)
+	h.put(procs, unixes, tcps, pipes)
+	for i := range h.Processes {
+		p := &h.Processes[i]
+		p.Threads = threadsOf(p.PID).since(before[p.PID])
+	}
 	h.Watched, h.Samples, h.Pressure = took, w.samples, w.pressures(took)
 	return h, nil
 }
@@ -168,7 +181,11 @@ func processOf(dir string) (p proc, err error) {
 	if err := unix.Stat(dir+"/ns/net", &st); err != nil {
 		return p, &fs.PathError{Op: "stat", Path: dir + "/ns/net", Err: err}
 	}
-	p.netns = st.Ino
+	p.Netns = st.Ino
+	if p.Start, err = startOf(dir); err != nil {
+		return p, err
+	}
+	p.Cgroup = cgroupOf(dir)
 	if err := p.files(dir); err != nil {
 		return p, err
 	}
@@ -195,13 +212,12 @@ func (p *proc) files(dir string) error {
 		case "socket":
 			p.sockets = append(p.sockets, inode)
 		case "pipe":
+			n, err := strconv.Atoi(fd.Name())
+			if err != nil {
+				continue
+			}
 			reads, writes := access(dir + "/fdinfo/" + fd.Name())
-			if reads {
-				p.reads = append(p.reads, inode)
-			}
-			if writes {
-				p.writes = append(p.writes, inode)
-			}
+			p.pipes = append(p.pipes, pipeEnd{inode, n, reads, writes})
 		}
 	}
 	return nil

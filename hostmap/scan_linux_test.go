@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -32,6 +34,9 @@ func child(at []string) {
 	if err != nil {
 		panic(err)
 	}
+	if len(at) == 1 {
+		wait()
+	}
 	t, err := net.Dial("tcp", at[1])
 	if err != nil {
 		panic(err)
@@ -42,16 +47,25 @@ func child(at []string) {
 	if _, err := unix.Mmap(3, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		panic(err)
 	}
+	wait()
+	_, _ = u, t
+}
+
+// wait says that all is connected, and ends the process when its input does.
+func wait() {
 	_, _ = os.Stdout.WriteString("connected\n")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
-	_, _ = u, t
 	os.Exit(0)
 }
 
 // startChild starts a process that does as child says of some places, and returns when it has connected to the listeners.
 func startChild(t *testing.T, listeners []net.Listener, at string, files ...*os.File) (pid int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	return startCmd(t, exec.Command(os.Args[0]), listeners, at, files...)
+}
+
+func startCmd(t *testing.T, cmd *exec.Cmd, listeners []net.Listener, at string, files ...*os.File) (pid int) {
+	t.Helper()
 	cmd.Env = append(os.Environ(), childEnv+"="+at)
 	cmd.ExtraFiles = files
 	in, err := cmd.StdinPipe()
@@ -111,7 +125,17 @@ func TestScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Munmap(memory) }()
-	pid := startChild(t, []net.Listener{u, l}, path+" "+l.Addr().String(), file)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	pid := startChild(t, []net.Listener{u, l}, path+" "+l.Addr().String(), file, r)
+	_ = r.Close()
+	if _, err := w.Write([]byte("seven b")); err != nil {
+		t.Fatal(err)
+	}
 	h, err := Scan(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -124,11 +148,11 @@ func TestScan(t *testing.T) {
 		}
 	}
 	want := []Edge{
-		{From: me, To: it, Transport: routemap.Pipe, Count: 1, Directed: true},
-		{From: it, To: me, Transport: routemap.Pipe, Count: 1, Directed: true},
-		{From: it, To: me, Transport: routemap.SHM, Via: "/memfd:hostmap-test", Count: 1, Directed: true},
-		{From: it, To: me, Transport: routemap.TCPLoopback, Via: l.Addr().String(), Count: 1, Directed: true, Unread: 5},
-		{From: it, To: me, Transport: routemap.UnixStream, Via: path, Count: 1, Directed: true},
+		{From: me, To: it, Transport: routemap.Pipe, Count: 2, Directed: true, Unread: 7, Known: "fd"},
+		{From: it, To: me, Transport: routemap.Pipe, Count: 1, Directed: true, Known: "fd"},
+		{From: it, To: me, Transport: routemap.SHM, Via: "/memfd:hostmap-test", Count: 1, Directed: true, Known: "maps"},
+		{From: it, To: me, Transport: routemap.TCPLoopback, Via: l.Addr().String(), Count: 1, Directed: true, Unread: 5, Known: "sock_diag"},
+		{From: it, To: me, Transport: routemap.UnixStream, Via: path, Count: 1, Directed: true, Known: "sock_diag"},
 	}
 	for _, w := range want {
 		n := 0
@@ -147,8 +171,53 @@ func TestScan(t *testing.T) {
 	names := map[int]string{}
 	for _, p := range h.Processes {
 		names[p.PID] = p.Name
+		if p.PID == it.PID && (time.Since(p.Start).Abs() > 10*time.Minute || p.Netns == 0 || p.Cgroup == "" || p.Voluntary == 0) {
+			t.Errorf("%+v", p)
+		}
 	}
 	if names[me.PID] != filepath.Base(os.Args[0]) || names[it.PID] != names[me.PID] || h.Seen < 2 || h.Namespace < 1 {
 		t.Errorf("%+v", h.Processes)
+	}
+}
+
+// TestNamespaces: what a process of another network namespace has with this one is found, too, where that namespace may be looked at; where it may not, that is told.
+func TestNamespaces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	u, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	cmd := exec.Command(os.Args[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+	pid := startCmd(t, cmd, []net.Listener{u}, path)
+	h, err := Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own, its uint64
+	for _, p := range h.Processes {
+		switch p.PID {
+		case os.Getpid():
+			own = p.Netns
+		case pid:
+			its = p.Netns
+		}
+	}
+	from := End{PID: pid}
+	if os.Getuid() != 0 { // its end is in a namespace that only root may look into
+		from = End{Address: Unseen}
+	}
+	found := 0
+	for _, e := range h.Edges {
+		if e.Transport == routemap.UnixStream && e.Via == path && e.From == from && e.To == (End{PID: os.Getpid()}) {
+			found++
+		}
+	}
+	if found != 1 || own == 0 || own == its || os.Getuid() == 0 && (h.Namespace < 2 || its == 0) || os.Getuid() != 0 && h.Elsewhere == 0 {
+		t.Errorf("found %d times; namespaces %d and %d; %d looked at, %d not:\n%s", found, own, its, h.Namespace, h.Elsewhere, said(h.Edges))
 	}
 }

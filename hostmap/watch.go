@@ -94,10 +94,10 @@ type sight struct {
 }
 
 // sample takes in what there is at a moment.
-func (w *watch) sample(unix []unixSocket, tcp []tcpSocket) {
+func (w *watch) sample(unix []unixSocket, tcp []tcpSocket, pipes []pipe) {
 	w.samples++
 	now := map[key]*Pressure{} // of this sample
-	for _, s := range append(w.unix(unix), w.tcp(tcp)...) {
+	for _, s := range slices.Concat(w.unix(unix), w.tcp(tcp), sightsOf(pipes)) {
 		if s.from == s.to {
 			continue
 		}
@@ -180,6 +180,14 @@ func (w *watch) at(k key) *Pressure {
 		w.ways[k] = p
 	}
 	return p
+}
+
+// sightsOf are pipes, of which the first who writes waits for the first who reads: those that follow have it from these.
+func sightsOf(all []pipe) (out []sight) {
+	for _, p := range all {
+		out = append(out, sight{End{PID: slices.Min(p.writers)}, End{PID: slices.Min(p.readers)}, routemap.Pipe, "", 0, p.queue})
+	}
+	return out
 }
 
 func (w *watch) unix(all []unixSocket) (out []sight) {

@@ -3,6 +3,7 @@ package hostmap
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,13 +48,27 @@ func TestWatch(t *testing.T) {
 		defer l.Close()
 		listeners = append(listeners, l)
 	}
-	pid := startChild(t, listeners[:2], listeners[0].Addr().String()+" "+listeners[1].Addr().String()+" "+listeners[2].Addr().String())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	pid := startChild(t, listeners[:2], listeners[0].Addr().String()+" "+listeners[1].Addr().String()+" "+listeners[2].Addr().String(), r)
+	_ = r.Close()
+	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil { // when it is full
+		t.Fatal(err)
+	}
+	if n, err := w.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
+		t.Fatal(n, err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	me, it, clients := End{PID: os.Getpid()}, End{PID: pid}, End{Address: Clients}
 	want := map[key]bool{
 		{it, me, routemap.UnixStream, listeners[0].Addr().String()}:      true,
 		{it, me, routemap.TCPLoopback, listeners[1].Addr().String()}:     true,
+		{me, it, routemap.Pipe, ""}:                                      true,
 		{clients, me, routemap.UnixStream, listeners[2].Addr().String()}: false, // of backlogs, one of 4096 or so is not deep
 	}
 	for { // until buffers have grown as far as they do

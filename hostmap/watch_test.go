@@ -52,7 +52,7 @@ func TestPressures(t *testing.T) {
 			}, []tcpSocket{
 				{inode: 3, local: at("127.0.0.1:5000"), other: at("127.0.0.1:80"), queue: queue{sent: q.sent, buffer: q.buffer, busy: q.busy, limited: q.limited}},
 				{inode: 4, local: at("127.0.0.1:80"), other: at("127.0.0.1:5000")}, {inode: 20, local: at("127.0.0.1:80"), listens: true, queue: queue{backlog: q.backlog, limit: q.limit}},
-			})
+			}, nil)
 		}
 		got := ""
 		for _, p := range w.pressures(time.Second) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -95,7 +97,7 @@ func hostEnds(h *hostmap.Host) func(hostmap.End) string {
 func printHost(out io.Writer, style terminal.Style, h *hostmap.Host) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FROM\t\tTO\tBY\tHOW MANY\tUNREAD\tAT")
+	fmt.Fprintln(w, "FROM\t\tTO\tBY\tHOW MANY\tUNREAD\tKNOWN BY\tAT")
 	end := hostEnds(h)
 	for _, e := range h.Edges {
 		arrow := "→"
@@ -106,13 +108,14 @@ func printHost(out io.Writer, style terminal.Style, h *hostmap.Host) error {
 		if e.Unread > 0 {
 			unread = strconv.FormatUint(e.Unread, 10)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", plain(end(e.From)), arrow, plain(end(e.To)), e.Transport, e.Count, unread, plain(e.Via))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", plain(end(e.From)), arrow, plain(end(e.To)), e.Transport, e.Count, unread, e.Known, plain(e.Via))
 	}
 	_ = w.Flush() // to memory
 	if h.Watched > 0 {
 		printPressure(&b, style, h)
+		printThreads(&b, style, h)
 	}
-	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; ? is a process that was not looked at", h.Seen, h.Hidden, h.Namespace, h.Elsewhere)))
+	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; %d pipes may not be asked how full they are; ? is a process that was not looked at", h.Seen, h.Hidden, h.Namespace, h.Elsewhere, h.Unasked)))
 	_, err := io.WriteString(out, b.String())
 	return err
 }
@@ -137,6 +140,25 @@ func printPressure(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
 		}
 		fmt.Fprintf(w, "%s\t→\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", plain(end(p.From)), plain(end(p.To)), p.Transport, p.Full, p.Deep, p.Backlog,
 			percent(float64(p.Limited), float64(p.Busy)), percent(p.Most, 1), plain(p.Via), strings.Join(is, ", "))
+	}
+	_ = w.Flush() // to memory
+}
+
+// mostThreads is how many processes printThreads shows; --json has all.
+const mostThreads = 20
+
+// printThreads shows which processes switched most while they were watched.
+func printThreads(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("How often they switched, a second"))
+	all := slices.Clone(h.Processes)
+	slices.SortStableFunc(all, func(a, b hostmap.Process) int {
+		return cmp.Compare(b.Voluntary+b.Involuntary, a.Voluntary+a.Involuntary)
+	})
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PROCESS\tTO WAIT\tTAKEN OFF\tWAITED TO RUN")
+	end := hostEnds(h)
+	for _, p := range first(all, mostThreads) {
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\n", plain(end(hostmap.End{PID: p.PID})), float64(p.Voluntary)/h.Watched.Seconds(), float64(p.Involuntary)/h.Watched.Seconds(), percent(float64(p.RunQueue), float64(h.Watched)))
 	}
 	_ = w.Flush() // to memory
 }

@@ -1,0 +1,113 @@
+package hostmap
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// tick is what the kernel counts times of processes in, for programs.
+const tick = time.Second / 100
+
+// booted is when the host was, by its wall clock now.
+var booted = sync.OnceValues(func() (time.Time, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if at, is := strings.CutPrefix(line, "btime "); is {
+			n, err := strconv.ParseInt(strings.TrimSpace(at), 10, 64)
+			return time.Unix(n, 0).UTC(), err
+		}
+	}
+	return time.Time{}, fmt.Errorf("/proc/stat: no btime")
+})
+
+// startOf is when a process began.
+func startOf(dir string) (time.Time, error) {
+	boot, err := booted()
+	if err != nil {
+		return boot, err
+	}
+	text, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return boot, err
+	}
+	const after = 19 // fields between the name, which may have spaces and brackets, and the start
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) <= after {
+		return boot, fmt.Errorf("%s/stat: %d fields", dir, len(fields))
+	}
+	n, err := strconv.ParseInt(fields[after], 10, 64)
+	if err != nil {
+		return boot, fmt.Errorf("%s/stat: %w", dir, err)
+	}
+	return boot.Add(time.Duration(n) * tick), nil
+}
+
+// cgroupOf is a process's group in the unified hierarchy, or the first that it has; empty: it is not told.
+func cgroupOf(dir string) string {
+	text, err := os.ReadFile(dir + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	first := ""
+	for line := range strings.Lines(string(text)) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(rest, ":")
+		if controllers == "" {
+			return group
+		}
+		if first == "" {
+			first = group
+		}
+	}
+	return first
+}
+
+// threadsOf is what the threads of a process have done. What ends meanwhile is left out.
+func threadsOf(pid int) (sum Threads) {
+	dirs, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is good
+	for _, dir := range dirs {
+		sum.add(dir)
+	}
+	return sum
+}
+
+func (t *Threads) add(dir string) {
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+		switch {
+		case err != nil:
+		case name == "voluntary_ctxt_switches":
+			t.Voluntary += n
+		case name == "nonvoluntary_ctxt_switches":
+			t.Involuntary += n
+		}
+	}
+	schedstat, err := os.ReadFile(dir + "/schedstat") // ns run, ns waited, how often
+	if err != nil {
+		return // the kernel does not count
+	}
+	if fields := strings.Fields(string(schedstat)); len(fields) > 1 {
+		if ns, err := strconv.ParseUint(fields[1], 10, 63); err == nil {
+			t.RunQueue += time.Duration(ns)
+		}
+	}
+}
+
+// since is what was done after was. Of threads that have ended it is not known.
+func (t Threads) since(was Threads) Threads {
+	less := func(a, b uint64) uint64 { return a - min(a, b) }
+	return Threads{less(t.Voluntary, was.Voluntary), less(t.Involuntary, was.Involuntary), max(t.RunQueue-was.RunQueue, 0)}
+}
