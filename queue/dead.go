@@ -85,18 +85,18 @@ func headerText(s string) string {
 	return s
 }
 
-// countDead counts a group's dead letters.
-func (q *Queue) countDead(ctx context.Context, stream, group string) (uint64, error) {
+// countDead counts a group's dead letters. The server looks first which sequence is the last, of all groups, so that all of the group's up to it are counted.
+func (q *Queue) countDead(ctx context.Context, stream, group string) (n, last uint64, err error) {
 	s, err := q.js.Stream(ctx, stream+deadStreamEnd)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	subject := deadSubject(stream, group)
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return info.State.Subjects[subject], nil
+	return info.State.Subjects[subject], info.State.LastSeq, nil
 }
 
 // DeadLetters are the messages of a topic that a group could not handle.
@@ -128,6 +128,17 @@ type DeadLetter struct {
 // DeadLetters returns a group's dead letters.
 func (t *Topic[T]) DeadLetters(group string) *DeadLetters {
 	return &DeadLetters{q: t.q, topic: t.name, origin: t.stream, group: group}
+}
+
+// Count returns how many dead letters the group has, and the last sequence that any group's had before they were counted: each that dies later has a higher one.
+func (d *DeadLetters) Count(ctx context.Context) (n, last uint64, err error) {
+	if err = d.check(); err == nil {
+		n, last, err = d.q.countDead(ctx, d.origin.name, d.group)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, 0, nil // nobody has subscribed yet
+	}
+	return n, last, d.failed(err)
 }
 
 // List returns up to most dead letters that keep wants, all for nil, the oldest first.
@@ -165,23 +176,37 @@ var ErrNoLetter = errors.New("there is none")
 func (d *DeadLetters) Discard(ctx context.Context, keep func(*DeadLetter) bool) (int, error) {
 	n := 0
 	err := d.each(ctx, keep, func(s jetstream.Stream, l *DeadLetter) (bool, error) {
+		if err := d.remove(ctx, s, l); err != nil {
+			return false, err
+		}
 		n++
-		return true, d.remove(ctx, s, l)
+		return true, nil
 	})
 	return n, err
 }
 
 // each calls f for each dead letter that keep wants, until it returns false.
 func (d *DeadLetters) each(ctx context.Context, keep func(*DeadLetter) bool, f func(jetstream.Stream, *DeadLetter) (bool, error)) error {
-	if err := d.walk(ctx, keep, f); err != nil {
-		return fmt.Errorf("queue: dead letters of topic %q, group %q: %w", d.topic, d.group, explained(err))
+	return d.failed(d.walk(ctx, keep, f))
+}
+
+func (d *DeadLetters) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("queue: dead letters of topic %q, group %q: %w", d.topic, d.group, explained(err))
+}
+
+func (d *DeadLetters) check() error {
+	if !groupName.MatchString(d.group) {
+		return errors.New("no group has that name")
 	}
 	return nil
 }
 
 func (d *DeadLetters) walk(ctx context.Context, keep func(*DeadLetter) bool, f func(jetstream.Stream, *DeadLetter) (bool, error)) error {
-	if !groupName.MatchString(d.group) {
-		return errors.New("no group has that name")
+	if err := d.check(); err != nil {
+		return err
 	}
 	s, err := d.q.js.Stream(ctx, d.origin.name+deadStreamEnd)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

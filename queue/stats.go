@@ -72,7 +72,7 @@ func (q *Queue) groupStats(ctx context.Context, s jetstream.Stream, group string
 	}
 	name := s.CachedInfo().Config.Name
 	if err == nil {
-		st.Dead, err = q.countDead(ctx, name, group)
+		st.Dead, _, err = q.countDead(ctx, name, group)
 	}
 	if err == nil {
 		err = q.addLater(ctx, name, group, &st)
