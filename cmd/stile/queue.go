@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,7 @@ type queueFlags struct {
 	sources, importPaths []string // of .proto files
 
 	id, reason, key string // of dead letters
+	upTo            uint64 // their last sequence
 }
 
 func newQueue() *cobra.Command {
@@ -78,11 +80,13 @@ func (f *queueFlags) addFilter(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.id, "id", "", "only the dead letter with this message `ID`")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "only dead letters with this `reason`, such as attempts or unreadable")
 	cmd.Flags().StringVar(&f.key, "key", "", "only dead letters with this `key`")
+	cmd.Flags().Uint64Var(&f.upTo, "up-to", math.MaxUint64, "only dead letters up to this `sequence`, as peek shows it: none that has died since")
+	cmd.Flags().Lookup("up-to").DefValue = "0" // so that help does not show it
 }
 
 // wanted is the filter of a command line.
 func (f *queueFlags) wanted(l *queue.DeadLetter) bool {
-	return (f.id == "" || l.ID == f.id) && (f.reason == "" || l.Reason == f.reason) && (f.key == "" || l.Key == f.key)
+	return (f.id == "" || l.ID == f.id) && (f.reason == "" || l.Reason == f.reason) && (f.key == "" || l.Key == f.key) && l.Sequence <= f.upTo
 }
 
 // openWithin is how long a folder may be on its way from one process to another.
@@ -216,8 +220,8 @@ with its .proto files.`,
 		switch {
 		case len(args) == 2 && flags.Changed("from"):
 			return usageError{errors.New("--from is of a topic's messages, not of a GROUP's dead letters")}
-		case len(args) == 1 && (flags.Changed("id") || flags.Changed("reason") || flags.Changed("key")):
-			return usageError{errors.New("--id, --reason and --key choose among dead letters: give a GROUP")}
+		case len(args) == 1 && (flags.Changed("id") || flags.Changed("reason") || flags.Changed("key") || flags.Changed("up-to")):
+			return usageError{errors.New("--id, --reason, --key and --up-to choose among dead letters: give a GROUP")}
 		}
 		return atLeastOne("number", most)
 	}
@@ -312,7 +316,11 @@ away. One that was interrupted can be run again.`,
 	}
 	f.addFilter(cmd)
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
-		return f.eachDead(ctx, q, out, cmd.ErrOrStderr(), args, "redriven", (*queue.DeadLetters).Redrive)
+		dead, err := deadLetters(ctx, q, args)
+		if err != nil {
+			return err
+		}
+		return f.eachDead(ctx, dead, f.wanted, out, cmd.ErrOrStderr(), "redriven", (*queue.DeadLetters).Redrive)
 	})
 }
 
@@ -322,39 +330,66 @@ func newQueueDiscard() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "discard TOPIC GROUP",
 		Short: "Take a group's dead letters away for ever",
-		Long: `Discard takes dead letters away for ever. It asks first, if a terminal is there to answer;
-elsewhere --yes has to be given.`,
-		Example: `  stile queue discard orders.placed mailer --dir data/queue --id order-7 --yes`,
-		Args:    between(2, 2, "a TOPIC and a GROUP"),
+		Long: `Discard takes dead letters away for ever: those that are there when it begins. It asks first,
+if a terminal is there to answer, and says how many there are; what dies until it is answered
+stays. Elsewhere --yes has to be given; --up-to has it take nothing that peek has not shown.`,
+		Example: `  stile queue discard orders.placed mailer --dir data/queue --id order-7 --yes
+  stile queue discard orders.placed mailer --dir data/queue --up-to 12 --yes`,
+		Args: between(2, 2, "a TOPIC and a GROUP"),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	f.addFilter(cmd)
 	return queueCommand(&f, cmd, func(ctx context.Context, q *queue.Queue, out io.Writer, args []string) error {
+		if !yes && !terminal.Is(os.Stdin) {
+			return usageError{errors.New("discard takes dead letters away for ever: say --yes")}
+		}
+		dead, err := deadLetters(ctx, q, args)
+		if err != nil {
+			return err
+		}
+		keep := f.wanted
 		if !yes {
-			if !terminal.Is(os.Stdin) {
-				return usageError{errors.New("discard takes dead letters away for ever: say --yes")}
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Take dead letters of topic %s, group %s away for ever? [y/N] ", args[0], args[1])
-			if line, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n'); !strings.HasPrefix(strings.ToLower(line), "y") {
-				return errors.New("nothing was discarded")
+			if keep, err = f.agreed(ctx, dead, cmd.InOrStdin(), cmd.ErrOrStderr(), args); err != nil {
+				return err
 			}
 		}
-		return f.eachDead(ctx, q, out, cmd.ErrOrStderr(), args, "discarded", (*queue.DeadLetters).Discard)
+		return f.eachDead(ctx, dead, keep, out, cmd.ErrOrStderr(), "discarded", (*queue.DeadLetters).Discard)
 	})
 }
 
-// eachDead does something with the dead letters that are wanted, and says with how many, each second and also when it could not go on.
-func (f *queueFlags) eachDead(ctx context.Context, q *queue.Queue, out, progress io.Writer, args []string, what string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) error {
+// agreed asks whether the dead letters that are there now may go, and returns which these are.
+func (f *queueFlags) agreed(ctx context.Context, dead *queue.DeadLetters, in io.Reader, stderr io.Writer, args []string) (keep func(*queue.DeadLetter) bool, err error) {
+	n, last := 0, uint64(0)
+	if _, err := dead.List(ctx, 1, func(l *queue.DeadLetter) bool {
+		if f.wanted(l) {
+			n, last = n+1, l.Sequence
+		}
+		return false // it is looked at, and not listed
+	}); err != nil {
+		return nil, err
+	}
+	if n > 0 {
+		fmt.Fprintf(stderr, "Dead letters of topic %s, group %s: take %d away for ever? [y/N] ", args[0], args[1], n)
+		if line, _ := bufio.NewReader(in).ReadString('\n'); !strings.HasPrefix(strings.ToLower(line), "y") {
+			return nil, errors.New("nothing was discarded")
+		}
+	}
+	return func(l *queue.DeadLetter) bool { return l.Sequence <= last && f.wanted(l) }, nil
+}
+
+// deadLetters are those of a topic and a group that has subscribed.
+func deadLetters(ctx context.Context, q *queue.Queue, args []string) (*queue.DeadLetters, error) {
 	if _, err := q.GroupStats(ctx, args[0], args[1]); err != nil {
-		return err
+		return nil, err
 	}
-	dead, err := q.DeadLetters(ctx, args[0], args[1])
-	if err != nil {
-		return err
-	}
+	return q.DeadLetters(ctx, args[0], args[1])
+}
+
+// eachDead does something with the dead letters that keep wants, and says with how many, each second and also when it could not go on.
+func (f *queueFlags) eachDead(ctx context.Context, dead *queue.DeadLetters, keep func(*queue.DeadLetter) bool, out, progress io.Writer, what string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) error {
 	met, told := 0, time.Now()
 	n, err := do(dead, ctx, func(l *queue.DeadLetter) bool {
-		if !f.wanted(l) {
+		if !keep(l) {
 			return false
 		}
 		if time.Since(told) >= time.Second {
