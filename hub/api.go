@@ -14,7 +14,6 @@ import (
 
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/hub/web"
-	"github.com/stile-ipc/stile/queue"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -70,8 +69,8 @@ func (h *Hub) api() http.Handler {
 	handle("queues", h.inTurn(h.queuesOf))
 	mux.Handle(prefix+"queues/dead", h.access.operator(asked(h.deadLetters)))
 	post := "POST /api/" + APIVersion + "/queues/"
-	mux.Handle(post+"redrive", h.access.operator(h.acting("dead letters redriven", (*queue.DeadLetters).Redrive)))
-	mux.Handle(post+"discard", h.access.operator(h.acting("dead letters discarded", (*queue.DeadLetters).Discard)))
+	mux.Handle(post+"redrive", h.access.operator(h.acting(redrives)))
+	mux.Handle(post+"discard", h.access.operator(h.acting(discards)))
 	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
 	handle("policies", h.inTurn(h.policies))
 	handle("policies/version", h.inTurn(h.policyVersion))
@@ -120,18 +119,7 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 		v, err := f(r)
 		code := http.StatusOK
 		if err != nil {
-			code = http.StatusInternalServerError
-			switch err.(type) {
-			case badQuestion:
-				code = http.StatusBadRequest
-			case notThere:
-				code = http.StatusNotFound
-			case conflict:
-				code = http.StatusConflict
-			}
-			if errors.Is(err, errBusy) {
-				code = http.StatusTooManyRequests
-			}
+			code = codeOf(err)
 			v = map[string]string{"error": err.Error()}
 		}
 		var body []byte
@@ -146,6 +134,21 @@ func asked(f func(*http.Request) (any, error)) http.Handler {
 		}
 		write(w, typeJSON, code, append(body, '\n'))
 	})
+}
+
+// codeOf is what an error is called over HTTP.
+func codeOf(err error) int {
+	switch {
+	case errors.Is(err, errBusy):
+		return http.StatusTooManyRequests
+	case errors.As(err, new(badQuestion)):
+		return http.StatusBadRequest
+	case errors.As(err, new(notThere)):
+		return http.StatusNotFound
+	case errors.As(err, new(conflict)):
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
 }
 
 func (h *Hub) status(r *http.Request) (any, error) {

@@ -79,7 +79,7 @@ func TestNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := routemap.QueueKey{Topic: "orders", Created: info.Created.UnixNano(), Group: "billing"}.ID()
-	if got := decode[QueueActed](t, act(t, other, "discard", QueueAct{Queue: id, All: true, Limit: 1})); got.Done != 1 || got.Left != 2 {
+	if got := decode[QueueActed](t, act(t, other, "discard", QueueAct{Queue: id, All: true, UpTo: 3, Limit: 1})); got.Done != 1 || got.Left != 2 {
 		t.Errorf("by URL: %+v", got)
 	}
 	d.mended.Store(true)

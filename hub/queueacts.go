@@ -23,6 +23,8 @@ import (
 type DeadLetters struct {
 	Queue   string       `json:"queue"`
 	Letters []DeadLetter `json:"letters"`
+	Dead    uint64       `json:"dead"` // how many the group has
+	Last    uint64       `json:"last"` // no letter of these has a higher sequence, and all that die later have: for QueueAct.UpTo
 }
 
 // DeadLetter is one of them, and the beginning of what it says.
@@ -37,7 +39,8 @@ type QueueAct struct {
 	Queue     string   `json:"queue"`     // ID
 	Sequences []uint64 `json:"sequences"` // of dead letters
 	All       bool     `json:"all"`       // instead of these
-	Limit     int      `json:"limit"`     // how many at most; 0: 10,000
+	UpTo      uint64   `json:"upTo"`      // of all, those up to this sequence, as DeadLetters told Last; 0: those that are there, which discard refuses
+	Limit     int      `json:"limit"`     // how many at most, the oldest; 0: 10,000
 }
 
 // QueueActed is what was done.
@@ -74,7 +77,10 @@ func (h *Hub) deadLetters(r *http.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		all, err := dead.List(ctx, limit, nil)
+		if out.Dead, out.Last, err = dead.Count(ctx); err != nil {
+			return err
+		}
+		all, err := dead.List(ctx, limit, func(l *queue.DeadLetter) bool { return l.Sequence <= out.Last })
 		for _, l := range all {
 			l.Reason, l.Error = strings.ToValidUTF8(l.Reason, "?"), strings.ToValidUTF8(l.Error, "?")
 			out.Letters = append(out.Letters, DeadLetter{l, len(l.Data), l.Data[:min(len(l.Data), maxLetterData)]})
@@ -84,23 +90,40 @@ func (h *Hub) deadLetters(r *http.Request) (any, error) {
 	return out, err
 }
 
-// acting answers a request to act, of which name tells in an event.
-func (h *Hub) acting(name string, do func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)) http.Handler {
+// deed is what can be done with dead letters.
+type deed struct {
+	begun, done string // kinds of the events that tell of it
+	forever     bool
+	do          func(*queue.DeadLetters, context.Context, func(*queue.DeadLetter) bool) (int, error)
+}
+
+var (
+	redrives = deed{begun: "redrive begun", done: "dead letters redriven", do: (*queue.DeadLetters).Redrive}
+	discards = deed{begun: "discard begun", done: "dead letters discarded", forever: true, do: (*queue.DeadLetters).Discard}
+)
+
+// acting answers a request to act. Who wants what done is on disk before it is begun, and what came of it before it is answered.
+func (h *Hub) acting(d deed) http.Handler {
 	return asked(func(r *http.Request) (any, error) {
-		act, err := readAct(r)
+		act, err := readAct(r, d.forever)
 		if err != nil {
 			return nil, badQuestion{err}
 		}
-		var acted QueueActed
 		who, _ := r.Context().Value(byWhom{}).(string)
+		var acted QueueActed
 		err = h.withQueue(r.Context(), act.Queue, func(ctx context.Context, k routemap.QueueKey, q *queue.Queue) error {
 			dead, err := q.DeadLetters(ctx, k.Topic, k.Group)
 			if err != nil {
 				return err
 			}
-			acted.Done, err = act.on(ctx, dead, do)
-			h.acted(name, who, k, acted.Done, err)
-			if err != nil {
+			if err := act.seen(ctx, dead); err != nil {
+				return err
+			}
+			if err := h.store.PutEvents(ctx, []store.Event{h.event(d.begun, k, act.meant()+" by "+who, false)}); err != nil {
+				return fmt.Errorf("nothing was done, as it cannot be noted who does it: %w", err)
+			}
+			acted.Done, err = act.on(ctx, dead, d.do)
+			if err = errors.Join(err, h.acted(ctx, d.done, who, k, acted.Done, err)); err != nil {
 				acted.Error = err.Error()
 			}
 			if st, err := q.GroupStats(ctx, k.Topic, k.Group); err == nil {
@@ -112,7 +135,8 @@ func (h *Hub) acting(name string, do func(*queue.DeadLetters, context.Context, f
 	})
 }
 
-func readAct(r *http.Request) (act QueueAct, err error) {
+// readAct reads what is asked for, of letters that are known to who asks if it is forever.
+func readAct(r *http.Request, forever bool) (act QueueAct, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != typeJSON {
 		return act, fmt.Errorf("the body is to be %s", typeJSON)
 	}
@@ -127,6 +151,10 @@ func readAct(r *http.Request) (act QueueAct, err error) {
 	switch {
 	case act.All == (len(act.Sequences) > 0):
 		return act, errors.New("say which dead letters: their sequences, or all")
+	case !act.All && act.UpTo > 0:
+		return act, errors.New("upTo is for all: sequences say themselves which they are")
+	case act.All && act.UpTo == 0 && forever:
+		return act, errors.New("say up to which dead letter, so that none is discarded that nobody has seen: upTo, as /api/v1/queues/dead tells it as last")
 	case act.Limit < 0 || act.Limit > maxActed || len(act.Sequences) > maxActed:
 		return act, fmt.Errorf("%d at most at once", maxActed)
 	}
@@ -134,6 +162,33 @@ func readAct(r *http.Request) (act QueueAct, err error) {
 		act.Limit = maxActed
 	}
 	return act, nil
+}
+
+// seen refuses an upTo that nobody can have been told yet.
+func (a *QueueAct) seen(ctx context.Context, dead *queue.DeadLetters) error {
+	if a.UpTo == 0 {
+		return nil
+	}
+	_, last, err := dead.Count(ctx)
+	if err == nil && a.UpTo > last {
+		err = badQuestion{fmt.Errorf("upTo is %d, and the last dead letter has had the sequence %d: ask for them again", a.UpTo, last)}
+	}
+	return err
+}
+
+// meant says which dead letters are.
+func (a *QueueAct) meant() string {
+	if !a.All {
+		return fmt.Sprintf("%d named", len(a.Sequences))
+	}
+	text := "all"
+	if a.Limit < maxActed {
+		text = fmt.Sprintf("%d at most of all", a.Limit)
+	}
+	if a.UpTo > 0 {
+		text += fmt.Sprintf(" up to sequence %d", a.UpTo)
+	}
+	return text
 }
 
 // on does something with the dead letters that are meant, and tells with how many it has.
@@ -148,9 +203,9 @@ func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*que
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	met := 0
+	met, over := 0, false
 	n, err := do(dead, ctx, func(l *queue.DeadLetter) bool {
-		if met == most {
+		if over = met == most || a.UpTo > 0 && l.Sequence > a.UpTo; over {
 			cancel() // the rest is not looked at
 			return false
 		}
@@ -160,23 +215,33 @@ func (a *QueueAct) on(ctx context.Context, dead *queue.DeadLetters, do func(*que
 		met++
 		return true
 	})
-	if n == most {
+	if over {
 		err = nil
 	}
 	return n, err
 }
 
-// acted has it remembered who did what.
-func (h *Hub) acted(what, who string, k routemap.QueueKey, n int, err error) {
+// acted has it remembered who did what. If that cannot be kept now, it is held in memory until it can.
+func (h *Hub) acted(ctx context.Context, what, who string, k routemap.QueueKey, n int, failed error) error {
 	detail := fmt.Sprintf("%d by %s", n, who)
-	if err != nil {
-		detail += ": " + err.Error()
+	if failed != nil {
+		detail += ": " + failed.Error()
 	}
-	h.log.Info("hub: "+what, "topic", k.Topic, "group", k.Group, "letters", n, "by", who, "error", err)
+	h.log.Info("hub: "+what, "topic", k.Topic, "group", k.Group, "letters", n, "by", who, "error", failed)
+	e := h.event(what, k, detail, failed != nil)
+	if err := h.store.PutEvents(context.WithoutCancel(ctx), []store.Event{e}); err != nil { // who asks may be gone
+		h.agents.note(e)
+		return fmt.Errorf("what was done is not noted on disk yet: %w", err)
+	}
+	return nil
+}
+
+// event is one of the hub's own, of now.
+func (h *Hub) event(kind string, k routemap.QueueKey, detail string, failed bool) store.Event {
 	now := h.cfg.clock().UTC()
-	h.agents.note(store.Event{
-		First: now, Last: now, Count: 1, Service: hubService, Host: h.self.GetHost(), PID: int64(os.Getpid()), Kind: what, Subject: shortName(k.Topic + " " + k.Group), Detail: shortName(detail), Error: err != nil,
-	})
+	return store.Event{
+		First: now, Last: now, Count: 1, Service: hubService, Host: h.self.GetHost(), PID: int64(os.Getpid()), Kind: kind, Subject: shortName(k.Topic + " " + k.Group), Detail: shortName(detail), Error: failed,
+	}
 }
 
 // shortName is a text as events have it.

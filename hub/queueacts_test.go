@@ -38,6 +38,7 @@ type dying struct {
 	topic  *queue.Topic[text]
 	sub    *queue.Subscription
 	mended atomic.Bool
+	sent   int
 }
 
 func newDying(t *testing.T, q *queue.Queue, dir string, letters int) *dying {
@@ -56,13 +57,19 @@ func newDying(t *testing.T, q *queue.Queue, dir string, letters int) *dying {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range letters {
-		if _, err := d.topic.Publish(t.Context(), wrapperspb.String(fmt.Sprint("order ", i)), queue.ID(fmt.Sprint("id-", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
+	d.publish(letters)
 	d.dead(letters)
 	return d
+}
+
+func (d *dying) publish(n int) {
+	d.t.Helper()
+	for range n {
+		if _, err := d.topic.Publish(d.t.Context(), wrapperspb.String(fmt.Sprint("order ", d.sent)), queue.ID(fmt.Sprint("id-", d.sent))); err != nil {
+			d.t.Fatal(err)
+		}
+		d.sent++
+	}
 }
 
 func openQueue(t *testing.T, dir string) *queue.Queue {
@@ -156,10 +163,65 @@ func TestActs(t *testing.T) {
 	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, Sequences: []uint64{first}})); got.Done != 0 {
 		t.Errorf("what is not there was discarded: %+v", got)
 	}
-	h = reopen(t, h)
-	events, err := h.store.Events(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), "stile hub", "", 10)
-	if err != nil || len(events) != 4 || events[3].Kind != "dead letters discarded" || events[1].Kind != "dead letters redriven" || events[1].Subject != "orders billing" || !strings.HasPrefix(events[1].Detail, "3 by uid ") {
-		t.Errorf("%+v, %v", events, err)
+	who := fmt.Sprint(" by uid ", os.Getuid())
+	want := []string{
+		"discard begun: 3 named", "dead letters discarded: 1", "redrive begun: 2 at most of all", "dead letters redriven: 2", "redrive begun: all", "dead letters redriven: 3", "discard begun: 1 named", "dead letters discarded: 0",
+	}
+	for i := range want {
+		want[i] += who
+	}
+	if got := noted(t, h.store); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestActsSeen: what dies after the list was asked for is neither discarded nor redriven with what was there.
+func TestActsSeen(t *testing.T) {
+	dir := t.TempDir()
+	d := newDying(t, openQueue(t, dir), dir, 3)
+	defer d.close()
+	h := openHub(t, Config{})
+	defer closeHub(t, h)
+	id := d.tell(h, nil)
+	list := func() DeadLetters {
+		t.Helper()
+		return decode[DeadLetters](t, get(t, h, "/api/v1/queues/dead?limit=2&queue="+id, OperateHeader, "1"))
+	}
+	seen := list()
+	if len(seen.Letters) != 2 || seen.Dead != 3 || seen.Last < seen.Letters[1].Sequence {
+		t.Fatalf("%+v", seen)
+	}
+	d.publish(2)
+	d.dead(5)
+	for name, a := range map[string]struct {
+		QueueAct
+		want string
+	}{
+		"no bound":        {QueueAct{Queue: id, All: true}, "upTo, as /api/v1/queues/dead tells it as last"},
+		"only a limit":    {QueueAct{Queue: id, All: true, Limit: 3}, "upTo, as /api/v1/queues/dead tells it as last"},
+		"one of the next": {QueueAct{Queue: id, All: true, UpTo: seen.Last + 3}, "ask for them again"},
+		"with sequences":  {QueueAct{Queue: id, Sequences: []uint64{1}, UpTo: seen.Last}, "upTo is for all"},
+	} {
+		if r := act(t, h, "discard", a.QueueAct); r.code != http.StatusBadRequest || !strings.Contains(string(r.body), a.want) {
+			t.Errorf("%s: %d %s", name, r.code, r.body)
+		}
+	}
+	d.dead(5)
+	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, All: true, UpTo: seen.Last})); got != (QueueActed{Done: 3, Left: 2}) {
+		t.Errorf("%+v", got)
+	}
+	seen = list()
+	if len(seen.Letters) != 2 || seen.Dead != 2 || seen.Letters[0].ID != "id-3" {
+		t.Errorf("%+v", seen)
+	}
+	d.publish(1)
+	d.dead(3)
+	d.mended.Store(true)
+	if got := decode[QueueActed](t, act(t, h, "redrive", QueueAct{Queue: id, All: true, UpTo: seen.Last})); got != (QueueActed{Done: 2, Left: 1}) {
+		t.Errorf("%+v", got)
+	}
+	if all := noted(t, h.store); len(all) != 4 || !strings.HasPrefix(all[0], fmt.Sprintf("discard begun: all up to sequence %d by ", seen.Last-2)) {
+		t.Errorf("%q", all)
 	}
 }
 
@@ -218,16 +280,16 @@ func TestActsRefused(t *testing.T) {
 		t.Errorf("messages are shown without the header: %d", r.code)
 	}
 	for name, a := range map[string]QueueAct{
-		"neither": {Queue: id}, "both": {Queue: id, All: true, Sequences: []uint64{1}}, "too many": {Queue: id, All: true, Limit: maxActed + 1}, "less than none": {Queue: id, All: true, Limit: -1},
+		"neither": {Queue: id}, "both": {Queue: id, All: true, UpTo: 1, Sequences: []uint64{1}}, "too many": {Queue: id, All: true, UpTo: 1, Limit: maxActed + 1}, "less than none": {Queue: id, All: true, UpTo: 1, Limit: -1},
 	} {
 		if r := act(t, h, "discard", a); r.code != 400 {
 			t.Errorf("%s: %d %s", name, r.code, r.body)
 		}
 	}
-	if r := act(t, h, "discard", QueueAct{Queue: "0123", All: true}); r.code != 404 {
+	if r := act(t, h, "discard", QueueAct{Queue: "0123", All: true, UpTo: 1}); r.code != 404 {
 		t.Errorf("%d %s", r.code, r.body)
 	}
-	for body, want := range map[string]int{`{"queue":"` + id + `","all":true,"force":true}`: 400, `{} {}`: 400, `[`: 400, strings.Repeat(" ", 2*maxActBytes): 400} {
+	for body, want := range map[string]int{`{"queue":"` + id + `","all":true,"upTo":1,"force":true}`: 400, `{} {}`: 400, `[`: 400, strings.Repeat(" ", 2*maxActBytes): 400} {
 		if r := request(t, http.MethodPost, "http://"+at+"/api/v1/queues/discard", []byte(body), "Content-Type", typeJSON, OperateHeader, "1"); r.code != want {
 			t.Errorf("%.50s: %d %s", body, r.code, r.body)
 		}
@@ -272,7 +334,7 @@ func TestActsWhere(t *testing.T) {
 		"no topic":       {func(_ *hubpb.Process, q *hubpb.Queue) { q.Topic = "others" }, "no such topic"},
 	} {
 		id := d.tell(h, c.change)
-		r := act(t, h, "discard", QueueAct{Queue: id, All: true})
+		r := act(t, h, "discard", QueueAct{Queue: id, All: true, UpTo: 1})
 		if r.code != http.StatusConflict || !strings.Contains(string(r.body), c.want) {
 			t.Errorf("%s: %d %s", name, r.code, r.body)
 		}
@@ -304,11 +366,11 @@ func TestActsAway(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, All: true})); got.Done != 1 || got.Error != "" {
+	if got := decode[QueueActed](t, act(t, h, "discard", QueueAct{Queue: id, All: true, UpTo: 1})); got.Done != 1 || got.Error != "" {
 		t.Errorf("%+v", got)
 	}
 	id = d.tell(h, func(_ *hubpb.Process, q *hubpb.Queue) { q.CreatedUnixNano++; q.Where = "nats://127.0.0.1:1" })
-	if r := act(t, h, "discard", QueueAct{Queue: id, All: true}); r.code != http.StatusConflict || !strings.Contains(string(r.body), "does not answer") {
+	if r := act(t, h, "discard", QueueAct{Queue: id, All: true, UpTo: 1}); r.code != http.StatusConflict || !strings.Contains(string(r.body), "does not answer") {
 		t.Errorf("%d %s", r.code, r.body)
 	}
 }
@@ -348,7 +410,9 @@ func TestActsNotForged(t *testing.T) {
 		r.sequence++
 		r.send(&hubpb.ReportRequest{Process: r.is, Hub: r.hub, Sequence: r.sequence, Events: slices.Repeat([]*hubpb.Event{event}, maxReportEvents)})
 	}
-	h.acted("dead letters discarded", "uid 1000", billing, 7, nil)
+	if err := h.acted(t.Context(), discards.done, "uid 1000", billing, 7, nil); err != nil {
+		t.Error(err)
+	}
 	h = reopen(t, h)
 	defer closeHub(t, h)
 	all, err := h.store.Events(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), hubService, "", 10)

@@ -122,3 +122,31 @@ func TestOwnEvents(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// TestPutEventsBeside: events are put while another puts windows, none in vain.
+func TestPutEventsBeside(t *testing.T) {
+	s := open(t, t.TempDir(), 1<<30)
+	const windows, events = 20, 100
+	failed := make(chan error, 1)
+	go func() {
+		var err error
+		for n := 0; n < windows && err == nil; n++ {
+			m, kept := keptTraces(70, "catalog", begin)
+			if err = s.Put(t.Context(), begin.Add(time.Duration(n)*Finest), m, kept, nil); err == nil {
+				_, err = s.Tidy(t.Context(), begin.Add(time.Duration(n)*Finest))
+			}
+		}
+		failed <- err
+	}()
+	for n := range events {
+		if err := s.PutEvents(t.Context(), []Event{{First: begin, Last: begin, Count: 1, Service: OwnService, Kind: fmt.Sprint(n)}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	if got, err := s.Events(t.Context(), begin, begin.Add(time.Second), "", "", 2*events); err != nil || len(got) != events {
+		t.Errorf("%d events, %v", len(got), err)
+	}
+}

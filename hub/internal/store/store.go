@@ -36,7 +36,7 @@ func Levels() []Level {
 // ErrInUse: another process has the folder.
 var ErrInUse = errors.New("another hub has the folder")
 
-// Store is the file. It is safe for concurrent use by one that writes and others that read.
+// Store is the file. It is safe for concurrent use by one that writes, others that read, and others that put events.
 type Store struct {
 	db   *sql.DB // whose transactions write
 	view *sql.DB // whose transactions read, while others write

@@ -418,6 +418,8 @@ export interface DeadLetter {
 export interface DeadLetters {
   queue: string;
   letters: DeadLetter[];
+  dead: number;
+  last: number; // those that die later have a higher sequence
 }
 
 export interface Acted {
