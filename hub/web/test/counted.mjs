@@ -49,10 +49,10 @@ function processes(kept) {
 // seen has those processes seen again: of who has not reported for a minute it is not known whether it lags.
 export const seen = (hub) => hello(hub.at.grpc, processes(""));
 
-// report sends a hub traces, and what processes count. It has both some 20 s later.
-export async function report(hub) {
-  const batch = new Batch(random(11));
+// report sends a hub traces, and what processes count in their first window, or a later one. It has both some 20 s later.
+export async function report(hub, sequence = 1) {
+  const batch = new Batch(random(10 + sequence));
   shop(batch, 60, Date.now());
   await hub.feed(batch);
-  await send(hub.at.grpc, processes(batch.spans.get("gateway")[0].traceId));
+  await send(hub.at.grpc, processes(batch.spans.get("gateway")[0].traceId), sequence);
 }

@@ -121,13 +121,13 @@ export async function hello(at, processes, now = Date.now()) {
   }
 }
 
-// send has processes report a window each: the hub first says who it is, which the report has to say.
-export async function send(at, processes, now = Date.now()) {
+// send has processes report a window each, their first or a later one: the hub first says who it is, which the report has to say.
+export async function send(at, processes, sequence = 1, now = Date.now()) {
   const client = connect(`http://${at}`);
   try {
     for (const p of processes) {
       const said = await call(client, report({ ...p, routes: [], events: [], policies: [] }, now, 0));
-      await call(client, report(p, now, 1, said.subarray(2, 18)));
+      await call(client, report(p, now, sequence, said.subarray(2, 18)));
     }
   } finally {
     client.close();
