@@ -163,6 +163,7 @@ func (m *Map) addCarried(v *view) {
 		}
 	}
 	v.carried(func(c *carried) { m.carriedBy(c.chain).merge(c) })
+	m.fell(FoldedBlobs, v.unseen)
 }
 
 // carried finds the blobs that go on two routes or more, by these.
@@ -219,6 +220,7 @@ func (v *view) sightings() (seen map[[16]byte][]sighting, sizes map[[16]byte]int
 			}
 			for _, blob := range blobs {
 				if len(seen) >= maxBlobs && seen[blob.Hash] == nil {
+					v.unseen++
 					continue
 				}
 				seen[blob.Hash] = append(seen[blob.Hash], sighting{hop{c.key.From, c.key.To, c.key.Operation, answer}, at, c.waits()})
@@ -231,7 +233,11 @@ func (v *view) sightings() (seen map[[16]byte][]sighting, sizes map[[16]byte]int
 
 // carriedBy returns what is known of a chain.
 func (m *Map) carriedBy(chain []hop) *carried {
-	return bounded(m.carried, chainKey(chain), carried{chain: chain})
+	c := made(m.carried, chainKey(chain))
+	if len(c.chain) == 0 {
+		c.chain = chain
+	}
+	return c
 }
 
 func (c *carried) merge(o *carried) {
@@ -262,8 +268,8 @@ func (m *Map) settleCarried() {
 // maxCarriedFound is how many chains are looked at, those with the most bytes: each is compared with all others.
 const maxCarriedFound = 300
 
-// foundCarried are the chains that stand out, but for those that are parts of others.
-func (m *Map) foundCarried() (all []Finding) {
+// foundCarried are the chains that stand out, but for those that are parts of others, and how many were not looked at.
+func (m *Map) foundCarried() (all []Finding, left int) {
 	looked := m.lookedAt()
 	var long []*carried
 	keys, shares := map[*carried]string{}, map[*carried]float64{}
@@ -277,7 +283,8 @@ func (m *Map) foundCarried() (all []Finding) {
 	slices.SortFunc(long, func(a, b *carried) int {
 		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(keys[a], keys[b]))
 	})
-	long = long[:min(len(long), maxCarriedFound)]
+	left = max(len(long)-maxCarriedFound, 0)
+	long = long[:len(long)-left]
 	slices.SortStableFunc(long, func(a, b *carried) int { return cmp.Compare(len(b.chain), len(a.chain)) })
 	for i, c := range long {
 		if slices.ContainsFunc(long[:i], func(o *carried) bool { return c.partOf(o) }) {
@@ -295,7 +302,7 @@ func (m *Map) foundCarried() (all []Finding) {
 			len(c.chain), each, c.traces, 100*shares[c], strings.Join(f.Steps, ", "))
 		all = append(all, f)
 	}
-	return all
+	return all, left
 }
 
 // lookedAt is how many of the traces with a route were looked at, at its messages.

@@ -313,9 +313,9 @@ func TestCarriedMany(t *testing.T) {
 		chain := []hop{{from: node("s"), to: node("t"), operation: "first"}, {from: node("s"), to: node("t"), operation: op, answer: true}}
 		m.carriedBy(chain).merge(&carried{chain: chain, traces: 50, bytes: uint64(i)})
 	}
-	all := m.foundCarried()
-	if len(all) != maxCarriedFound {
-		t.Fatalf("%d are found", len(all))
+	all, left := m.foundCarried()
+	if len(all) != maxCarriedFound || len(all)+left != maxNodes-1 || m.Report().Folded[FoldedCarried] != uint64(left) {
+		t.Fatalf("%d are found, and %d are not looked at; %v", len(all), left, m.Report().Folded)
 	}
 	for _, f := range all {
 		if f.Values["share"] != 0.25 || f.Values["bytes"] < float64(maxNodes-1-maxCarriedFound)/50 {

@@ -90,6 +90,7 @@ func (m *Map) Counted(k Key, s *Stats) {
 	to := m.route(k)
 	to.merge(m.rand, s)
 	to.Sources |= FromStile
+	m.fit(false)
 }
 
 // Measured adds what metrics tell of a route that is not known better.
@@ -99,6 +100,7 @@ func (m *Map) Measured(k Key, s *Stats) {
 	to := m.route(k)
 	to.merge(m.rand, s)
 	to.Sources |= FromMetrics
+	m.fit(false)
 }
 
 // Each calls f with each route, whose stats are the map's.

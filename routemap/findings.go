@@ -113,7 +113,11 @@ func (c *Chain) show(v *view, deepest int) {
 }
 
 // chain returns a root's chain.
-func (m *Map) chain(root string) *Chain { return bounded(m.chains, root, Chain{Root: root}) }
+func (m *Map) chain(root string) *Chain {
+	c := made(m.chains, root)
+	c.Root = root
+	return c
+}
 
 // plusOneKey is who calls whom again and again, one call after the other.
 type plusOneKey struct {
@@ -165,7 +169,7 @@ func (v *view) plusOnes(found func(plusOneKey, *plusOne)) {
 }
 
 // plusOne returns what is known of such groups.
-func (m *Map) plusOne(k plusOneKey) *plusOne { return bounded(m.plusOnes, k, plusOne{}) }
+func (m *Map) plusOne(k plusOneKey) *plusOne { return made(m.plusOnes, k) }
 
 // extent is the sum of spans' durations, and how long any of them ran. They are sorted by start.
 func (v *view) extent(spans []int) (sum, union int64) {
@@ -181,16 +185,20 @@ func (v *view) extent(spans []int) (sum, union int64) {
 	return sum, union
 }
 
-// findings is what stands out, the costliest first.
-func (m *Map) findings() []Finding {
-	all := []Finding{}
+// findings is what stands out, the costliest first, and how many chains of what is carried were not looked at.
+func (m *Map) findings() (all []Finding, left int) {
+	all = []Finding{}
 	for k, p := range m.plusOnes {
 		each := float64(p.calls) / float64(p.groups)
-		all = append(all, Finding{
+		f := Finding{
 			Kind: PlusOne, From: k.from, To: k.to, Operation: k.operation, Within: k.within, Cost: p.took, Evidence: p.evidence,
 			Values: map[string]float64{"groups": float64(p.groups), "calls": each, "most": float64(p.most), "ms": float64(p.took) / float64(p.groups) / 1e6},
 			Text:   fmt.Sprintf("%s calls %s %.0f times in a row, in %d of its calls, %s each time: ask for all at once", k.within, k.operation, each, p.groups, Readable(p.took/int64(p.groups))),
-		})
+		}
+		if k == otherPlusOne {
+			f.Text = fmt.Sprintf("others, each of which cost less than any that is told of: %.0f calls in a row, %d times, %s each time", each, p.groups, Readable(p.took/int64(p.groups)))
+		}
+		all = append(all, f)
 	}
 	for k, s := range m.routes {
 		if k.Operation == other {
@@ -200,9 +208,10 @@ func (m *Map) findings() []Finding {
 		all = append(all, repeated(k, s)...)
 		all = append(all, duplicated(k, s)...)
 	}
-	all = append(append(all, m.foundCarried()...), m.foundFollows()...)
+	carried, left := m.foundCarried()
+	all = append(append(all, carried...), m.foundFollows()...)
 	sortFindings(all)
-	return all
+	return all, left
 }
 
 func sortFindings(all []Finding) {

@@ -145,7 +145,7 @@ func (v *view) answers(h int, calls []int, found func(followKey, *follow)) {
 }
 
 // follow returns what is known.
-func (m *Map) follow(k followKey) *follow { return bounded(m.follows, k, follow{}) }
+func (m *Map) follow(k followKey) *follow { return made(m.follows, k) }
 
 func (f *follow) merge(o *follow) {
 	f.seen, f.used, f.against, f.groups = f.seen+o.seen, f.used+o.used, f.against+o.against, f.groups+o.groups
@@ -171,7 +171,12 @@ func (m *Map) settleFollows() {
 
 // shows reports whether it was often so, never otherwise, and long enough.
 func (f *follow) shows() bool {
-	return f.groups >= followGroups && f.against == 0 && float64(f.used) <= followCoincidence*float64(f.seen) && float64(f.last) >= followShare*float64(f.handlers)
+	return f.groups >= followGroups && !f.disproved() && float64(f.last) >= followShare*float64(f.handlers)
+}
+
+// disproved reports whether there are counter-examples.
+func (f *follow) disproved() bool {
+	return f.against > 0 || float64(f.used) > followCoincidence*float64(f.seen)
 }
 
 // foundFollows is what stands out. A call whose answer nobody needs is not told of as the second of a pair, too.

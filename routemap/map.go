@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// Bounds of a map, whatever is put into it. What is above them is counted together under the name other.
+// Bounds of a map, whatever is put into it. Of more than it tells apart, what costs least is counted together under the name other; paths count for what is above them, and what is carried on
+// and what follows is left out. [Report.Folded] says how many these were.
 const (
 	maxRoutes  = 20_000
 	maxNodes   = 5_000
+	maxNotable = 5_000 // root operations, and of each kind what stands out
 	maxPaths   = 50_000
 	maxSteps   = 64    // of a path
 	maxRecords = 5_000 // whole traces' critical paths
@@ -34,6 +36,7 @@ type Map struct {
 	carried  map[string]*carried // by chainKey
 	follows  map[followKey]*follow
 	folded   map[Key]Key // routes of traces, and those that are counted
+	beyond   map[string]uint64
 
 	traces, whole, spans uint64
 	nameless             uint64 // clients' spans that say nothing of who is called
@@ -48,17 +51,22 @@ type Map struct {
 type NodeStats struct {
 	Spans    uint64 `json:"spans"`
 	Critical int64  `json:"critical"` // ns on critical paths that it has worked itself
+
+	Processes uint64 `json:"processes,omitempty"` // of a report: how many it stands for that do not report; above 256, about
+	seen      leastNumbers
 }
 
-// bounded returns what there is of a key; above the bound, a fresh one that nobody looks at.
-func bounded[K comparable, V any](all map[K]*V, k K, fresh V) *V {
+func (s *NodeStats) merge(o *NodeStats) {
+	s.Spans, s.Critical = s.Spans+o.Spans, plus(s.Critical, o.Critical)
+	s.seen.add(o.seen...)
+}
+
+// made returns what there is of a key, which is made if nothing is.
+func made[K comparable, V any](all map[K]*V, k K) *V {
 	v := all[k]
 	if v == nil {
 		v = new(V)
-		*v = fresh
-		if len(all) < maxNodes {
-			all[k] = v
-		}
+		all[k] = v
 	}
 	return v
 }
@@ -77,35 +85,9 @@ func (m *Map) Between(from, to time.Time) {
 }
 
 // route returns a route's stats.
-func (m *Map) route(k Key) *Stats {
-	s := m.routes[k]
-	if s == nil {
-		if len(m.routes) >= maxRoutes {
-			k = Key{From: Node{Service, other}, To: Node{Service, other}, Operation: other, Mode: k.Mode}
-			if s = m.routes[k]; s != nil {
-				return s
-			}
-		}
-		s = &Stats{}
-		m.routes[k] = s
-	}
-	return s
-}
+func (m *Map) route(k Key) *Stats { return made(m.routes, k) }
 
-func (m *Map) node(n Node) *NodeStats {
-	s := m.nodes[n]
-	if s == nil {
-		if len(m.nodes) >= maxNodes {
-			n = Node{n.Kind, other}
-			if s = m.nodes[n]; s != nil {
-				return s
-			}
-		}
-		s = &NodeStats{}
-		m.nodes[n] = s
-	}
-	return s
-}
+func (m *Map) node(n Node) *NodeStats { return made(m.nodes, n) }
 
 // Add takes in a trace.
 func (m *Map) Add(t *Trace) {
@@ -134,6 +116,7 @@ func (m *Map) Add(t *Trace) {
 		m.addCarried(v)
 		m.addFollows(v)
 	}
+	m.fit(false)
 }
 
 // view is a trace with what the parts of a map want to know of it.
@@ -146,6 +129,8 @@ type view struct {
 	root  []int
 	depth []int // synchronous calls from the root to it
 	order []int // parents before children
+
+	unseen uint64 // pieces of bodies for which there was no room
 }
 
 func viewOf(t *Trace) *view {

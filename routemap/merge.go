@@ -18,7 +18,11 @@ func (m *Map) Merge(o *Map) {
 // Absorb merges a map that nobody uses any more, which costs less.
 func (m *Map) Absorb(o *Map) {
 	for k, s := range o.routes {
-		m.takeRoute(k, s)
+		if m.routes[k] == nil {
+			m.routes[k] = s
+		} else {
+			m.route(k).merge(m.rand, s)
+		}
 	}
 	m.mergeRest(o)
 }
@@ -34,8 +38,7 @@ func (m *Map) mergeRest(o *Map) {
 	}
 	m.extend(o.first, o.last)
 	for n, s := range o.nodes {
-		to := m.node(n)
-		to.Spans, to.Critical = to.Spans+s.Spans, plus(to.Critical, s.Critical)
+		m.node(n).merge(s)
 	}
 	for name, of := range o.hosts {
 		m.host(name).merge(of)
@@ -53,6 +56,10 @@ func (m *Map) mergeRest(o *Map) {
 	for k, f := range o.follows {
 		m.follow(k).merge(f)
 	}
+	for what, n := range o.beyond {
+		m.fell(what, n)
+	}
+	m.fit(false)
 }
 
 // extend widens the time that the map is of.
@@ -146,6 +153,12 @@ func (p *paths) merge(r *rand.Rand, o *paths) {
 		}
 		ours[i] = p.id(parent, o.names[n.label])
 	}
+	p.add(r, o, ours)
+}
+
+// add adds what was spent on others, each of which is one of ours.
+func (p *paths) add(r *rand.Rand, o *paths, ours []int32) {
+	p.cut += o.cut
 	for path, took := range o.sums {
 		p.sums[ours[path]] = plus(p.sums[ours[path]], took)
 	}

@@ -48,20 +48,12 @@ func (m *Map) AddOthers(host string, long, used time.Duration) {
 		one.Contaminated = 1
 	}
 	m.host(host).merge(&one)
+	m.fit(false)
 }
 
 func (m *Map) host(name string) *Others {
-	o := m.hosts[name]
-	if o == nil {
-		if len(m.hosts) >= maxHosts {
-			name = other
-			if o = m.hosts[name]; o != nil {
-				return o
-			}
-		}
-		o = &Others{Host: name}
-		m.hosts[name] = o
-	}
+	o := made(m.hosts, name)
+	o.Host = name
 	return o
 }
 
@@ -87,7 +79,7 @@ func appendHosts(b []byte, hosts map[string]*Others) []byte {
 }
 
 func readHosts(r *packed.Reader, hosts map[string]*Others) {
-	for range readCount(r, 13, maxHosts+1) {
+	for range readCount(r, 13, held(maxHosts, false)+1) {
 		o := &Others{Host: r.String(), Windows: r.Uint(), Contaminated: r.Uint(), Time: readTime(r), Used: readTime(r), Most: r.Float()}
 		if !(o.Most >= 0) || math.IsInf(o.Most, 0) {
 			r.Fail()

@@ -197,7 +197,40 @@ func (m *Map) appendRest(b []byte) []byte {
 	for k, f := range m.follows {
 		b = f.appendPacked(k.appendPacked(b))
 	}
+	return m.appendLater(b)
+}
+
+// appendLater appends what earlier programs did not store.
+func (m *Map) appendLater(b []byte) []byte {
+	b = appendCounts(b, m.beyond)
+	stand := 0 // nodes that stand for processes
+	for _, s := range m.nodes {
+		if len(s.seen) > 0 {
+			stand++
+		}
+	}
+	b = appendUints(b, uint64(stand))
+	for n, s := range m.nodes {
+		if len(s.seen) > 0 {
+			b = appendUints(appendUints(appendNode(b, n), uint64(len(s.seen))), s.seen...)
+		}
+	}
 	return b
+}
+
+// readLater reads it, if it is there.
+func (m *Map) readLater(r *packed.Reader) {
+	if r.Len() == 0 {
+		return
+	}
+	m.beyond = readCounts(r)
+	for range r.Count(leastNode + 2) {
+		n, all := readNode(r), []uint64(nil)
+		for range readCount(r, 1, maxLeast) {
+			all = append(all, r.Uint())
+		}
+		m.node(n).seen.add(all...)
+	}
 }
 
 // readRest reads the rest into a map that is empty.
@@ -234,6 +267,7 @@ func (m *Map) readRest(data []byte) error {
 		k := readFollowKey(&r)
 		m.follows[k] = readFollow(&r)
 	}
+	m.readLater(&r)
 	return r.End()
 }
 

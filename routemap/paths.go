@@ -16,6 +16,7 @@ type paths struct {
 	seen   uint64
 	labels map[string]int32
 	names  []string
+	cut    uint64 // steps that count for what is above, as there are too many
 }
 
 type pathKey struct{ parent, label int32 }
@@ -42,6 +43,9 @@ type part struct {
 	path int32
 	took int64
 }
+
+// morePaths is how many there are at most until they are made to fit again: those of a map, of another one that is merged with it, and of a trace.
+const morePaths = 3*maxPaths + maxTraceSpans
 
 func newPaths() paths {
 	return paths{ids: map[pathKey]int32{}, sums: map[int32]int64{}, roots: map[int32]*rootSum{}, labels: map[string]int32{}}
@@ -72,7 +76,7 @@ func (p *paths) of(v *view) []int32 {
 func (p *paths) id(parent int32, label string) int32 {
 	l, known := p.labels[label]
 	if !known {
-		if len(p.names) >= maxPaths {
+		if len(p.names) >= morePaths {
 			label = other
 			l, known = p.labels[label]
 		}
@@ -88,7 +92,8 @@ func (p *paths) id(parent int32, label string) int32 {
 		depth := int32(0)
 		if parent >= 0 {
 			depth = p.all[parent].depth + 1
-			if len(p.all) >= maxPaths || depth > maxSteps {
+			if len(p.all) >= morePaths || depth > maxSteps {
+				p.cut++
 				return parent // what is further down counts for what is above
 			}
 		}

@@ -16,7 +16,8 @@ type Report struct {
 	Spans    uint64            `json:"spans"`
 	Nameless uint64            `json:"nameless"` // clients' spans that do not say who is called
 	Faults   map[string]uint64 `json:"faults"`
-	Hosts    []Others          `json:"hosts,omitempty"` // of which it is known what others used; the most contaminated first
+	Folded   map[string]uint64 `json:"folded,omitempty"` // what was beyond what a map tells apart, by what it was: each time, how many were counted together as other, or left out
+	Hosts    []Others          `json:"hosts,omitempty"`  // of which it is known what others used; the most contaminated first
 	Nodes    []NodeReport      `json:"nodes"`
 	Routes   []Route           `json:"routes"`   // the costliest first
 	Paths    []HotPath         `json:"paths"`    // by root
@@ -82,9 +83,14 @@ func (m *Map) service(n Node) (Node, bool) {
 // Report returns what the map knows now. Its stats are the map's, until the next Add.
 func (m *Map) Report() *Report {
 	m.settle()
+	m.fit(true)
 	r := &Report{
 		Version: ReportVersion, Traces: m.traces, Whole: m.whole, Spans: m.spans, Nameless: m.nameless, Faults: maps.Clone(m.faults),
-		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Findings: m.findings(), Hosts: m.others(),
+		Nodes: []NodeReport{}, Routes: []Route{}, Chains: []Chain{}, Paths: m.paths.hot(), Blocking: m.blocking(), Folded: m.Folded(), Hosts: m.others(),
+	}
+	var left int
+	if r.Findings, left = m.findings(); left > 0 {
+		r.Folded[FoldedCarried] += uint64(left)
 	}
 	if m.spans > 0 || m.fixed {
 		r.Window = Window{time.Unix(0, m.first).UTC(), time.Unix(0, m.last).UTC()}
@@ -103,7 +109,9 @@ func (m *Map) Report() *Report {
 		return cmp.Or(cmp.Compare(b.Cost(), a.Cost()), cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Transport, b.Transport), cmp.Compare(a.Mode, b.Mode))
 	})
 	for n, s := range nodes {
-		r.Nodes = append(r.Nodes, NodeReport{n, *s})
+		one := NodeReport{n, *s}
+		one.Processes = s.seen.count()
+		r.Nodes = append(r.Nodes, one)
 	}
 	slices.SortFunc(r.Nodes, func(a, b NodeReport) int {
 		return cmp.Or(cmp.Compare(b.Critical, a.Critical), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))

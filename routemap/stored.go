@@ -36,20 +36,12 @@ func (m *Map) LoadRoute(k Key, data []byte) error {
 		return fmt.Errorf("route %s: %w", k, err)
 	}
 	if to == nil {
-		m.takeRoute(k, s)
+		m.routes[k] = s
+		m.fitRoutes(false)
 		return nil
 	}
 	to.merge(m.rand, s)
 	return nil
-}
-
-// takeRoute merges a route's stats, which nobody else has.
-func (m *Map) takeRoute(k Key, s *Stats) {
-	if m.routes[k] == nil && len(m.routes) < maxRoutes {
-		m.routes[k] = s
-		return
-	}
-	m.route(k).merge(m.rand, s)
 }
 
 // Load merges the rest of a map that was stored.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -60,6 +61,10 @@ func caveats(r *routemap.Report, left map[string]uint64) (all []caveat) {
 	for _, name := range slices.Sorted(maps.Keys(left)) {
 		all = append(all, caveat{"left out, " + name, left[name]})
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Folded)) {
+		all = append(all, caveat{"beyond what a map tells apart, " + name, r.Folded[name]})
+	}
+	all = append(all, silent(r.Nodes)...)
 	for _, o := range r.Hosts {
 		if o.Contaminated > 0 {
 			all = append(all, caveat{o.String(), o.Contaminated})
@@ -67,6 +72,27 @@ func caveats(r *routemap.Report, left map[string]uint64) (all []caveat) {
 	}
 	if r.Nameless > 0 {
 		all = append(all, caveat{"clients' spans that do not say who is called", r.Nameless})
+	}
+	return all
+}
+
+// maxSilent is how many nodes are named that stand for processes that do not report.
+const maxSilent = 5
+
+// silent tells how many processes do not report, by the node that stands for them, the most first.
+func silent(nodes []routemap.NodeReport) (all []caveat) {
+	rest := caveat{What: "processes that do not report, as others"}
+	for _, n := range slices.SortedStableFunc(slices.Values(nodes), func(a, b routemap.NodeReport) int { return cmp.Compare(b.Processes, a.Processes) }) {
+		switch {
+		case n.Processes == 0:
+		case len(all) < maxSilent:
+			all = append(all, caveat{"processes that do not report, as " + n.String(), n.Processes})
+		default:
+			rest.N += n.Processes
+		}
+	}
+	if rest.N > 0 {
+		all = append(all, rest)
 	}
 	return all
 }

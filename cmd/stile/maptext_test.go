@@ -23,3 +23,32 @@ func TestPrintDecided(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// TestPrintBeyond: a map in text tells at its top what it does not tell apart, and how many processes do not report.
+func TestPrintBeyond(t *testing.T) {
+	r := &routemap.Report{Folded: map[string]uint64{routemap.FoldedRoutes: 12, routemap.FoldedChains: 3}}
+	for i, name := range []string{"a", "unknown", "b", "c", "d", "e", "f"} {
+		n := routemap.NodeReport{Node: routemap.Node{Kind: routemap.Process, Name: name}}
+		n.Processes = uint64(i % 2 * 600)
+		if i > 1 {
+			n.Processes = uint64(i)
+		}
+		r.Nodes = append(r.Nodes, n)
+	}
+	var b strings.Builder
+	if err := printMap(&b, terminal.Style{}, r, nil, 5); err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(b.String(), "\n")
+	text, _, _ = strings.Cut(text, "\n\n")
+	if want := `  beyond what a map tells apart, root operations: 3
+  beyond what a map tells apart, routes: 12
+  processes that do not report, as process unknown: 600
+  processes that do not report, as process f: 6
+  processes that do not report, as process e: 5
+  processes that do not report, as process d: 4
+  processes that do not report, as process c: 3
+  processes that do not report, as others: 2`; text != want {
+		t.Errorf("%s", text)
+	}
+}

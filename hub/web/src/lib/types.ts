@@ -132,6 +132,7 @@ export interface Finding {
 export interface NodeReport extends Named {
   spans: number;
   critical: number;
+  processes?: number; // that do not report, and that it stands for
 }
 
 export interface Brief {
@@ -142,6 +143,7 @@ export interface Brief {
   nameless: number;
   faults: Record<string, number> | null;
   leftOut: Record<string, number> | null;
+  folded?: Record<string, number>;
   hosts?: Others[];
   windows: number;
   damaged: number;
