@@ -36,6 +36,8 @@ type Status struct {
 	Agents  Agents            `json:"agents"`
 	Metrics Measured          `json:"metrics"`
 	Forward *Forwarded        `json:"forward,omitempty"`
+	Totals  Totals            `json:"totals"`
+	Folded  map[string]uint64 `json:"folded"` // what was beyond what maps of windows tell apart, since the hub was opened, as maps have it
 	Store   store.Usage       `json:"store"`
 	Failing string            `json:"failing,omitempty"` // why windows are not kept now, and held in memory
 	Untidy  string            `json:"untidy,omitempty"`  // why windows are not made longer, or taken away
@@ -157,6 +159,7 @@ func (h *Hub) status(r *http.Request) (any, error) {
 		return nil, err
 	}
 	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Metrics: h.agents.measured.status(), Forward: h.forward.status(), Store: u}
+	s.Totals, s.Folded = h.totals.status()
 	if err := h.keeper.failing(); err != nil {
 		s.Failing = err.Error()
 	}

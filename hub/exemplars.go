@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"maps"
 	"math/bits"
 	"time"
 
@@ -35,11 +36,14 @@ type exemplarOf struct {
 }
 
 // show has calls of traces that were kept be exemplars.
-func (t *totals) show(traces *store.Traces) {
+func (t *totals) show(traces *store.Traces, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.exemplars == nil {
 		t.exemplars = map[exemplarOf]exemplar{}
+	}
+	if len(t.exemplars) >= maxExemplars { // some may be of routes that nobody asks for
+		maps.DeleteFunc(t.exemplars, func(_ exemplarOf, e exemplar) bool { return now.Sub(e.at) > exemplarsFor })
 	}
 	for _, k := range traces.Kept {
 		if len(k.ID) > maxExemplarID {

@@ -365,7 +365,7 @@ func TestForwardOwn(t *testing.T) {
 	back.report(calls(hubpb.Side_SIDE_SERVER, "/s.S/M", front, "", 20))
 	closeHub(t, from)
 	sent := map[string]telemetry.Histogram{}
-	from.totals.each(func(k routemap.Key, s *routemap.Stats) { sent[k.String()] = s.Client })
+	from.totals.each(func(k routemap.Key, s *total) { sent[k.String()] = s.Client })
 	if r := postMetrics(t, to, marshal(t, callMetrics("front", "back", 20)), "Content-Type", typeProtobuf); r.code != http.StatusOK {
 		t.Errorf("%d %s", r.code, r.body)
 	}

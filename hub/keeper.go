@@ -140,7 +140,7 @@ func (k *keeper) over(w window, drawn, last bool) {
 	if measured := k.agents.measured.draw(w.m, k.agents, last); !measured && !drawn && !w.any && len(w.queues) == 0 {
 		return
 	}
-	k.totals.add(w.m)
+	k.totals.add(w.m, w.start)
 	k.windows <- w // waits for the disk, and exporters wait in turn
 }
 
@@ -255,7 +255,7 @@ func (k *keeper) put(w *window) error {
 	if err := k.store.Put(ctx, w.start, w.m, shown, w.reported); err != nil {
 		return err
 	}
-	k.totals.show(shown)
+	k.totals.show(shown, k.clock())
 	return nil
 }
 

@@ -41,6 +41,8 @@ type measured struct {
 	points  uint64
 	others  uint64
 	leftOut map[string]uint64
+
+	together uint64 // calls for whose routes there was no room
 }
 
 // series is what is known of one that has come.
@@ -214,6 +216,7 @@ func (m *measured) count(p *tracefile.Point, d *tracefile.Distribution, now time
 		if len(m.pending) >= maxMeasured || m.wide > maxWide {
 			k = measure{client: p.Client, service: "other", operation: "other", peer: "other", peerKind: routemap.External}
 			to = m.pending[k]
+			m.together += d.Count
 		}
 		if to == nil {
 			to = &measurement{since: now, errors: map[string]uint64{}}
@@ -275,10 +278,12 @@ type Measured struct {
 	Others  uint64            `json:"others"`  // that tell of something else, and are not kept
 	LeftOut map[string]uint64 `json:"leftOut"` // points, by reason
 	Series  int               `json:"series"`
+
+	Together uint64 `json:"together"` // calls of routes for which there was no room in their window: they are of one, other
 }
 
 func (m *measured) status() Measured {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Measured{m.points, m.others, maps.Clone(m.leftOut), len(m.series)}
+	return Measured{m.points, m.others, maps.Clone(m.leftOut), len(m.series), m.together}
 }

@@ -350,6 +350,9 @@ func TestMeasuredWide(t *testing.T) {
 	if wide != m.wide || wide > maxWide+2*64*telemetry.SubBuckets || calls != 2*maxMeasured || m.points != maxMeasured {
 		t.Errorf("%d buckets, counted as %d; %d calls, %d points", wide, m.wide, calls, m.points)
 	}
+	if other := m.pending[measure{service: "other", operation: "other", peer: "other", peerKind: routemap.External}]; other == nil || m.status().Together != other.calls {
+		t.Errorf("%d calls are said to be of one route, which has %+v", m.status().Together, other)
+	}
 	l.window(false) // after which they wait to be known
 	waits := 0
 	for _, one := range m.pending {

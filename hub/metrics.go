@@ -43,6 +43,10 @@ const (
 	metricLeftOut   = "stile_hub_left_out_total"
 	metricRefused   = "stile_hub_refused_total"
 	metricFailing   = "stile_hub_failing"
+	metricRoutes    = "stile_hub_routes"
+	metricGone      = "stile_hub_routes_let_go_total"
+	metricTogether  = "stile_hub_other_calls_total"
+	metricFolded    = "stile_hub_folded_total"
 
 	metricQueueMessages = "stile_queue_messages"
 	metricQueueBytes    = "stile_queue_bytes"
@@ -93,6 +97,10 @@ func newMetrics(h *Hub) *metrics {
 		metricLeftOut:   {"Spans that were left out.", []string{"reason"}},
 		metricRefused:   {"Requests that were refused.", []string{"reason"}},
 		metricFailing:   {"1 while windows cannot be kept.", nil},
+		metricRoutes:    {"Routes that are told apart here.", nil},
+		metricGone:      {"Routes that are not told of any more, as nobody called them for long: one that is called again counts from 0.", nil},
+		metricTogether:  {"Calls of routes for which there was no room here: they are those of one, other.", nil},
+		metricFolded:    {"What was beyond what maps of windows tell apart: counted together as other, or left out.", []string{"of"}},
 
 		metricQueueMessages: {"Messages that a topic has.", topicLabels},
 		metricQueueBytes:    {"Bytes that they have.", topicLabels},
@@ -131,7 +139,7 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
-	m.hub.totals.each(func(k routemap.Key, s *routemap.Stats) { m.route(out, k, s) })
+	m.hub.totals.each(func(k routemap.Key, of *total) { m.route(out, k, &of.Stats) })
 	for _, p := range m.hub.agents.list() {
 		if p.Window <= 0 {
 			continue
@@ -162,6 +170,13 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		failing = 1
 	}
 	m.gauge(out, metricFailing, failing)
+	all, folded := m.hub.totals.status()
+	m.gauge(out, metricRoutes, float64(all.Routes))
+	m.count(out, metricGone, float64(all.Gone))
+	m.count(out, metricTogether, float64(all.Together))
+	for what, n := range folded {
+		m.count(out, metricFolded, float64(n), what)
+	}
 }
 
 func (m *metrics) queues(out chan<- prometheus.Metric) {

@@ -36,8 +36,8 @@ func TestMetrics(t *testing.T) {
 	m.Counted(key(hostile), &routemap.Stats{Calls: 1, Errors: map[string]uint64{hostile: 1}})
 	m.Counted(routemap.Key{From: routemap.Node{Kind: routemap.Queue, Name: "a"}, Operation: "same"}, &routemap.Stats{Waits: routemap.Waits{Calls: 1}})
 	m.Counted(routemap.Key{From: routemap.Node{Kind: routemap.Service, Name: "queue a"}, Operation: "same"}, &routemap.Stats{Waits: routemap.Waits{Calls: 1}})
-	h.totals.add(m)
-	h.totals.add(m)
+	h.totals.add(m, time.Now())
+	h.totals.add(m, time.Now())
 	newReporter(t, agentsOf(t, h), 1, "front").report()
 	for at := range int64(2) {
 		q := reported(time.Now().Unix()+at, 100+uint64(at)*5, 4, 1)
@@ -58,7 +58,7 @@ func TestMetrics(t *testing.T) {
 		`stile_queue_messages{messaging_destination_name="orders",place="unix:/q"} 105`, `stile_queue_blocked_seconds_total{messaging_destination_name="orders",place="unix:/q"} 1`,
 		`stile_queue_lag_messages{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 4`,
 		`stile_queue_handled_messages_total{messaging_consumer_group_name="billing",messaging_destination_name="orders",place="unix:/q"} 5`,
-		`stile_hub_reports_total 1`, `stile_hub_failing 0`,
+		`stile_hub_reports_total 1`, `stile_hub_failing 0`, `stile_hub_routes 4`, `stile_hub_routes_let_go_total 0`, `stile_hub_other_calls_total 0`,
 		`stile_call_decisions_total{decision="cache_hits",` + route[1:] + `} 6`,
 	} {
 		if !strings.Contains(string(r.body), want+"\n") {
@@ -85,12 +85,64 @@ func TestTotalsBounded(t *testing.T) {
 		for i := range maxTotals / 2 {
 			m.Counted(routemap.Key{Operation: string(rune(0x4e00+part)) + string(rune(0x4e00+i))}, &routemap.Stats{Calls: 1})
 		}
-		all.add(m)
+		all.add(m, time.Unix(int64(1e9+10*part), 0))
 	}
 	calls, routes := uint64(0), 0
-	all.each(func(_ routemap.Key, s *routemap.Stats) { calls += s.Calls; routes++ })
+	all.each(func(_ routemap.Key, of *total) { calls += of.Calls; routes++ })
 	if calls != 3*maxTotals/2 || routes != maxTotals+1 {
 		t.Errorf("%d calls on %d routes", calls, routes)
+	}
+	if s, _ := all.status(); s != (Totals{maxTotals + 1, maxTotals, 0, maxTotals / 2}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTotalsLetGo: of routes without end those that are called of late are told apart, forever, and no others are told of; one that is called again counts from 0, since then. Its exemplars
+// go with it.
+func TestTotalsLetGo(t *testing.T) {
+	all := &totals{exemplars: map[exemplarOf]exemplar{}}
+	begin := time.Unix(1e9, 0)
+	key := func(of string) routemap.Key { return routemap.Key{Operation: of, Mode: routemap.Sync} }
+	window := func(at time.Duration, names ...string) {
+		m := routemap.New()
+		for _, of := range names {
+			m.Counted(key(of), &routemap.Stats{Calls: 2})
+		}
+		all.add(m, begin.Add(at))
+	}
+	const each = 100 // new routes in each window
+	const windows = 3 * maxTotals / each
+	for i := range windows {
+		names := []string{"always"}
+		if i == 0 {
+			names = append(names, "at first")
+			all.exemplars[exemplarOf{route: key("at first").ID()}] = exemplar{}
+			all.exemplars[exemplarOf{route: key("always").ID()}] = exemplar{}
+		}
+		for j := range each {
+			names = append(names, fmt.Sprint("once ", i, " ", j))
+		}
+		window(time.Duration(i)*store.Finest, names...)
+	}
+	s, _ := all.status()
+	if s.Together != 0 || s.Routes > maxTotals || s.Gone+uint64(s.Routes) != windows*each+2 || all.routes[otherRoutes] != nil {
+		t.Errorf("%+v", s)
+	}
+	if of := all.routes[key("always")]; of.Calls != 2*windows || !of.since.Equal(begin) || len(all.exemplars) != 1 {
+		t.Errorf("%+v; %d exemplars", of, len(all.exemplars))
+	}
+	day := windows*store.Finest + totalsFor
+	window(day, "always", "at first")
+	s, _ = all.status()
+	if of := all.routes[key("at first")]; s.Routes != 2 || of.Calls != 2 || !of.since.Equal(begin.Add(day)) {
+		t.Errorf("%+v, %+v", s, of)
+	}
+	window(day+totalsFor, "always")
+	if s, _ = all.status(); s.Routes != 2 {
+		t.Errorf("what is called each day is let go: %+v", s)
+	}
+	if window(day+totalsFor+store.Finest, "always"); len(all.routes) != 1 {
+		t.Errorf("%d routes", len(all.routes))
 	}
 }
 
@@ -125,8 +177,8 @@ func TestExemplars(t *testing.T) {
 	}
 	kept.Kept = append(kept.Kept, store.Kept{Timeline: &routemap.Timeline{ID: strings.Repeat("f", 65), Spans: []routemap.TimelineSpan{{Route: key.ID(), Duration: 5e6}}}})
 	m.Counted(key, stats)
-	h.totals.add(m)
-	h.totals.show(kept)
+	h.totals.add(m, time.Now())
+	h.totals.show(kept, time.Now())
 	if r := get(t, h, "/metrics"); strings.Contains(string(r.body), "trace_id") {
 		t.Error("Prometheus's text has exemplars, which it has no place for")
 	}

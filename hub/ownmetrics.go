@@ -27,7 +27,7 @@ const (
 	otelServer = "rpc.server.call.duration"
 )
 
-// own are requests to export what processes have counted since the hub was opened: exponential histograms, cumulative, in the name of the service that saw the calls.
+// own are requests to export what processes have counted since the hub was opened, or since a route was called again: exponential histograms, cumulative, in the name of the service that saw the calls.
 func (h *Hub) own(now time.Time) (all [][]byte) {
 	data, n := new(metricspb.MetricsData), 0
 	of := map[[2]string]*metricspb.ExponentialHistogram{} // by service and name
@@ -38,7 +38,7 @@ func (h *Hub) own(now time.Time) (all [][]byte) {
 		data, n = new(metricspb.MetricsData), 0
 		clear(of)
 	}
-	tell := func(k routemap.Key, service, name string, hist *telemetry.Histogram) {
+	tell := func(k routemap.Key, service, name string, since time.Time, hist *telemetry.Histogram) {
 		if hist.Count() == 0 {
 			return
 		}
@@ -48,17 +48,21 @@ func (h *Hub) own(now time.Time) (all [][]byte) {
 			of[[2]string{service, name}] = to
 			data.ResourceMetrics = append(data.ResourceMetrics, h.resourceMetrics(service, name, to))
 		}
-		to.DataPoints = append(to.DataPoints, h.ownPoint(k, hist, now))
+		to.DataPoints = append(to.DataPoints, ownPoint(k, hist, since, now))
 		if n++; n >= maxTold {
 			flush()
 		}
 	}
-	h.totals.each(func(k routemap.Key, s *routemap.Stats) {
+	h.totals.each(func(k routemap.Key, s *total) {
 		if s.Sources&routemap.FromStile == 0 || k.Mode == routemap.Async {
 			return
 		}
-		tell(k, k.From.String(), otelClient, &s.Client)
-		tell(k, k.To.String(), otelServer, &s.Server)
+		since := s.since
+		if since.Before(h.began) { // the first window began before the hub did
+			since = h.began
+		}
+		tell(k, k.From.String(), otelClient, since, &s.Client)
+		tell(k, k.To.String(), otelServer, since, &s.Server)
 	})
 	flush()
 	return all
@@ -74,7 +78,7 @@ func (h *Hub) resourceMetrics(service, name string, of *metricspb.ExponentialHis
 	}
 }
 
-func (h *Hub) ownPoint(k routemap.Key, hist *telemetry.Histogram, now time.Time) *metricspb.ExponentialHistogramDataPoint {
+func ownPoint(k routemap.Key, hist *telemetry.Histogram, since, now time.Time) *metricspb.ExponentialHistogramDataPoint {
 	e := hist.Exponential(1e9)
 	sum, least, most := seconds(hist.Sum()), seconds(hist.Quantile(0)), seconds(hist.Quantile(1))
 	attributes := []*commonpb.KeyValue{stringAttribute("rpc.system.name", "grpc"), stringAttribute("rpc.method", k.Operation), stringAttribute("peer.service", k.To.String())}
@@ -85,7 +89,7 @@ func (h *Hub) ownPoint(k routemap.Key, hist *telemetry.Histogram, now time.Time)
 		attributes = append(attributes, stringAttribute("network.transport", "unix"))
 	}
 	return &metricspb.ExponentialHistogramDataPoint{
-		Attributes: attributes, StartTimeUnixNano: uint64(h.began.UnixNano()), TimeUnixNano: uint64(now.UnixNano()),
+		Attributes: attributes, StartTimeUnixNano: uint64(since.UnixNano()), TimeUnixNano: uint64(now.UnixNano()),
 		Count: hist.Count(), Sum: &sum, Min: &least, Max: &most, Scale: e.Scale, ZeroCount: e.Zero,
 		Positive: &metricspb.ExponentialHistogramDataPoint_Buckets{Offset: e.Offset, BucketCounts: e.Counts},
 	}

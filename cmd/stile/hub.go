@@ -358,6 +358,12 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 		fmt.Fprintf(b, "%d data points of calls, of %d series now; %d of something else, which are not kept\n", m.Points, m.Series, m.Others)
 		reasons("data points left out", m.LeftOut)
 	}
+	lost := func(n uint64, what string) {
+		if n > 0 {
+			fmt.Fprintf(b, "%d %s\n", n, what)
+		}
+	}
+	lost(s.Metrics.Together, "calls of metrics are of one route, other, as windows had no room for more")
 	if f := s.Forward; f != nil {
 		fmt.Fprintf(b, "forwarded to %s: %d requests, %d bytes; %d wait\n", f.To, f.Sent, f.Size, f.Waiting)
 		reasons("not forwarded", f.Dropped)
@@ -369,9 +375,15 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 		}
 	}
 	fmt.Fprintf(b, "%d processes have reported %d windows, with %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)
-	if s.Agents.SpansLost > 0 {
-		fmt.Fprintf(b, "%d spans of traced calls were lost for want of room in their processes\n", s.Agents.SpansLost)
-	}
+	lost(s.Agents.SpansLost, "spans of traced calls were lost for want of room in their processes")
+	lost(s.Agents.Lost, "events were lost for want of room, here or in their processes")
+	lost(s.Agents.Unsampled, "samples of what processes used were left out: a clock was off, or there was no room")
+	lost(s.Agents.LeftOut, "times there was no room for the policies of a process")
+	lost(s.Agents.NoRoom, "times there was no room for a queue that was told of")
+	reasons("beyond what a map of a window tells apart", s.Folded)
+	fmt.Fprintf(b, "/metrics tells of %d routes, of %d that it tells apart\n", s.Totals.Routes, s.Totals.Most)
+	lost(s.Totals.Gone, "routes are not there any more, as nobody called them for long")
+	lost(s.Totals.Together, "calls are there as those of one route, other, for want of room")
 	fmt.Fprintf(b, "kept: %d windows, %d of %d bytes\n", s.Store.Windows, s.Store.Bytes, s.Store.Most)
 	fmt.Fprintf(b, "whole traces: %d of %d\n", s.Store.Traces, s.Store.Seen)
 	if s.NATS != "" {

@@ -3,9 +3,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,5 +96,57 @@ func TestReadTokens(t *testing.T) {
 	}
 	if _, err := readTokens(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("that is not there")
+	}
+}
+
+// number gives every number of a value another one, and tells found of each by its name.
+func number(v reflect.Value, name string, next *int, found func(name, n string)) {
+	*next++
+	n := *next
+	switch v.Kind() {
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(n))
+		found(name, fmt.Sprint(n))
+	case reflect.Uint64:
+		v.SetUint(uint64(n))
+		found(name, fmt.Sprint(n))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		number(v.Elem(), name, next, found)
+	case reflect.Map:
+		if v.Type().Elem().Kind() == reflect.Uint64 {
+			v.Set(reflect.ValueOf(map[string]uint64{"a reason": uint64(n)}))
+			found(name, fmt.Sprint(n))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() {
+				number(v.Field(i), name+"."+f.Name, next, found)
+			}
+		}
+	}
+}
+
+// TestStatusTellsAll: a hub's status in text has all numbers of the status, so that nothing is lost without a word; and of what is not lost no line.
+func TestStatusTellsAll(t *testing.T) {
+	var s hub.Status
+	want, next := map[string]string{}, 777_000
+	number(reflect.ValueOf(&s).Elem(), "", &next, func(name, n string) { want[name] = n })
+	delete(want, ".Forward.Bytes") // of memory
+	var b strings.Builder
+	if err := printHubStatus(&b, &s); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range want {
+		if !regexp.MustCompile(`\b` + n + `\b`).MatchString(b.String()) {
+			t.Errorf("%s is not told", name)
+		}
+	}
+	if len(want) < 25 {
+		t.Errorf("%d numbers", len(want))
+	}
+	b.Reset()
+	if err := printHubStatus(&b, &hub.Status{}); err != nil || regexp.MustCompile(`(?i)lost|left out|no room|other|beyond`).MatchString(b.String()) {
+		t.Errorf("%v: of nothing it says\n%s", err, b.String())
 	}
 }
