@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +34,7 @@ func (a *agents) draw(m *routemap.Map, start time.Time, last bool) windowTold {
 	loads = append(loads, a.hosts.over(m, start, end)...)
 	policies := a.versionsLocked()
 	now := a.clock()
-	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}}
+	who := names{byIdentity: make(map[identity]string, len(a.processes)), where: directory{}, programs: a.programsLocked(now), boot: a.hosts.boot, drawn: m}
 	for id, p := range a.processes {
 		if now.Sub(p.seen) > processGoneAfter {
 			delete(a.processes, id)
@@ -176,6 +175,10 @@ type names struct {
 	byIdentity map[identity]string
 	all        []*hubpb.Process
 	where      directory
+
+	programs map[identity]string // of clients that do not report
+	boot     string              // of the hub's host
+	drawn    *routemap.Map
 }
 
 // add adds what one end has counted of a route. Where the client reports, too, its word counts, and of the server's what it alone knows: the two may
@@ -186,6 +189,9 @@ func (n *names) add(routes map[routemap.Key]*routemap.Stats, r *hubpb.ReportRequ
 	share(s, calls, r.GetLoad())
 	if s.Open.Looks > 0 {
 		s.Open.Time = r.GetToUnixNano() - r.GetFromUnixNano()
+	}
+	if k.From.Kind == routemap.Process {
+		n.note(k.From, route.GetPeer())
 	}
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
 		if reports {
@@ -245,7 +251,7 @@ func (n *names) peer(self *hubpb.Process, route *hubpb.Route) (routemap.Node, bo
 		}
 	}
 	if route.GetSide() == hubpb.Side_SIDE_SERVER {
-		return routemap.Node{Kind: routemap.Process, Name: fmt.Sprintf("pid %d", route.GetPeerPid())}, false
+		return n.silent(self, route.GetPeer()), false
 	}
 	to := n.where.called(self, route.GetAddress())
 	return to, to.Kind == routemap.Service

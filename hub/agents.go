@@ -75,12 +75,13 @@ type agents struct {
 	policyBytes int                        // of what processes have in force
 	leftOut     uint64                     // reports of which there was no room for policies
 	hosts       hosts
-	taken       uint64    // reports
-	where       directory // of processes
-	spans       uint64    // in reports
-	lostSpans   uint64    // that processes had no room for
-	lostRoutes  uint64    // likewise
-	unrecorded  uint64    // reports of which there is no record
+	programs    map[identity]program // of those that do not report
+	taken       uint64               // reports
+	where       directory            // of processes
+	spans       uint64               // in reports
+	lostSpans   uint64               // that processes had no room for
+	lostRoutes  uint64               // likewise
+	unrecorded  uint64               // reports of which there is no record
 }
 
 // process is one that has reported.
@@ -115,7 +116,7 @@ type countedRoute struct {
 
 func newAgents(clock func() time.Time) *agents {
 	all := &agents{
-		clock: clock, processes: map[identity]*process{}, where: directory{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{},
+		clock: clock, processes: map[identity]*process{}, where: directory{}, counted: counted{}, hosts: newHosts(), queues: newQueues(clock), versions: map[policyKey]store.Policy{}, programs: map[identity]program{},
 		measured: newMeasured(clock),
 	}
 	_, _ = rand.Read(all.self[:]) // never fails
@@ -134,6 +135,7 @@ func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 		h.intake.refuse(refusedReport)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
+	h.agents.see(r, pidOf(stream.Context()))
 	spans := r.GetSpans()
 	kept, fresh, err := h.agents.take(r, len(body)-spanBytes(r))
 	if err != nil {

@@ -124,7 +124,7 @@ func TestWhoIsWho(t *testing.T) {
 	defer closeHub(t, h)
 	want := map[string]uint64{
 		"front → back s.S/Known shm": 5, "front → back s.S/ByPort shm": 2, "front → back s.S/ByPath shm": 3, "front → far s.S/Far shm": 4, "front → external db.internal:5432 s.S/Nowhere shm": 6,
-		"front → queue orders send orders broker": 7, "process pid 77 → back s.S/Stranger shm": 8,
+		"front → queue orders send orders broker": 7, "process unknown on another host → back s.S/Stranger shm": 8,
 	}
 	if got := routesOf(t, h); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v\nwant %v", got, want)
@@ -172,7 +172,7 @@ func TestPlaced(t *testing.T) {
 	}
 }
 
-// TestStrangers: what a server tells of a client that the hub does not know yet waits for it for a window, and counts once; who is still unknown then is a process by its number.
+// TestStrangers: what a server tells of a client that the hub does not know yet waits for it for a window, and counts once; who is still unknown then does not report.
 func TestStrangers(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	a := newAgents(func() time.Time { return now })
@@ -218,15 +218,15 @@ func TestStrangers(t *testing.T) {
 	client.Peer = id(2, 16)
 	report(front, 1, client)
 	got, kept = draw(false)
-	same("second", got, map[string]uint64{"front → back s.S/M": 5, "process pid 7 → back s.S/M": 10})
+	same("second", got, map[string]uint64{"front → back s.S/M": 5, "process unknown on another host → back s.S/M": 10})
 	same("kept of the second", kept, upTo{identity(id(1, 16)): 1, identity(id(2, 16)): 2})
 	report(back, 3, server(8))
 	got, _ = draw(true)
-	same("last", got, map[string]uint64{"process pid 8 → back s.S/M": 5})
+	same("last", got, map[string]uint64{"process unknown on another host → back s.S/M": 5})
 	report(back, 4, server(9))
 	_, _ = draw(false)
 	got, kept = draw(false)
-	same("nobody else came", got, map[string]uint64{"process pid 9 → back s.S/M": 5})
+	same("nobody else came", got, map[string]uint64{"process unknown on another host → back s.S/M": 5})
 	same("kept of it", kept, upTo{identity(id(2, 16)): 4})
 }
 
