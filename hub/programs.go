@@ -15,7 +15,7 @@ import (
 
 const (
 	maxPrograms   = maxProcesses // whose programs are known, of those that do not report
-	maxLooks      = 1_000        // at such processes, for a report: each costs some 20 µs
+	maxLooks      = 1_000        // at such processes, for a report: each costs 20 to 50 µs
 	unknownClient = "unknown"
 )
 
