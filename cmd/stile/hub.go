@@ -376,6 +376,8 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 	}
 	fmt.Fprintf(b, "%d processes have reported %d windows, with %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)
 	lost(s.Agents.SpansLost, "spans of traced calls were lost for want of room in their processes")
+	lost(s.Agents.RoutesLost, "routes were lost for want of room in their processes")
+	lost(s.Agents.Unrecorded, "windows of processes of which it is not kept what was in force and when calls came: there was no room, or a clock was off")
 	lost(s.Agents.Lost, "events were lost for want of room, here or in their processes")
 	lost(s.Agents.Unsampled, "samples of what processes used were left out: a clock was off, or there was no room")
 	lost(s.Agents.LeftOut, "times there was no room for the policies of a process")

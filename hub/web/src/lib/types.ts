@@ -254,7 +254,7 @@ export interface Status {
   began: string;
   addrs: Record<string, string>;
   intake: { requests: number; refused: Record<string, number> | null; spans: number; leftOut: Record<string, number> | null; held: number };
-  agents?: { lost: number; unsampled: number; leftOut: number; spansLost: number; noRoom: number };
+  agents?: { lost: number; unsampled: number; leftOut: number; spansLost: number; noRoom: number; routesLost?: number; unrecorded?: number };
   metrics?: { points: number; others: number; leftOut: Record<string, number> | null; series: number; together?: number };
   totals?: { routes: number; most: number; gone: number; together: number };
   folded?: Record<string, number> | null;
