@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"slices"
@@ -123,29 +124,42 @@ func newAgents(clock func() time.Time) *agents {
 	return all
 }
 
+// spansWithin is for how long room for the spans of a report is waited for, which is less than its process waits for an answer.
+const spansWithin = 2 * time.Second
+
 // reportGRPC is Report of stile.hub.v1.Agents.
 func (h *Hub) reportGRPC(stream grpc.ServerStream) error {
 	body, err := h.requestGRPC(stream)
 	if err != nil {
 		return err
 	}
-	r, err := readReport(body)
+	answer, err := h.report(stream.Context(), body)
 	h.decoding.give()
 	if err != nil {
+		return err
+	}
+	return stream.SendMsg(answer)
+}
+
+func (h *Hub) report(ctx context.Context, body []byte) (*hubpb.ReportResponse, error) {
+	r, err := readReport(body)
+	if err != nil {
 		h.intake.refuse(refusedReport)
-		return status.Error(codes.InvalidArgument, err.Error())
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	h.agents.see(r, pidOf(stream.Context()))
 	spans := r.GetSpans()
 	kept, fresh, err := h.agents.take(r, len(body)-spanBytes(r))
 	if err != nil {
 		h.intake.refuse(refusedReports)
-		return status.Error(codes.ResourceExhausted, err.Error())
+		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	if fresh {
-		h.addSpans(r.GetProcess(), spans)
+		ctx, cancel := context.WithTimeout(ctx, spansWithin)
+		h.addSpans(ctx, r.GetProcess(), spans)
+		cancel()
 	}
-	return stream.SendMsg(&hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept, HostTold: h.agents.hostTold(r.GetProcess())})
+	return &hubpb.ReportResponse{Hub: h.agents.self[:], Kept: kept, HostTold: h.agents.hostTold(r.GetProcess())}, nil
 }
 
 // hostTold reports whether enough others tell of a process's host.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -56,7 +57,7 @@ func spanBytes(r *hubpb.ReportRequest) (n int) {
 }
 
 // addSpans hands over the spans of a report that was taken in.
-func (h *Hub) addSpans(from *hubpb.Process, all []*hubpb.Span) {
+func (h *Hub) addSpans(ctx context.Context, from *hubpb.Process, all []*hubpb.Span) {
 	if len(all) == 0 {
 		return
 	}
@@ -75,7 +76,7 @@ func (h *Hub) addSpans(from *hubpb.Process, all []*hubpb.Span) {
 		}
 		_ = b.take(spanOf(from, peer, s)) // says no more than that it goes on
 	}
-	h.intake.addReported(b)
+	h.intake.addReported(ctx, b)
 }
 
 // peerKey is what tells who is called.

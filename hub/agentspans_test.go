@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -175,34 +176,52 @@ func TestReportedInTwoWindows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := newIntake(100, time.Now)
 		at := time.Now().UnixNano()
-		add := func(to func(*batch), trace string, id, parent uint64) {
+		add := func(to func(context.Context, *batch), trace string, id, parent uint64) {
 			b := in.batch()
 			_ = b.take(routemap.Span{Trace: trace, ID: id, Parent: parent, Start: at, End: at + 1})
-			to(b)
+			to(t.Context(), b)
+		}
+		export := func(ctx context.Context, b *batch) {
+			if err := in.add(ctx, b); err != nil {
+				t.Error(err)
+			}
 		}
 		for phase := range reportedSweep {
 			add(in.addReported, "two", 1, 0)
-			add(in.add, "own", 1, 0)
-			for range 2 * sweepsInWindow {
+			add(export, "own", 1, 0)
+			var got []*routemap.Trace
+			for n := 0; n < 2*sweepsInWindow && len(got) == 0; n++ {
 				in.sweep()
-				if len(in.traces) > 0 {
-					break
-				}
+				got = complete(in)
 			}
-			if got := <-in.traces; got.ID != "own" || len(in.traces) > 0 {
-				t.Errorf("phase %d: %s is complete first", phase, got.ID)
+			if len(got) != 1 || got[0].ID != "own" {
+				t.Errorf("phase %d: %d are complete first", phase, len(got))
 			}
 			for range sweepsInWindow - 2 {
 				in.sweep()
 			}
 			add(in.addReported, "two", 2, 1)
-			in.reported.Flush()
-			if got := <-in.traces; got.Len() != 2 {
+			if got := routemap.NewTrace(in.reported.Take(true)); got.Len() != 2 {
 				t.Errorf("phase %d: a trace of %d spans", phase, got.Len())
 			}
 			in.sweep()
 		}
 	})
+}
+
+// complete takes out the traces that are complete.
+func complete(in *intake) (all []*routemap.Trace) {
+	for {
+		traces, _ := in.complete()
+		if len(traces) == 0 {
+			return all
+		}
+		for _, spans := range traces {
+			if t := routemap.NewTrace(spans); t.Len() > 0 {
+				all = append(all, t)
+			}
+		}
+	}
 }
 
 // sweepsInWindow is how many there are while a process's window is open, and a little longer.

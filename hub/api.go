@@ -83,13 +83,19 @@ func (h *Hub) api() http.Handler {
 	handle("burn", h.inTurn(h.burn))
 	handle("terms", func(*http.Request) (any, error) { return routemap.Terms(), nil })
 	mux.Handle("GET /metrics", h.access.guard(Read, newMetrics(h).handler()))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := h.keeper.failing(); err != nil {
-			http.Error(w, "windows cannot be kept", http.StatusServiceUnavailable)
-		}
-	})
+	mux.HandleFunc("GET /healthz", h.healthz)
 	mux.Handle("GET /", h.access.near(web.Handler())) // it asks for a token itself
 	return mux
+}
+
+// healthz tells whether windows are kept. Anybody may ask: what an error says, which may have names of files in it, is for the status.
+func (h *Hub) healthz(w http.ResponseWriter, _ *http.Request) {
+	switch err := h.keeper.failing(); {
+	case errors.Is(err, errStalled):
+		http.Error(w, "windows cannot be kept: "+err.Error(), http.StatusServiceUnavailable)
+	case err != nil:
+		http.Error(w, "windows cannot be kept: there is an error, which the status tells", http.StatusServiceUnavailable)
+	}
 }
 
 const (
@@ -153,12 +159,13 @@ func codeOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-func (h *Hub) status(r *http.Request) (any, error) {
-	u, err := h.store.Usage(r.Context())
-	if err != nil {
-		return nil, err
+// status waits for nothing: neither for what is drawn, nor for the disk.
+func (h *Hub) status(*http.Request) (any, error) {
+	u := h.keeper.usage.Load()
+	if u.err != nil {
+		return nil, u.err
 	}
-	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Metrics: h.agents.measured.status(), Forward: h.forward.status(), Store: u}
+	s := Status{Began: h.began, Addrs: h.Addrs(), Intake: h.intake.status(), Agents: h.agents.status(), Metrics: h.agents.measured.status(), Forward: h.forward.status(), Store: u.Usage}
 	s.Totals, s.Folded = h.totals.status()
 	if err := h.keeper.failing(); err != nil {
 		s.Failing = err.Error()

@@ -77,12 +77,14 @@ func TestNotes(t *testing.T) {
 		export := func(trace string) {
 			b := in.batch()
 			_ = b.take(routemap.Span{Trace: trace, ID: 1, Kind: routemap.Client, Start: at, End: at + 1})
-			in.add(b)
+			if err := in.add(t.Context(), b); err != nil {
+				t.Error(err)
+			}
 		}
 		note := func(trace string) {
 			b := in.batch()
 			b.notes = append(b.notes, routemap.Span{Trace: trace, ID: 1, Note: true, Bodies: &routemap.Bodies{}})
-			in.addReported(b)
+			in.addReported(t.Context(), b)
 		}
 		sweep := func(n int) {
 			for range n {
@@ -90,10 +92,10 @@ func TestNotes(t *testing.T) {
 			}
 		}
 		export("early")
-		if sweep(2); len(in.traces) != 1 {
-			t.Errorf("%d traces are complete", len(in.traces))
+		sweep(2)
+		if got := complete(in); len(got) != 1 {
+			t.Errorf("%d traces are complete", len(got))
 		}
-		<-in.traces
 		note("alone") // from now on they are waited for
 		for range 4 { // whenever it is
 			export("after")
@@ -102,17 +104,17 @@ func TestNotes(t *testing.T) {
 			note("before")
 			sweep(1)
 			export("before")
-			in.assembler.Flush()
-			for len(in.traces) > 0 {
-				if got := <-in.traces; got.Len() != 1 || got.Span(0).Bodies == nil {
-					t.Errorf("%s: %d spans, %+v", got.ID, got.Len(), got.Span(0).Bodies)
+			for spans := in.assembler.Take(true); spans != nil; spans = in.assembler.Take(true) {
+				if got := routemap.NewTrace(spans); got.ID != "alone" && (got.Len() != 1 || got.Span(0).Bodies == nil) {
+					t.Errorf("%s: %d spans", got.ID, got.Len())
 				}
 			}
 		}
 		sweep(notedFor + 1)
 		export("late")
-		if sweep(2); len(in.traces) != 1 {
-			t.Errorf("%d traces are complete, long after the last note", len(in.traces))
+		sweep(2)
+		if got := complete(in); len(got) != 1 {
+			t.Errorf("%d traces are complete, long after the last note", len(got))
 		}
 	})
 }

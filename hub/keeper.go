@@ -2,9 +2,12 @@ package hub
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stile-ipc/stile/hub/internal/store"
@@ -25,9 +28,18 @@ type keeper struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 
-	windows chan window // that are over
+	windows chan window               // that are over: one, of which draw alone puts
+	writing atomic.Pointer[time.Time] // since when; nil: nothing is being written
+	usage   atomic.Pointer[keptUsage] // of the store, after what was written last
 	unkept  trouble
+	stalled trouble
 	untidy  trouble
+}
+
+// keptUsage is what the store has, if that could be read.
+type keptUsage struct {
+	store.Usage
+	err error
 }
 
 // trouble is what is wrong now. It is safe for concurrent use.
@@ -79,11 +91,13 @@ type windowStore interface {
 	PutPolicies(ctx context.Context, now time.Time, all []store.Policy) error
 	Put(ctx context.Context, start time.Time, m *routemap.Map, t *store.Traces, reported store.Reported) error
 	Tidy(ctx context.Context, now time.Time) (damaged int, err error)
+	Usage(ctx context.Context) (store.Usage, error)
 }
 
 func newKeeper(in *intake, a *agents, all *totals, s windowStore, clock func() time.Time, log *slog.Logger) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{in: in, agents: a, totals: all, store: s, clock: clock, log: log, cancel: cancel, windows: make(chan window, 1)}
+	k.use()
 	k.all.Go(func() { k.sweep(ctx) })
 	k.all.Go(func() { a.watch(ctx) })
 	k.all.Go(k.draw)
@@ -98,6 +112,7 @@ func (k *keeper) sweep(ctx context.Context) {
 		select {
 		case <-t.C:
 			k.in.sweep()
+			k.stalled.is(k.log, "hub: the disk does not answer, and what is over is held in memory", k.stall())
 		case <-ctx.Done():
 			k.in.end()
 			return
@@ -105,29 +120,41 @@ func (k *keeper) sweep(ctx context.Context) {
 	}
 }
 
-// draw puts traces on the map of the window that is open.
+// draw puts traces on maps, a window after the other.
 func (k *keeper) draw() {
 	defer close(k.windows)
-	open := k.open()
-	next := time.NewTimer(0)
-	defer next.Stop()
-	drawn := false
+	for last := false; !last; {
+		w := k.open()
+		over := time.NewTimer(min(w.start.Add(store.Finest).Sub(k.clock()), store.Finest)) // the clock may go back
+		var drawn bool
+		drawn, last = k.fill(&w, over.C)
+		over.Stop()
+		k.over(w, drawn, last)
+	}
+}
+
+// fill puts traces on the map of a window until it is over. It tells whether there were any, and whether there will be none any more.
+func (k *keeper) fill(w *window, over <-chan time.Time) (drawn, last bool) {
 	for {
-		next.Reset(min(open.start.Add(store.Finest).Sub(k.clock()), store.Finest)) // the clock may go back
-		select {
-		case t, more := <-k.in.traces:
-			if !more {
-				k.over(open, drawn, true)
-				return
-			}
-			open.m.Add(t)
-			open.sample.add(t)
-			drawn = true
-			continue
-		case <-next.C:
+		traces, more := k.in.complete()
+		if !more {
+			return drawn, true
 		}
-		k.over(open, drawn, false)
-		open, drawn = k.open(), false
+		for _, spans := range traces {
+			if t := routemap.NewTrace(spans); t.Len() > 0 { // notes alone are none
+				w.m.Add(t)
+				w.sample.add(t)
+				drawn = true
+			}
+		}
+		if len(traces) > 0 {
+			k.in.look() // there may be more
+		}
+		select {
+		case <-over:
+			return drawn, false
+		case <-k.in.ready:
+		}
 	}
 }
 
@@ -141,7 +168,18 @@ func (k *keeper) over(w window, drawn, last bool) {
 		return
 	}
 	k.totals.add(w.m, w.start)
-	k.windows <- w // waits for the disk, and exporters wait in turn
+	k.hand(w)
+}
+
+// hand has a window written. While the disk does not keep up, those that wait become one, so that nobody waits for it.
+func (k *keeper) hand(w window) {
+	select {
+	case waits := <-k.windows:
+		waits.then(&w)
+		w = waits
+	default:
+	}
+	k.windows <- w // there is room
 }
 
 // keep writes windows, and keeps the folder tidy. While it cannot, what is over becomes one longer window in memory, which is tried again and again, and when the
@@ -162,23 +200,42 @@ func (k *keeper) keep() {
 			}
 		case <-again.C:
 		}
-		if unkept != nil {
-			err := k.put(unkept)
-			k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
-			if err != nil {
-				continue
-			}
-			k.agents.onDisk(unkept.reported)
+		began := k.clock()
+		k.writing.Store(&began)
+		if unkept != nil && k.put(unkept) {
 			unkept = nil
 		}
-		if now := k.clock(); tidied.IsZero() || now.Before(tidied) || now.Sub(tidied) >= tidyEvery {
+		if now := k.clock(); unkept == nil && (tidied.IsZero() || now.Before(tidied) || now.Sub(tidied) >= tidyEvery) {
 			tidied = now
 			k.tidy(now)
 		}
+		k.writing.Store(nil)
 	}
 	if unkept != nil {
 		k.log.Error("hub: what could not be kept is lost", "since", unkept.start, "error", k.unkept.now())
 	}
+}
+
+// use looks at what the store has.
+func (k *keeper) use() {
+	u, err := k.store.Usage(context.Background())
+	k.usage.Store(&keptUsage{u, err})
+}
+
+// stalledAfter is how long the disk may take for what is over.
+const stalledAfter = 3 * store.Finest
+
+// errStalled: nothing was written for long, and the disk has not said that it cannot.
+var errStalled = errors.New("the disk does not answer")
+
+// stall tells if the disk does not answer, and since when.
+func (k *keeper) stall() error {
+	if began := k.writing.Load(); began != nil {
+		if took := k.clock().Sub(*began); took > stalledAfter {
+			return fmt.Errorf("%w: nothing was written for %s", errStalled, took.Round(time.Second))
+		}
+	}
+	return nil
 }
 
 // then goes on with a later window, as far as there is room for what it brings.
@@ -226,8 +283,20 @@ func held[T any](all, more []T, most int, size func(T) int) []T {
 	return all
 }
 
-// put writes a window. What is written does not come twice when the rest is tried again.
-func (k *keeper) put(w *window) error {
+// put keeps a window, and tells processes of it that they need not hold it any more.
+func (k *keeper) put(w *window) bool {
+	err := k.write(w)
+	k.unkept.is(k.log, "hub: what is over cannot be kept now, and is held in memory", err)
+	if err != nil {
+		return false
+	}
+	k.agents.onDisk(w.reported)
+	k.use()
+	return true
+}
+
+// write writes a window. What is written does not come twice when the rest is tried again.
+func (k *keeper) write(w *window) error {
 	ctx := context.Background()
 	if err := k.store.PutEvents(ctx, w.events); err != nil {
 		return err
@@ -277,10 +346,16 @@ func (k *keeper) tidy(now time.Time) {
 		k.log.Error("hub: windows are damaged, and left out of longer ones", "windows", damaged)
 	}
 	k.untidy.is(k.log, "hub: windows could not be made longer, or taken away", err)
+	k.use()
 }
 
 // failing tells why what is over is not kept.
-func (k *keeper) failing() error { return k.unkept.now() }
+func (k *keeper) failing() error {
+	if err := k.unkept.now(); err != nil {
+		return err
+	}
+	return k.stalled.now()
+}
 
 // close keeps what is known.
 func (k *keeper) close() error {

@@ -56,6 +56,10 @@ func (s *fakeStore) PutRecords(context.Context, []store.Record) error { return n
 
 func (s *fakeStore) PutPolicies(context.Context, time.Time, []store.Policy) error { return nil }
 
+func (s *fakeStore) Usage(context.Context) (store.Usage, error) {
+	return store.Usage{Windows: int64(len(s.puts))}, nil
+}
+
 func (s *fakeStore) Tidy(context.Context, time.Time) (int, error) { s.tidied++; return 0, nil }
 
 func span(trace string, id uint64) routemap.Span {
@@ -75,7 +79,9 @@ func TestKeeper(t *testing.T) {
 			for _, name := range traces {
 				b.spans = append(b.spans, span(name, 1))
 			}
-			in.add(b)
+			if err := in.add(t.Context(), b); err != nil {
+				t.Error(err)
+			}
 		}
 		at := func(d time.Duration) { time.Sleep(time.Until(begin.Add(d))); synctest.Wait() }
 		at(6 * time.Second)
@@ -122,7 +128,9 @@ func TestKeptAtLast(t *testing.T) {
 			s.full.Store(true)
 			b := in.batch()
 			b.spans = append(b.spans, span("a", 1))
-			in.add(b)
+			if err := in.add(t.Context(), b); err != nil {
+				t.Error(err)
+			}
 			time.Sleep(35 * time.Second)
 			synctest.Wait()
 			if k.failing() == nil {
@@ -188,7 +196,9 @@ func TestClockBack(t *testing.T) {
 		back.Store(int64(5 * time.Hour))
 		b := in.batch()
 		b.spans = append(b.spans, span("a", 1))
-		in.add(b)
+		if err := in.add(t.Context(), b); err != nil {
+			t.Error(err)
+		}
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
 		if len(s.puts) != 1 {

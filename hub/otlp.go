@@ -58,6 +58,7 @@ const (
 	refusedKind   = "an unknown content-type or content-encoding"
 	refusedSlow   = "a body that did not come within 10 s"
 	refusedAround = "a body that this hub has forwarded, and that came around"
+	refusedFull   = "more spans than there is room for until they are on the map"
 )
 
 // turns are for what is done at no more than some places at once.
@@ -73,7 +74,18 @@ func newTurns(places int, patience time.Duration) turns {
 // decoding is how many requests are decoded at once: as many as pay.
 func decoding() int { return 2 * runtime.GOMAXPROCS(0) }
 
-var errBusy = errors.New(refusedBusy + ": try again in a second")
+// busy is an error of what is refused now, for this reason, and may come again.
+type busy string
+
+func (b busy) Error() string { return string(b) + ": try again in a second" }
+
+var errBusy, errFull error = busy(refusedBusy), busy(refusedFull)
+
+// comesAgain tells whether an error is one of what may come again: a busy one, or the end of who has asked.
+func comesAgain(err error) bool {
+	var b busy
+	return errors.As(err, &b) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
 
 func (t turns) take(ctx context.Context) error {
 	late := time.NewTimer(t.patience)
@@ -90,8 +102,9 @@ func (t turns) take(ctx context.Context) error {
 
 func (t turns) give() { <-t.room }
 
-// export takes in a request and returns what its exporter is to be told. Of one that cannot be read no span counts, and of its data points those before the fault.
-type export func(*incoming) (told, error)
+// export takes in a request and returns what its exporter is to be told. Of one that cannot be read, or for which there is no room, no span counts, and of data points
+// those before the fault.
+type export func(context.Context, *incoming) (told, error)
 
 // incoming is a request to export.
 type incoming struct {
@@ -107,15 +120,15 @@ type told struct {
 }
 
 // once takes in what has not been here before.
-func (h *Hub) once(take export, r *incoming) (told, error) {
+func (h *Hub) once(ctx context.Context, take export, r *incoming) (told, error) {
 	if h.forward.knows(r.via) {
 		h.intake.refuse(refusedAround)
 		return told{}, nil
 	}
-	return take(r)
+	return take(ctx, r)
 }
 
-func (h *Hub) exportTraces(r *incoming) (told, error) {
+func (h *Hub) exportTraces(ctx context.Context, r *incoming) (told, error) {
 	b, decode := h.intake.batch(), tracefile.OTLP
 	if r.json {
 		decode = tracefile.OTLPJSON
@@ -127,12 +140,14 @@ func (h *Hub) exportTraces(r *incoming) (told, error) {
 	for why, n := range counts.LeftOut {
 		b.leftOut[why] += n
 	}
-	h.intake.add(b)
+	if err := h.intake.add(ctx, b); err != nil {
+		return told{}, err
+	}
 	h.forward.offer(parcel{traces, r.body, r.json, r.via})
 	return told{b.leftOut, "rejectedSpans"}, nil
 }
 
-func (h *Hub) exportMetrics(r *incoming) (told, error) {
+func (h *Hub) exportMetrics(_ context.Context, r *incoming) (told, error) {
 	decode := tracefile.OTLPMetrics
 	if r.json {
 		decode = tracefile.OTLPMetricsJSON
@@ -218,9 +233,12 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream, take export) error {
 		return err
 	}
 	md, _ := metadata.FromIncomingContext(stream.Context())
-	of, err := h.once(take, &incoming{body, false, strings.Join(md.Get(viaHeader), ",")})
+	of, err := h.once(stream.Context(), take, &incoming{body, false, strings.Join(md.Get(viaHeader), ",")})
 	h.decoding.give()
-	if err != nil {
+	switch {
+	case comesAgain(err):
+		return h.busyGRPC(err)
+	case err != nil:
 		h.intake.refuse(refusedBody)
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -229,17 +247,18 @@ func (h *Hub) exportGRPC(stream grpc.ServerStream, take export) error {
 	return stream.SendMsg(answer)
 }
 
-// busyGRPC tells who has no turn when to come again.
+// busyGRPC tells who has no turn, or no room, when to come again. Of the other codes that OTLP lets come again are those of who has given up.
 func (h *Hub) busyGRPC(err error) error {
-	if !errors.Is(err, errBusy) {
+	var why busy
+	if !errors.As(err, &why) {
 		return status.FromContextError(err).Err()
 	}
-	h.intake.refuse(refusedBusy)
-	busy, err := status.New(codes.ResourceExhausted, err.Error()).WithDetails(&errdetailspb.RetryInfo{RetryDelay: durationpb.New(comeAgain)})
+	h.intake.refuse(string(why))
+	later, err := status.New(codes.ResourceExhausted, err.Error()).WithDetails(&errdetailspb.RetryInfo{RetryDelay: durationpb.New(comeAgain)})
 	if err != nil {
 		return err
 	}
-	return busy.Err()
+	return later.Err()
 }
 
 // receive reads a request, if it comes in time. One that does not ends with the stream.
@@ -308,13 +327,15 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request, take export) {
 		fail(http.StatusUnsupportedMediaType, codes.InvalidArgument, "the content-encoding has to be gzip, or none")
 		return
 	}
-	busy := func(err error) {
-		h.intake.refuse(refusedBusy)
+	later := func(err error) {
+		why := busy(refusedBusy)
+		_ = errors.As(err, &why) // or who asks has given up
+		h.intake.refuse(string(why))
 		w.Header().Set("Retry-After", strconv.Itoa(int(comeAgain/time.Second)))
 		fail(http.StatusTooManyRequests, codes.ResourceExhausted, err.Error())
 	}
 	if err := h.reading.take(r.Context()); err != nil {
-		busy(err)
+		later(err)
 		return
 	}
 	most := int64(maxBody)
@@ -337,13 +358,17 @@ func (h *Hub) exportHTTP(w http.ResponseWriter, r *http.Request, take export) {
 	var of told
 	if err == nil {
 		if err := h.decoding.take(r.Context()); err != nil {
-			busy(err)
+			later(err)
 			return
 		}
-		of, err = h.once(take, &incoming{body, kind == typeJSON, strings.Join(r.Header.Values(viaHeader), ",")})
+		of, err = h.once(r.Context(), take, &incoming{body, kind == typeJSON, strings.Join(r.Header.Values(viaHeader), ",")})
 		h.decoding.give()
 	}
-	if err != nil {
+	switch {
+	case comesAgain(err):
+		later(err)
+		return
+	case err != nil:
 		h.intake.refuse(refusedBody)
 		fail(http.StatusBadRequest, codes.InvalidArgument, refusedBody+": "+err.Error())
 		return

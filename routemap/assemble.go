@@ -34,7 +34,8 @@ type assembling struct {
 }
 
 // NewAssembler returns one that holds up to most spans, 0: DefaultSpans. It calls done for each trace, when Flush is called; or before, for the one that
-// had no span for longest, when it holds too many: what of that trace still comes is then another trace.
+// had no span for longest, when it holds too many: what of that trace still comes is then another trace. Of traces that Take has returned it does not; done may
+// be nil where most is never reached.
 func NewAssembler(most int, done func(*Trace)) *Assembler {
 	if most <= 0 {
 		most = DefaultSpans
@@ -67,13 +68,15 @@ func (a *Assembler) Add(s Span) {
 	}
 }
 
-func (a *Assembler) end(e *list.Element) {
+func (a *Assembler) end(e *list.Element) { a.done(NewTrace(a.take(e))) }
+
+func (a *Assembler) take(e *list.Element) []Span {
 	t := e.Value.(*assembling)
 	a.byUse.Remove(e)
 	delete(a.traces, t.id)
 	a.spans -= len(t.spans)
 	a.room -= t.room
-	a.done(NewTrace(t.spans))
+	return t.spans
 }
 
 // Flush ends all traces, in the order in which they had their last span.
@@ -83,13 +86,20 @@ func (a *Assembler) Flush() {
 	}
 }
 
-// Sweep ends the traces that had no span since the last Sweep.
-func (a *Assembler) Sweep() {
-	for e := a.byUse.Back(); e != nil && e.Value.(*assembling).swept < a.sweeps; e = a.byUse.Back() {
-		a.end(e)
+// Sweep makes traces ripe that had no span since the Sweep before. One that has another span before it is taken is not ripe any more.
+func (a *Assembler) Sweep() { a.sweeps++ }
+
+// Take takes out the trace that had no span for longest, if it is ripe or any may be taken, and returns its spans for NewTrace; else nil.
+func (a *Assembler) Take(anyone bool) []Span {
+	e := a.byUse.Back()
+	if e == nil || !anyone && e.Value.(*assembling).swept+1 >= a.sweeps {
+		return nil
 	}
-	a.sweeps++
+	return a.take(e)
 }
+
+// Room is how many spans of about 0.5 kB would take what the held ones do.
+func (a *Assembler) Room() int { return a.room }
 
 // Holds is how many spans are held.
 func (a *Assembler) Holds() int { return a.spans }

@@ -204,21 +204,34 @@ func TestExtremes(t *testing.T) {
 	}
 }
 
-// TestSweep: a trace is complete when it had no span between two sweeps.
+// TestSweep: a trace is complete when it had no span between two sweeps, and is taken then, unless another one comes first; any can be, the oldest first.
 func TestSweep(t *testing.T) {
-	var got []string
-	a := NewAssembler(0, func(tr *Trace) { got = append(got, fmt.Sprint(tr.ID, tr.Len())) })
+	a := NewAssembler(0, nil)
 	add := func(trace string, id uint64) { a.Add(Span{Trace: trace, ID: id, Start: 1, End: 2}) }
+	taken := func(anyone bool) (got []string) {
+		for spans := a.Take(anyone); spans != nil; spans = a.Take(anyone) {
+			got = append(got, fmt.Sprint(spans[0].Trace, len(spans)))
+		}
+		return got
+	}
 	add("a", 1)
 	add("b", 1)
 	a.Sweep()
 	add("a", 2)
 	add("c", 1)
-	if a.Sweep(); !slices.Equal(got, []string{"b1"}) || a.Holds() != 3 {
-		t.Errorf("%v, %d held", got, a.Holds())
+	if got := taken(false); len(got) != 0 {
+		t.Errorf("%v after one sweep", got)
 	}
 	a.Sweep()
-	if a.Sweep(); !slices.Equal(got, []string{"b1", "a2", "c1"}) || a.Holds() != 0 {
-		t.Errorf("%v, %d held", got, a.Holds())
+	if got := taken(false); !slices.Equal(got, []string{"b1"}) || a.Holds() != 3 || a.Room() != 3 {
+		t.Errorf("%v, %d held, %d taken", got, a.Holds(), a.Room())
+	}
+	a.Sweep()
+	add("a", 3) // late, but it has not been taken
+	if got := taken(false); !slices.Equal(got, []string{"c1"}) {
+		t.Errorf("%v", got)
+	}
+	if got := taken(true); !slices.Equal(got, []string{"a3"}) || a.Holds() != 0 || a.Room() != 0 {
+		t.Errorf("%v, %d held, %d taken", got, a.Holds(), a.Room())
 	}
 }
