@@ -147,7 +147,7 @@ func (h *Hub) report(ctx context.Context, body []byte) (*hubpb.ReportResponse, e
 		h.intake.refuse(refusedReport)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	h.agents.see(r, pidOf(stream.Context()))
+	h.agents.see(r, pidOf(ctx))
 	spans := r.GetSpans()
 	kept, fresh, err := h.agents.take(r, len(body)-spanBytes(r))
 	if err != nil {

@@ -52,11 +52,12 @@ type signal int
 const (
 	traces signal = iota
 	points
+	ownTraces // what processes that report tell of traced calls
 	signals
 )
 
 // sending is how many of a kind are sent at once. Metrics keep their order.
-var sending = [signals]int{traces: 4, points: 1}
+var sending = [signals]int{traces: 4, points: 1, ownTraces: 2}
 
 // parcel is a body that is sent on.
 type parcel struct {
@@ -227,8 +228,14 @@ func (f *forwarder) work(q *waiting) {
 	}
 }
 
-// deliver sends a parcel, again and again if it may be.
-func (f *forwarder) deliver(p *parcel) {
+// tell sends what the hub itself has to say, while its caller waits: it does not wait among what others send, of which nothing is dropped for it. It reports whether the
+// collector has answered.
+func (f *forwarder) tell(s signal, body []byte) bool {
+	return f.deliver(&parcel{signal: s, body: body, via: f.self})
+}
+
+// deliver sends a parcel, again and again if it may be, and reports whether the collector has answered.
+func (f *forwarder) deliver(p *parcel) bool {
 	began := time.Now()
 	for tried := 1; ; tried++ {
 		ctx, cancel := context.WithTimeout(f.ctx, forwardEach)
@@ -237,22 +244,22 @@ func (f *forwarder) deliver(p *parcel) {
 		if err == nil {
 			f.failing.is(f.log, "", nil)
 			f.took(p, rejected)
-			return
+			return true
 		}
 		var later again
 		if !errors.As(err, &later) {
 			f.failing.is(f.log, "", nil)
 			f.refuse(err)
-			return
+			return true
 		}
 		f.failing.is(f.log, "hub: what comes cannot be forwarded now", err)
 		if time.Since(began) > forwardTries {
 			f.drop(dropTries, 1)
-			return
+			return false
 		}
 		if !f.wait(max(later.after, f.backoff(tried))) {
 			f.drop(dropClosed, 1)
-			return
+			return false
 		}
 	}
 }
@@ -301,7 +308,7 @@ func (f *forwarder) drop(why string, n int) {
 	f.dropped[why] += uint64(n)
 }
 
-// close sends what waits, each once, while ctx lets it.
+// close sends what waits, each once, while ctx lets it, and what processes have counted.
 func (f *forwarder) close(ctx context.Context) error {
 	if f == nil {
 		return nil

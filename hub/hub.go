@@ -278,11 +278,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		}
 	}
 	h.serving.Wait()
-	errs = append(errs, h.nats.close(), h.keeper.close())
-	if h.forward != nil {
-		h.forwardOwn()
-	}
-	errs = append(errs, h.forward.close(ctx), h.store.Close())
+	errs = append(errs, h.nats.close(), h.keeper.close(), h.forward.close(ctx), h.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("hub: %w", err)
 	}

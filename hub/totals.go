@@ -109,3 +109,25 @@ func (t *totals) status() (_ Totals, folded map[string]uint64) {
 	defer t.mu.Unlock()
 	return Totals{len(t.routes), maxTotals, t.gone, t.together}, maps.Clone(t.folded)
 }
+
+// keys are those of routes of which processes count the calls.
+func (t *totals) keys() (all []routemap.Key) {
+	t.each(func(k routemap.Key, s *total) {
+		if s.Sources&routemap.FromStile != 0 && k.Mode != routemap.Async {
+			all = append(all, k)
+		}
+	})
+	return all
+}
+
+// of calls f with routes until it returns false, and returns those that are left. What f is given must not be kept.
+func (t *totals) of(keys []routemap.Key, f func(routemap.Key, *total) bool) []routemap.Key {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, k := range keys {
+		if of := t.routes[k]; of != nil && !f(k, of) { // it may have been let go
+			return keys[i+1:]
+		}
+	}
+	return nil
+}
