@@ -61,7 +61,7 @@ func (h *Hub) addSpans(ctx context.Context, from *hubpb.Process, all []*hubpb.Sp
 	if len(all) == 0 {
 		return
 	}
-	b := h.intake.batch()
+	b, own := h.intake.batch(), h.forward.ownSpans(from)
 	peers := map[peerKey]routemap.Node{}
 	for _, s := range all {
 		if s.GetNote() {
@@ -74,8 +74,14 @@ func (h *Hub) addSpans(ctx context.Context, from *hubpb.Process, all []*hubpb.Sp
 			peer = h.agents.called(from, s.GetPeer(), s.GetAddress())
 			peers[k] = peer
 		}
-		_ = b.take(spanOf(from, peer, s)) // says no more than that it goes on
+		one := spanOf(from, peer, s)
+		had := len(b.spans)
+		_ = b.take(one) // says no more than that it goes on
+		if len(b.spans) > had {
+			own.add(s, &one, peer)
+		}
 	}
+	own.flush()
 	h.intake.addReported(ctx, b)
 }
 

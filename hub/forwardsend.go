@@ -49,12 +49,13 @@ type httpSender struct {
 func newHTTPSender(u *url.URL, f *Forward) *httpSender {
 	s := &httpSender{headers: f.Headers, client: &http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: f.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: sending[traces] + sending[points], IdleConnTimeout: time.Minute,
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: f.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: sending[traces] + sending[points] + sending[ownTraces], IdleConnTimeout: time.Minute,
 			MaxResponseHeaderBytes: maxAnswer, DialContext: (&net.Dialer{Timeout: forwardEach}).DialContext,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the headers are for no other host
 	}}
 	s.urls[traces], s.urls[points] = u.JoinPath("v1/traces").String(), u.JoinPath("v1/metrics").String()
+	s.urls[ownTraces] = s.urls[traces]
 	return s
 }
 

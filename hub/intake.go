@@ -15,6 +15,7 @@ const (
 	FarOff  = "a time more than a day ahead or a month ago"
 	TooLong = "longer than a day"
 	NoRoom  = "no room, as traces come faster than they are put on the map"
+	OfHub   = "of calls that another hub has counted: its metrics tell of all of them"
 )
 
 const (
@@ -79,6 +80,7 @@ type batch struct {
 	spans   []routemap.Span
 	notes   []routemap.Span // of spans that others send
 	leftOut map[string]uint64
+	ofHub   uint64 // spans that another hub tells of, which is no fault of who sends them
 }
 
 func (in *intake) batch() *batch { return &batch{now: in.clock(), leftOut: map[string]uint64{}} }
@@ -87,6 +89,8 @@ func (in *intake) batch() *batch { return &batch{now: in.clock(), leftOut: map[s
 func (b *batch) take(s routemap.Span) error {
 	start, end := time.Unix(0, s.Start), time.Unix(0, s.End)
 	switch {
+	case s.Counted:
+		b.ofHub++
 	case start.After(b.now.Add(farAhead)) || end.After(b.now.Add(farAhead)) || start.Before(b.now.Add(-farAgo)):
 		b.leftOut[FarOff]++
 	case s.End-s.Start > int64(longest):
@@ -163,6 +167,9 @@ func (in *intake) lockWithRoom(ctx context.Context, p *pile) error {
 func (in *intake) addLocked(p *pile, b *batch) {
 	for why, n := range b.leftOut {
 		in.leftOut[why] += n
+	}
+	if b.ofHub > 0 {
+		in.leftOut[OfHub] += b.ofHub
 	}
 	in.putLocked(p, b.spans)
 }

@@ -43,6 +43,8 @@ type Span struct {
 	Bodies *Bodies // nil: nobody has looked
 	Note   bool    // it is none, but says what was seen of the one with this ID
 
+	Counted bool // a hub tells of it, as one of many calls that it has counted
+
 	Weight uint32     // of a root: how many calls it stands for; 0: one
 	Waits  *SpanWaits // nil: it is not said
 	Call   *SpanCall  // nil: it is not said

@@ -46,6 +46,9 @@ type otlpResource struct {
 }
 
 type otlpScope struct {
+	Scope struct {
+		Name text `json:"name"`
+	} `json:"scope"`
 	Spans []otlpSpan `json:"spans"`
 }
 
@@ -96,7 +99,7 @@ func (r *reader) otlp(rs *otlpResource) error {
 			}
 			out := routemap.Span{
 				Trace: hexID(s.TraceID), ID: routemap.SpanID(hexID(s.SpanID)), Parent: routemap.SpanID(hexID(s.ParentID)), Kind: semconv.Kind(string(s.Kind)), Name: s.Name,
-				Start: s.Start.number(), End: s.End.number(),
+				Start: s.Start.number(), End: s.End.number(), Counted: scope.Scope.Name == HubScope,
 			}
 			for _, l := range s.Links[:min(len(s.Links), maxLinks)] {
 				out.Links = append(out.Links, routemap.Link{Trace: hexID(l.TraceID), ID: routemap.SpanID(hexID(l.SpanID))})

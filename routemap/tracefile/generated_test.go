@@ -21,7 +21,7 @@ func generated(data *tracepb.TracesData, take func(routemap.Span) error) (Counts
 		set(&of, rs.GetResource().GetAttributes())
 		for _, scope := range rs.GetScopeSpans() {
 			for _, s := range scope.GetSpans() {
-				if err := r.generated(&of, s); err != nil {
+				if err := r.generated(&of, s, scope.GetScope().GetName() == HubScope); err != nil {
 					return r.counts, err
 				}
 			}
@@ -30,12 +30,12 @@ func generated(data *tracepb.TracesData, take func(routemap.Span) error) (Counts
 	return r.counts, nil
 }
 
-func (r *reader) generated(resource *semconv.Facts, s *tracepb.Span) error {
+func (r *reader) generated(resource *semconv.Facts, s *tracepb.Span, byHub bool) error {
 	facts := *resource
 	set(&facts, s.GetAttributes())
 	out := routemap.Span{
 		Trace: generatedTraceID(s.GetTraceId()), ID: spanID(s.GetSpanId()), Parent: spanID(s.GetParentSpanId()), Kind: kindOf(s.GetKind()), Name: strings.ToValidUTF8(s.GetName()[:min(len(s.GetName()), maxText)], "�"),
-		Start: clamped(s.GetStartTimeUnixNano()), End: clamped(s.GetEndTimeUnixNano()),
+		Start: clamped(s.GetStartTimeUnixNano()), End: clamped(s.GetEndTimeUnixNano()), Counted: byHub,
 	}
 	for _, l := range s.GetLinks()[:min(len(s.GetLinks()), maxLinks)] {
 		out.Links = append(out.Links, routemap.Link{Trace: generatedTraceID(l.GetTraceId()), ID: spanID(l.GetSpanId())})

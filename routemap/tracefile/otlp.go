@@ -54,6 +54,7 @@ const (
 
 	resourceAttributes protowire.Number = 1
 
+	scopeSpansScope protowire.Number = 1
 	scopeSpansSpans protowire.Number = 2
 
 	spanTraceID    protowire.Number = 1
@@ -181,17 +182,18 @@ func (r *protobuf) resourceSpans(b []byte) error {
 		if n != resourceSpansScopes || f.kind != protowire.BytesType {
 			return nil
 		}
-		return fields(f.bytes, func(n protowire.Number, f field) error {
-			if n == scopeSpansSpans && f.kind == protowire.BytesType {
-				return r.span(of, f.bytes)
-			}
-			return nil
-		})
+		byHub := false
+		if err := each(f.bytes, scopeSpansScope, func(scope []byte) error {
+			return each(scope, scopeName, func(name []byte) error { byHub = string(name) == HubScope; return nil })
+		}); err != nil {
+			return err
+		}
+		return each(f.bytes, scopeSpansSpans, func(span []byte) error { return r.span(of, span, byHub) })
 	})
 }
 
-func (r *protobuf) span(facts semconv.Facts, b []byte) error {
-	var out routemap.Span
+func (r *protobuf) span(facts semconv.Facts, b []byte, byHub bool) error {
+	out := routemap.Span{Counted: byHub}
 	var trace, id, parent, name []byte
 	failed := uint64(0)
 	err := fields(b, func(n protowire.Number, f field) error {
