@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,16 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -247,51 +242,6 @@ func TestPolicyKey(t *testing.T) {
 	}
 }
 
-// killEnv has the test's program be a hub, on a folder and an address, until it is killed.
-const killEnv = "STILE_TEST_HUB"
-
-func runHub(args string) error {
-	dir, at, _ := strings.Cut(args, ",")
-	h, err := Open(context.Background(), Config{Dir: dir, OTLPGRPC: Off, OTLPHTTP: Off, HTTP: Off, NATS: at})
-	if err != nil {
-		return err
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(h.Addrs()); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, os.Stdin) // ends with who has started it
-	return err
-}
-
-func startHub(t *testing.T, dir, at string) (addr string, kill func()) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), killEnv+"="+dir+","+at)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		in.Close()
-	}
-	addrs := map[string]string{}
-	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&addrs); err != nil {
-		kill()
-		t.Fatal(err)
-	}
-	return addrs[ForNATS], kill
-}
-
 // publishUntil publishes numbers, and tells of a receipt that is not of the next place.
 func publishUntil(ctx context.Context, topic *queue.Topic[text], published *atomic.Int64, stop chan struct{}) error {
 	for n := int64(0); ; n++ {
@@ -313,8 +263,9 @@ func publishUntil(ctx context.Context, topic *queue.Topic[text], published *atom
 // TestNATSKilled: what has a receipt is there, once and in its place, after the hub was killed again and again; publishers and subscribers go on.
 func TestNATSKilled(t *testing.T) {
 	dir := t.TempDir()
-	at, kill := startHub(t, dir, loopback)
-	defer func() { kill() }()
+	h := startHub(t, dir, Off, loopback)
+	defer func() { h.kill() }()
+	at := h.addrs[ForNATS]
 	q := openURL(t, "nats://"+at)
 	topic, err := queue.NewTopic[text](q, "orders")
 	if err != nil {
@@ -332,8 +283,8 @@ func TestNATSKilled(t *testing.T) {
 	for range kills {
 		for from := published.Load(); published.Load() < from+each && len(ended) == 0; time.Sleep(time.Millisecond) {
 		}
-		kill()
-		_, kill = startHub(t, dir, at)
+		h.kill()
+		h = startHub(t, dir, Off, at)
 	}
 	close(stop)
 	if err := <-ended; err != nil {
