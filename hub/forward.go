@@ -228,10 +228,10 @@ func (f *forwarder) work(q *waiting) {
 	}
 }
 
-// tell sends what the hub itself has to say, while its caller waits: it does not wait among what others send, of which nothing is dropped for it. It reports whether the
+// tell sends metrics of the hub's own while its caller waits: they do not wait among what others send, of which nothing is dropped for them. It reports whether the
 // collector has answered.
-func (f *forwarder) tell(s signal, body []byte) bool {
-	return f.deliver(&parcel{signal: s, body: body, via: f.self})
+func (f *forwarder) tell(body []byte) bool {
+	return f.deliver(&parcel{signal: points, body: body, via: f.self})
 }
 
 // deliver sends a parcel, again and again if it may be, and reports whether the collector has answered.

@@ -171,23 +171,24 @@ func TestFull(t *testing.T) {
 func TestHealth(t *testing.T) {
 	h := openHub(t, Config{})
 	defer closeHub(t, h)
+	healthy := func(want string) {
+		t.Helper()
+		r, s := get(t, h, "/healthz"), decode[Status](t, get(t, h, "/api/v1/status"))
+		if code := map[bool]int{true: http.StatusOK, false: http.StatusServiceUnavailable}[want == ""]; r.code != code || !strings.Contains(string(r.body), want) || strings.Contains(string(r.body), "secret") {
+			t.Errorf("%d %s", r.code, r.body)
+		}
+		if (s.Failing == "") != (want == "") {
+			t.Errorf("status: %q", s.Failing)
+		}
+	}
+	healthy("")
 	log := slog.New(slog.DiscardHandler)
-	stuck := fmt.Errorf("%w: nothing was written for 40s", errStalled)
-	for _, c := range []struct {
-		of        *trouble
-		err       error
-		want, not string
-	}{{&h.keeper.unkept, errors.New("/secret/hub.db is full"), "an error", "secret"}, {&h.keeper.stalled, stuck, "nothing was written for 40s", "an error"}} {
-		c.of.is(log, "", c.err)
-		if r := get(t, h, "/healthz"); r.code != http.StatusServiceUnavailable || !strings.Contains(string(r.body), c.want) || strings.Contains(string(r.body), c.not) {
-			t.Errorf("%v: %d %s", c.err, r.code, r.body)
-		}
-		if s := decode[Status](t, get(t, h, "/api/v1/status")); s.Failing != c.err.Error() {
-			t.Errorf("%v: %s", c.err, s.Failing)
-		}
-		c.of.is(log, "", nil)
-	}
-	if r := get(t, h, "/healthz"); r.code != http.StatusOK {
-		t.Errorf("%d %s", r.code, r.body)
-	}
+	h.keeper.unkept.is(log, "", errors.New("/secret/hub.db is full"))
+	healthy("there is an error")
+	h.keeper.unkept.is(log, "", nil)
+	began := time.Now().Add(-stalledAfter - time.Minute)
+	h.keeper.writing.Store(&began)
+	healthy("nothing was written for")
+	h.keeper.writing.Store(nil)
+	healthy("")
 }

@@ -32,7 +32,7 @@ type keeper struct {
 	writing atomic.Pointer[time.Time] // since when; nil: nothing is being written
 	usage   atomic.Pointer[keptUsage] // of the store, after what was written last
 	unkept  trouble
-	stalled trouble
+	stalled trouble // as the log was told
 	untidy  trouble
 }
 
@@ -354,7 +354,7 @@ func (k *keeper) failing() error {
 	if err := k.unkept.now(); err != nil {
 		return err
 	}
-	return k.stalled.now()
+	return k.stall()
 }
 
 // close keeps what is known.

@@ -129,7 +129,7 @@ func (h *Hub) tellOwn() {
 			open = false
 		}
 		for body := range h.own(h.cfg.clock()) {
-			if !h.forward.tell(points, body) { // all of it is told again in a minute
+			if !h.forward.tell(body) { // all of it is told again in a minute
 				break
 			}
 		}
