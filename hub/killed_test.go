@@ -135,7 +135,7 @@ func reporting(t *testing.T, at string) (stop func() (calls uint64)) {
 	}
 }
 
-// TestHubKilled: of a hub that is killed while it writes a window, again and again, what processes count is kept, all of it and once, and so is what was on its map when it was
+// TestHubKilled: of a hub that is killed about when it writes a window, again and again, what processes count is kept, all of it and once, and so is what was on its map when it was
 // killed. A trace that was sent 20 s before is.
 func TestHubKilled(t *testing.T) {
 	dir := t.TempDir()
