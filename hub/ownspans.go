@@ -150,6 +150,16 @@ func stileAttributes(s *hubpb.Span, one *routemap.Span) (all []*commonpb.KeyValu
 	}
 	number("weight", int64(max(s.GetWeight(), 1)), s.GetParent() == 0)
 	number("attempt", int64(s.GetTry()), s.GetTry() > 0)
+	number("wait.limit_ns", one.Call.Limit, one.Call.Limit > 0)
+	number("wait.slot_ns", one.Call.Slot, one.Call.Slot > 0)
+	number("wait.window_ns", one.Call.Window, one.Call.Window > 0)
+	number("wait.admission_ns", one.Call.Admission, one.Call.Admission > 0)
+	if end, _ := one.Call.End.MarshalText(); one.Call.End != routemap.Answered { // it never fails
+		all = append(all, stringAttribute("stile.end", string(end)))
+	}
+	if one.Call.Cause != "" {
+		all = append(all, stringAttribute("stile.cause", one.Call.Cause))
+	}
 	number("request.size", s.GetRequest(), s.GetRequest() >= 0)
 	number("response.size", s.GetResponse(), s.GetResponse() >= 0)
 	if w := one.Waits; w != nil {

@@ -111,6 +111,7 @@ func TestOwnSpans(t *testing.T) {
 		"rpc.system": "grpc", "rpc.service": "s.S", "rpc.method": "s.S/Known", "rpc.grpc.status_code": int64(5), "rpc.response.status_code": "NOT_FOUND", "network.transport": "shm",
 		"server.address": "localhost", "server.port": int64(50051), "peer.service": "back", "stile.weight": int64(64), "stile.attempt": int64(2), "stile.request.size": int64(10), "stile.response.size": nil,
 		"stile.wait.client_queue_ns": int64(1000), "stile.wait.server_queue_ns": int64(2000), "stile.wait.transport_ns": int64(0), "stile.wait.handler_ns": int64(called.Over) - 3000,
+		"stile.wait.limit_ns": int64(300), "stile.wait.slot_ns": int64(200), "stile.wait.window_ns": int64(100), "stile.end": nil, "stile.cause": nil,
 	})
 	has("server", two.said, map[string]any{"network.transport": "unix", "server.address": "/run/back.sock", "peer.service": nil, "stile.weight": nil, "stile.wait.client_queue_ns": nil})
 	has("front", one.resource, map[string]any{"service.name": "front", "service.instance.id": "01000000000000000000000000000001", "process.pid": int64(1)})
