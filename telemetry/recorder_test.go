@@ -163,7 +163,7 @@ func BenchmarkRecord(b *testing.B) {
 				for range side.looks - 2 {
 					_ = Now()
 				}
-				c := Call{Duration: Now() - begun + 7*time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64}
+				c := Call{Begun: begun, Duration: Now() - begun + 7*time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64}
 				if side.name == "server" {
 					c.Handled = c.Duration - c.Queued
 				}
@@ -190,7 +190,7 @@ func BenchmarkRecordCold(b *testing.B) {
 		}
 		begun := Now()
 		middle := Now()
-		l.Route(name).Record(0, &Call{Duration: 7 * time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64})
+		l.Route(name).Record(0, &Call{Begun: begun, Duration: 7 * time.Microsecond, Far: true, Queued: 100, Handled: 200, Request: 64, Response: 64})
 		without, with = without+middle-begun, with+Now()-middle
 	}
 	b.ReportMetric(float64(with-without)/float64(b.N), "ns/record")
