@@ -112,7 +112,11 @@ type List struct {
 	Damaged    int // blocks that could not be read
 }
 
-// List lists the traces of a stretch of time of which the duration, or that of any of their calls of a route, lies between Min and Max; of these 0 is none.
+// late is how long after its end a trace may be complete, at most, to be looked for where it ended: it has to be quiet first, and what processes report comes in their windows.
+const late = time.Minute
+
+// List lists the traces of a stretch of time of which the duration, or that of any of their calls of a route, lies between Min and Max; of these 0 is none. They were complete in that time, or
+// ended in it and were complete soon after: what processes count of their calls is of when they ended.
 func (s *Store) List(ctx context.Context, from, to time.Time, f Filter) (*List, error) {
 	tx, err := s.view.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -130,7 +134,7 @@ func (s *Store) List(ctx context.Context, from, to time.Time, f Filter) (*List, 
 			return nil, err
 		}
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT start, data FROM blocks WHERE start > ? AND start < ? ORDER BY start DESC, block", first, last)
+	rows, err := tx.QueryContext(ctx, "SELECT start, data FROM blocks WHERE start > ? AND start < ? ORDER BY start DESC, block", first, to.Add(late).Unix())
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +151,15 @@ func (s *Store) List(ctx context.Context, from, to time.Time, f Filter) (*List, 
 				break
 			}
 		}
-		if f.read(data, routes, out) != nil {
+		asked := func(*Kept) bool { return true }
+		if start >= last {
+			began := time.Unix(start, 0)
+			asked = func(t *Kept) bool {
+				end := time.Unix(0, t.Start+t.Duration)
+				return !end.Before(from) && end.Before(to) && began.Sub(end) <= late
+			}
+		}
+		if f.read(data, routes, asked, out) != nil {
 			out.Damaged++
 		}
 		slices.SortStableFunc(out.Traces[done:], func(a, b Listed) int { return cmp.Compare(b.Start, a.Start) })
@@ -157,7 +169,7 @@ func (s *Store) List(ctx context.Context, from, to time.Time, f Filter) (*List, 
 }
 
 // read adds those of a block that are asked for.
-func (f *Filter) read(data []byte, routes []string, out *List) error {
+func (f *Filter) read(data []byte, routes []string, asked func(*Kept) bool, out *List) error {
 	r, err := openBlock(data)
 	if err != nil || f.Route != "" && !r.has(routes) {
 		return err
@@ -167,7 +179,7 @@ func (f *Filter) read(data []byte, routes []string, out *List) error {
 		if t == nil || err != nil {
 			return err
 		}
-		if call, is := f.matches(t, routes); is && len(t.Spans) > 0 {
+		if call, is := f.matches(t, routes); is && len(t.Spans) > 0 && asked(t) {
 			out.Traces = append(out.Traces, Listed{t.ID, t.Spans[0].Service, t.Spans[0].Name, t.Start, t.Duration, len(t.Spans), t.Failed, t.Why, call})
 		}
 	}

@@ -121,6 +121,35 @@ func TestTraces(t *testing.T) {
 	}
 }
 
+// TestTracesLate: a trace that is complete later is listed where it ended, and where it was complete.
+func TestTracesLate(t *testing.T) {
+	const after = 4 * Finest
+	s := open(t, t.TempDir(), 1<<30)
+	m, kept := keptTraces(10, "catalog", begin)
+	if err := s.Put(t.Context(), begin.Add(after), m, kept, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), begin.Add(late+Finest), m, kept, nil); err != nil { // too late
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		from, to time.Duration
+		n        int
+	}{
+		"before it ended":       {-Finest, 0, 0},
+		"where it ended":        {0, Finest, 10},
+		"of those, the first 5": {0, 9*time.Millisecond + 501, 5},
+		"since then":            {Finest, after, 0},
+		"where it was complete": {after, after + Finest, 10},
+		"all of it":             {0, after + Finest, 10},
+		"long after":            {late + Finest, late + 2*Finest, 10},
+	} {
+		if l := list(t, s, c.from, c.to, Filter{Limit: 100}); len(l.Traces) != c.n {
+			t.Errorf("%s: %d traces, want %d", name, len(l.Traces), c.n)
+		}
+	}
+}
+
 // TestTracesGo: traces go when they are too old, and the oldest when they are too much; nothing of them is left then.
 func TestTracesGo(t *testing.T) {
 	const most = 400_000
