@@ -112,6 +112,12 @@ export function shortened(text: string, most: number): string {
   return r.slice(0, Math.ceil(most / 2)).join("") + "…" + r.slice(r.length - Math.floor((most - 1) / 2)).join("");
 }
 
+// halves are an RPC's service and its method, with the slash; of other names there is but the second.
+export function halves(operation: string): [service: string, method: string] {
+  const [, service = "", method = operation] = /^([\w.]+)(\/\w+)$/.exec(operation) ?? [];
+  return [service, method];
+}
+
 // readDuration reads Go's durations, as 1h30m and 250ms; NaN if it is none.
 export function readDuration(text: string): number {
   const units: Record<string, number> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
