@@ -110,10 +110,12 @@ test-demo: build ## a short run of the demo
 	@for found in 'n+1  gateway → pricing' 'carried  orders → mailer' 'serial  orders → pricing' 'unused  orders → mailer'; do \
 		grep -q "^$$found" bin/demo.txt || { echo "the hub has not found what is wrong with the shop: $$found"; exit 1; }; done
 
-test-web: web ## drive a browser (Chromium) through the dashboard; pictures are in hub/web/shots
+test-web: web ## drive a browser (Chromium) through the dashboard, also of a hub that the shop feeds; pictures are in hub/web/shots
 	$(say) "test the dashboard"
 	go build -o bin/stile ./cmd/stile
-	cd hub/web && node --test --test-concurrency 2 --test-reporter spec --test-reporter-destination stdout test/run.mjs test/queues.mjs
+	@mkdir -p bin/shop
+	cd examples && go build -o ../bin/shop/ $(PROGRAMS:%=./shop/%)
+	cd hub/web && node --test --test-concurrency 2 --test-reporter spec --test-reporter-destination stdout test/run.mjs test/queues.mjs test/shop.mjs
 
 check: test check-tidy check-static ## test, go mod tidy -diff and staticcheck
 

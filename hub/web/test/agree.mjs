@@ -5,12 +5,7 @@ import { accessible, en, near, sound, text } from "./check.mjs";
 import { settled } from "./browser.mjs";
 import { seen } from "./counted.mjs";
 import { hostile } from "./mesh.mjs";
-
-const percent = (shown) => Number.parseFloat(shown.replaceAll(/[<>\s]/g, "")) / 100;
-
-function about(shown, want, what) {
-  assert.ok(Math.abs(percent(shown) - want) < 0.0006, `${what}: ${shown}, want ${want}`);
-}
+import { about, eventsAre, processIs, waitsAre } from "./shown.mjs";
 
 export async function agree(t, page, hub) {
   const visit = async (path) => {
@@ -25,11 +20,7 @@ export async function agree(t, page, hub) {
     for (const operation of ["shop.v1.Catalog/Get", "shop.v1.Pricing/Quote"]) {
       const r = route(operation);
       await visit(`/route/${r.id}?from=1h`);
-      for (const [name, key] of Object.entries({ "client queue": "clientQueue", transport: "transport", "server queue": "serverQueue", handler: "handler" })) {
-        const row = page.locator(`tr[data-part='${name}'] td`);
-        near(await row.nth(0).innerText(), r.waits[key] / r.waits.calls, `${operation}: ${name}`);
-        about(await row.nth(1).innerText(), r.waits[key] / (r.waits.clientQueue + r.waits.transport + r.waits.serverQueue + r.waits.handler), `${operation}: share of ${name}`);
-      }
+      await waitsAre(page, r);
       const of = (name, i = 0) => page.locator(`tr[data-of=${name}] td`).nth(i).innerText();
       assert.equal(await of("looked-at"), en(r.carried.calls));
       about(await of("looked-at", 1), r.carried.calls / r.calls, "looked at");
@@ -69,21 +60,7 @@ export async function agree(t, page, hub) {
     const order = async () => (await rows.evaluateAll((all) => all.map((r) => Number(r.dataset.process)))).map((pid) => processes.find((p) => p.pid === pid));
     const cpu = (await order()).map((p) => p.cpu);
     assert.deepEqual(cpu, cpu.toSorted((a, b) => b - a), "the busiest first");
-    for (const p of processes) {
-      const row = page.locator(`tr[data-process='${p.pid}']`);
-      const of = (name) => row.locator(`td[data-of=${name}]`).innerText();
-      const s = p.window / 1e9;
-      assert.equal(await row.locator("th").innerText(), p.service);
-      assert.equal(await of("pid"), String(p.pid));
-      assert.equal(await of("host"), p.host);
-      assert.equal(await of("cpu"), (p.cpu / p.window).toFixed(2));
-      assert.equal(await of("dropped"), en(p.dropped));
-      near((await of("waits")).replace("/s", ""), p.runQueue / s, "waits to run");
-      for (const [name, n] of Object.entries({ calls: p.calls, switches: p.voluntarySwitches + p.involuntarySwitches, wakes: p.doorbells })) {
-        const [, number, k] = /^([\d.]+)\s?(k?)(?:\/s)?$/.exec((await of(name)).replaceAll("\u00a0", " ")) ?? assert.fail(`${name}: ${await of(name)}`);
-        assert.ok(Math.abs(Number(number) * (k ? 1000 : 1) - n / s) <= 0.0051 * (n / s), `${name} of ${p.service}: ${number}${k}, want ${n / s}`);
-      }
-    }
+    for (const p of processes) await processIs(page, p);
     await page.getByRole("button", { name: "PID" }).click();
     assert.match(page.url(), /sort=pid/);
     assert.deepEqual((await order()).map((p) => p.pid), processes.map((p) => p.pid).toSorted((a, b) => b - a));
@@ -199,18 +176,9 @@ export async function agree(t, page, hub) {
   });
 
   await t.test("events are those of the API, filtered in the URL", async () => {
-    const items = page.locator("main li");
     const matches = async (query) => {
       const { events } = await hub.ask(`events?from=1h&limit=500${query}`);
-      await page.waitForFunction((n) => document.querySelectorAll("main li").length === n, events.length);
-      for (let i = 0; i < events.length; i++) {
-        const [e, item] = [events[i], items.nth(i)];
-        assert.equal(Date.parse(await item.locator("time").getAttribute("datetime")), Date.parse(e.first));
-        const said = (await item.innerText()).replaceAll(/\s+/g, " ");
-        for (const part of [e.service, `${e.pid} on ${e.host}`, e.kind, e.subject, e.detail]) assert.ok(said.includes(part.replaceAll(/\s+/g, " ")), `${said} lacks ${part}`);
-        assert.equal(await item.locator("b.bad", { hasText: /^error$/ }).count(), e.error ? 1 : 0, e.kind);
-        assert.equal(said.includes(`× ${en(e.count)}`), e.count > 1, e.kind);
-      }
+      await eventsAre(page, events);
       return events;
     };
     await visit("/events?from=1h");

@@ -1,7 +1,7 @@
 // A hub with a folder of its own, which can be ended and begun again where it was.
 
-import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { begin } from "./child.mjs";
 
 export class Hub {
   constructor(program, dir) {
@@ -13,7 +13,7 @@ export class Hub {
 
   async start() {
     const args = ["hub", "--dir", this.dir, "--otlp-grpc", "off", "--otlp-http", this.at.otlp, "--http", this.at.http, "--json", ...this.more];
-    this.child = spawn(this.program, args, { stdio: ["ignore", "pipe", "inherit"] });
+    this.child = begin(this.program, args, { stdio: ["ignore", "pipe", "inherit"] });
     this.ended = once(this.child, "exit");
     let text = "";
     for await (const part of this.child.stdout) {

@@ -5,6 +5,8 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } 
 import { join, resolve } from "node:path";
 import test, { after, before } from "node:test";
 import { newPage, open, settled } from "./browser.mjs";
+import { watchdog } from "./child.mjs";
+import { budgetsAre, named, routeIs, routesAre, statusIs, traceIs } from "./shown.mjs";
 import { agree } from "./agree.mjs";
 import { accessible, clicks, en, near, sound, text, until } from "./check.mjs";
 import { report, seen } from "./counted.mjs";
@@ -15,6 +17,8 @@ import { still, survive } from "./pages.mjs";
 const root = resolve(import.meta.dirname, "../../..");
 const program = resolve(root, process.env.STILE ?? "bin/stile");
 const shots = resolve(import.meta.dirname, "../shots");
+
+watchdog();
 
 let browser;
 let dir;
@@ -112,7 +116,6 @@ test("a shop", async (t) => {
   const brief = await hub.ask(`brief?${fixed}`);
   const full = await hub.ask(`map?${fixed}`);
   const traces = await hub.ask(`traces?${fixed}&limit=500`);
-  const name = (n) => (n.kind === "service" ? n.name : `${n.kind} ${n.name}`);
   const byOperation = (part) => brief.routes.find((r) => r.operation.includes(part));
   const trace = traces.traces.toSorted((a, b) => b.spans - a.spans)[0];
 
@@ -130,7 +133,7 @@ test("a shop", async (t) => {
     assert.equal(full.routes.length, brief.routes.length);
     for (const [key, want] of batch.calls) {
       if (key.includes("external") || key.includes("queue")) continue;
-      const r = brief.routes.find((r) => `${name(r.from)} → ${name(r.to)} ${r.operation}` === key);
+      const r = brief.routes.find((r) => `${named(r.from)} → ${named(r.to)} ${r.operation}` === key);
       assert.deepEqual(r && { calls: r.calls, failed: r.failed }, want, key);
       const f = full.routes.find((f) => f.id === r.id);
       assert.deepEqual([r.calls, r.failed, r.client?.count], [f.calls, f.failed, f.client.count], key);
@@ -202,20 +205,8 @@ test("a shop", async (t) => {
 
   await t.test("routes show what the API says", async () => {
     await visit(`/routes?${fixed}`);
+    await routesAre(page, brief);
     const rows = page.locator("tbody tr[data-route]");
-    assert.equal(await rows.count(), brief.routes.length);
-    for (let i = 0; i < brief.routes.length; i++) {
-      const r = brief.routes[i]; // both by what goes through them
-      const row = rows.nth(i);
-      assert.equal(await row.getAttribute("data-route"), r.id, `row ${i}`);
-      assert.equal((await row.locator("th").innerText()).replaceAll(/\s+/g, " ").trim(), `${name(r.from)} → ${name(r.to)} ${r.operation}`);
-      assert.equal(await row.locator("td").nth(0).getAttribute("title"), `${en(r.calls)} calls`);
-      assert.equal(await row.locator("td").nth(1).getAttribute("title"), `${en(r.failed)} of ${en(r.calls)}`);
-      near(await row.locator("td").nth(2).innerText(), r.duration.p50, `p50 of ${r.operation}`);
-      near(await row.locator("td").nth(3).innerText(), r.duration.p99, `p99 of ${r.operation}`);
-      const through = Number.parseFloat((await row.locator("td").nth(4).innerText()).replace(/[<>\s]/g, ""));
-      assert.ok(Math.abs(through - (100 * r.through) / brief.spent) < 0.06, `through ${r.operation}: ${through}`);
-    }
     await page.getByRole("button", { name: "p99" }).click();
     const order = await rows.evaluateAll((all) => all.map((r) => r.dataset.route));
     const p99 = order.map((id) => brief.routes.find((r) => r.id === id).duration.p99);
@@ -231,11 +222,7 @@ test("a shop", async (t) => {
   await t.test("a route shows what the API says", async () => {
     for (const r of [byOperation("Quote"), byOperation("Reserve"), byOperation("SELECT")]) {
       await visit(`/route/${r.id}?${fixed}`);
-      const fact = (of) => text(page, `[data-fact=${of}]`);
-      assert.equal((await fact("calls")).split(/\s/).at(-1), r.calls.toLocaleString("en"));
-      assert.equal((await fact("failed")).split(/\s/).at(-1), r.failed.toLocaleString("en"));
-      near(await fact("p50"), r.duration.p50, "p50");
-      near(await fact("p99"), r.duration.p99, "p99");
+      await routeIs(page, r);
       const series = await hub.ask(`series?route=${r.id}&${fixed}`);
       assert.equal(series.points.reduce((n, p) => n + p.calls, 0), r.calls);
       const kept = await hub.ask(`traces?route=${r.id}&limit=50&${fixed}`);
@@ -264,11 +251,7 @@ test("a shop", async (t) => {
   await t.test("a trace is what the API says, and goes by keyboard", async () => {
     await visit(`/trace/${trace.id}`);
     const want = await hub.ask(`trace?id=${trace.id}`);
-    assert.equal(await text(page, "[data-fact=spans]"), String(want.spans.length));
-    near(await text(page, "[data-fact=duration]"), want.duration, "duration");
-    const rows = page.locator("[role=treegrid] [role=row]");
-    assert.equal(await rows.count(), want.spans.length);
-    assert.equal(await page.locator("[role=treegrid] .bar.critical").count(), want.spans.reduce((n, s) => n + s.critical.length, 0));
+    const rows = await traceIs(page, want);
     await rows.first().focus();
     await clicks(page, "ArrowDown", "ArrowDown");
     assert.equal(await page.locator("[role=row][aria-selected=true]").getAttribute("aria-rowindex"), "3");
@@ -301,13 +284,7 @@ test("a shop", async (t) => {
 
   await t.test("budgets burn as the API says", async () => {
     await visit("/budget?target=95&slower=20ms");
-    const want = await hub.ask("burn?target=0.95&slower=20ms");
-    for (const b of want.routes) {
-      const cells = page.locator(`tr[data-route='${b.id}'] td`);
-      const shown = await cells.evaluateAll((all) => all.slice(1, 6).map((c) => c.title.replaceAll(",", "")));
-      assert.deepEqual(shown, b.times.map((t) => `${t.bad} of ${t.calls}`), b.operation);
-      assert.equal((await cells.first().innerText()).replaceAll(/[▲△–\s]/g, ""), b.alert, b.operation);
-    }
+    await budgetsAre(page, await hub.ask("burn?target=0.95&slower=20ms"));
     await page.getByLabel("good are").fill("100");
     await page.keyboard.press("Enter");
     assert.match(await text(page, "main [role=alert]"), /leaves no budget/);
@@ -320,16 +297,13 @@ test("a shop", async (t) => {
 
   await t.test("the status is the hub's", async () => {
     await visit("/status");
-    const want = await hub.ask("status");
-    assert.equal(await text(page, "[data-fact=spans]"), want.intake.spans.toLocaleString("en"));
-    assert.equal(await text(page, "[data-fact=requests]"), want.intake.requests.toLocaleString("en"));
-    assert.match(await text(page, "[data-fact=windows]"), new RegExp(`^${want.store.windows} window`));
+    await statusIs(page, await hub.ask("status"));
     await sound(page, "status");
   });
 
   await t.test("the map has its edges, goes by keyboard, and shows names as text", async () => {
     await visit(`/map?${fixed}`);
-    const pairs = new Set(brief.routes.map((r) => `${name(r.from)}\n${name(r.to)}\n${r.mode === "async"}\n${r.transport ?? ""}`));
+    const pairs = new Set(brief.routes.map((r) => `${named(r.from)}\n${named(r.to)}\n${r.mode === "async"}\n${r.transport ?? ""}`));
     assert.equal(await page.locator("a.edge").count(), pairs.size);
     assert.equal(await page.locator("a.node").count(), brief.nodes.length);
     const r = byOperation("Reserve");
@@ -469,7 +443,7 @@ test("what no exporter should send is shown as it is", async () => {
   assert.equal(await page.locator("[role=row][aria-selected=true]").getAttribute("aria-rowindex"), String(want.spans.length));
   await page.goto(`${hub.url}/map?from=1h`);
   await page.locator("a.node").first().waitFor();
-  for (const n of brief.nodes) assert.equal(await page.locator("a.node").evaluateAll((all, name) => all.filter((a) => a.getAttribute("aria-label").startsWith(`${name}, `)).length, n.kind === "service" ? n.name : `${n.kind} ${n.name}`), 1, n.name);
+  for (const n of brief.nodes) assert.equal(await page.locator("a.node").evaluateAll((all, name) => all.filter((a) => a.getAttribute("aria-label").startsWith(`${name}, `)).length, named(n)), 1, n.name);
   assert.equal(await page.locator("main img").count(), 0);
   await page.context().close();
 });
