@@ -83,7 +83,7 @@ test-deaths: compiler ## kill a process before and after each of its stores to s
 test-load: ## policies under load and faults, in virtual time, without -race
 	$(say) "policies under load"
 	go test -count=1 -timeout 10m -run 'Load|NotTwice|RetriesLikeGRPC|Adapt' ./policy ./policy/control
-	go test -count=1 -timeout 10m -run BigFile ./routemap/tracefile
+	go test -count=1 -timeout 10m -run 'BigFile|EndlessValue' ./routemap/tracefile
 
 test-modules: ## test the other modules, two at once
 	@$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),-O) test-examples test-compat test-postgres test-bench

@@ -93,29 +93,6 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestBigFile: a file of a gigabyte takes no more memory than a small one.
-func TestBigFile(t *testing.T) {
-	if testing.Short() {
-		t.Skip("make test-load reads it, without the race detector")
-	}
-	if _, counts, err := all(t, strings.NewReader(`["`+strings.Repeat("x", 1<<20)+`"]`)); !errors.Is(err, ErrUnknown) || counts.LeftOut[NotASpan] != 1 {
-		t.Errorf("%+v, %v", counts, err)
-	}
-	endless := io.MultiReader(strings.NewReader(`["`), endlessly('x'))
-	if _, _, err := all(t, endless); err == nil || !strings.Contains(err.Error(), "MiB") {
-		t.Errorf("an endless value: %v", err)
-	}
-}
-
-type endlessly byte
-
-func (e endlessly) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(e)
-	}
-	return len(p), nil
-}
-
 // TestSamples reads real traces, all their spans, and finds each path to be a partition.
 func TestSamples(t *testing.T) {
 	files, err := filepath.Glob("testdata/*/*")
