@@ -82,17 +82,30 @@ func (s *serverStream) serve() {
 	}
 	s.trace()
 	s.tagStats()
-	m := d.methods.methods[s.cc.call.Method]
-	switch {
-	case m != nil:
-	case d.set.unknown != nil && d.wellFormed(s.cc.call.Method):
-		m = &method{stream: d.set.unknown}
-	default:
+	m := d.method(s.cc.call.Method)
+	if m == nil {
 		_ = s.writeStatus(d.methods.unknown(s.cc.call.Method))
 		return
 	}
 	s.endStats(s.process(m))
 	s.record()
+}
+
+// method returns what serves calls of a name; nil: nothing does.
+func (d *door) method(name string) *method {
+	m := d.methods.methods[name]
+	if m == nil && d.set.unknown != nil && d.wellFormed(name) {
+		m = &method{stream: d.set.unknown}
+	}
+	return m
+}
+
+// desc says what a method streams.
+func (m *method) desc() *grpc.StreamDesc {
+	if m.stream == nil {
+		return unaryDesc
+	}
+	return m.stream
 }
 
 // wellFormed reports whether a method name has both its slashes: an unknown
@@ -103,10 +116,7 @@ func (d *door) wellFormed(name string) bool {
 
 // process runs a method behind its interceptors and writes the status.
 func (s *serverStream) process(m *method) error {
-	s.desc = m.stream
-	if s.desc == nil {
-		s.desc = unaryDesc
-	}
+	s.desc = m.desc()
 	s.beginStats()
 	if st := s.setCodec(); st != nil {
 		_ = s.writeStatus(st)

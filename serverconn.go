@@ -107,8 +107,11 @@ func (c *serverConn) opens() openCalls {
 		defer c.mu.Unlock()
 		if each != nil {
 			c.streams.all(func(_ uint64, call *callContext) {
-				if s := call.stream.Load(); s != nil && s.rec.arrived != 0 {
-					each(call.route(s.desc))
+				if s := call.stream.Load(); s == nil || s.rec.arrived == 0 {
+					return
+				}
+				if m := c.door.method(call.call.Method); m != nil { // what the stream says of it, only its handler may read
+					each(call.route(m.desc()))
 				}
 			})
 		}
