@@ -45,10 +45,12 @@ func (f *faults) inject(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	}
 	now := f.current()
 	if now.delay > 0 {
+		begin := time.Now()
 		wait := time.NewTimer(now.delay)
 		defer wait.Stop()
 		select {
 		case <-wait.C:
+			slog.Debug("call delayed", "method", info.FullMethod, "took", time.Since(begin))
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
