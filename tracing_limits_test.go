@@ -31,7 +31,7 @@ func TestTracedLimits(t *testing.T) {
 		{"admission", telemetry.Server, []grpc.ServerOption{Policy(testPolicy(t, admission))}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			target, _, _ := startServer(t, &sluggish{handler: handler}, c.server...)
+			target, _, _ := startServer(t, &sluggish{handler: handler, waited: map[int32]stretch{}}, c.server...)
 			client := dialTest(t, target, c.client...)
 			take := tracing(t)
 			var all sync.WaitGroup
