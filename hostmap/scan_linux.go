@@ -292,12 +292,24 @@ func inNamespace(pid int, f func() error) error {
 	defer ns.Close()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // unlocked once it is back: it may be the main thread, which stands for the process and never ends
+		back, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer back.Close()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- os.NewSyscallError("setns", err)
 			return
 		}
-		done <- f()
+		err = f()
+		if again := unix.Setns(int(back.Fd()), unix.CLONE_NEWNET); again != nil {
+			done <- os.NewSyscallError("setns", again)
+			return
+		}
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }
