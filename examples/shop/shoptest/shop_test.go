@@ -68,6 +68,14 @@ func ask(t *testing.T, shop *shoptest.Shop, method, path, body string, out any) 
 	return resp.StatusCode
 }
 
+// mustAsk asks, and expects an answer of a code.
+func mustAsk(t *testing.T, shop *shoptest.Shop, method, path, body string, code int) {
+	var answer any
+	if got := ask(t, shop, method, path, body, &answer); got != code {
+		t.Errorf("%s %s: %d, %v", method, path, got, answer)
+	}
+}
+
 func TestShop(t *testing.T) {
 	for _, unix := range []bool{false, true} {
 		for _, stile := range []string{"on", "off"} {

@@ -103,13 +103,6 @@ func TestWaits(t *testing.T) {
 // within tells whether what was found is what was put, ±10 %.
 func within(found, put time.Duration) bool { return found >= put-put/10 && found <= put+put/10 }
 
-func mustAsk(t *testing.T, shop *shoptest.Shop, method, path, body string, code int) {
-	var answer any
-	if got := ask(t, shop, method, path, body, &answer); got != code {
-		t.Errorf("%s %s: %d, %v", method, path, got, answer)
-	}
-}
-
 func atOnce(do ...func()) {
 	var all sync.WaitGroup
 	for _, f := range do {
