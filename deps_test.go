@@ -23,6 +23,7 @@ transport/local           : transport transport/wire transport/sock transport/sh
 internal/filelock         :
 internal/xdg              :
 internal/packed           :
+internal/procfs           :
 internal/usage            :
 internal/inforce          :
 internal/values           :
@@ -42,12 +43,12 @@ queue                     : policy/control queue/embedded queue/internal/redo te
 routemap                  : internal/packed telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
-hostmap                   : routemap
+hostmap                   : routemap internal/procfs
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
-hub                       : . internal/agent internal/usage policy hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
+hub                       : . internal/agent internal/procfs internal/usage policy hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry
 cmd/stile/internal/terminal :
-cmd/stile/internal/measure :
+cmd/stile/internal/measure : internal/procfs
 cmd/stile/internal/demo   : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/bench  : . cmd/stile/internal/measure cmd/stile/internal/terminal
 cmd/stile/internal/protos :

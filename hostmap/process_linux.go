@@ -8,10 +8,9 @@ import (
 	"strings"
 	"sync"
 	"time"
-)
 
-// tick is what the kernel counts times of processes in, for programs.
-const tick = time.Second / 100
+	"github.com/stile-ipc/stile/internal/procfs"
+)
 
 // booted is when the host was, by its wall clock now.
 var booted = sync.OnceValues(func() (time.Time, error) {
@@ -29,25 +28,13 @@ var booted = sync.OnceValues(func() (time.Time, error) {
 })
 
 // startOf is when a process began.
-func startOf(dir string) (time.Time, error) {
+func startOf(stat *procfs.Stat) (time.Time, error) {
 	boot, err := booted()
 	if err != nil {
 		return boot, err
 	}
-	text, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return boot, err
-	}
-	const after = 19 // fields between the name, which may have spaces and brackets, and the start
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) <= after {
-		return boot, fmt.Errorf("%s/stat: %d fields", dir, len(fields))
-	}
-	n, err := strconv.ParseInt(fields[after], 10, 64)
-	if err != nil {
-		return boot, fmt.Errorf("%s/stat: %w", dir, err)
-	}
-	return boot.Add(time.Duration(n) * tick), nil
+	ticks, err := stat.Ticks(procfs.StartTime)
+	return boot.Add(time.Duration(ticks) * procfs.Tick), err
 }
 
 // cgroupOf is a process's group in the unified hierarchy, or the first that it has; empty: it is not told.
@@ -84,17 +71,11 @@ func (t *Threads) add(dir string) {
 	if err != nil {
 		return
 	}
-	for line := range strings.Lines(string(status)) {
-		name, value, _ := strings.Cut(line, ":")
-		n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-		switch {
-		case err != nil:
-		case name == "voluntary_ctxt_switches":
-			t.Voluntary += n
-		case name == "nonvoluntary_ctxt_switches":
-			t.Involuntary += n
-		}
+	voluntary, involuntary, err := procfs.ParseSwitches(status)
+	if err != nil {
+		return // the kernel does not count
 	}
+	t.Voluntary, t.Involuntary = t.Voluntary+voluntary, t.Involuntary+involuntary
 	schedstat, err := os.ReadFile(dir + "/schedstat") // ns run, ns waited, how often
 	if err != nil {
 		return // the kernel does not count

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-ipc/stile/internal/procfs"
 )
 
 // Scan looks at the processes of this host, those of this user, or all if it may. What begins or ends meanwhile may be absent.
@@ -162,11 +164,17 @@ func processOf(dir string) (p proc, err error) {
 	if p.PID, err = strconv.Atoi(filepath.Base(dir)); err != nil {
 		return p, err
 	}
-	name, err := os.ReadFile(dir + "/comm")
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return p, err
 	}
-	p.Name = strings.ToValidUTF8(strings.TrimSuffix(string(name), "\n"), "?")
+	stat, err := procfs.ParseStat(text)
+	if err != nil {
+		return p, err
+	}
+	if p.Start, err = startOf(&stat); err != nil {
+		return p, err
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return p, &fs.PathError{Op: "stat", Path: dir, Err: err}
@@ -174,17 +182,12 @@ func processOf(dir string) (p proc, err error) {
 	p.UID = int(st.Uid)
 	if exe, err := os.Readlink(dir + "/exe"); err == nil { // threads of the kernel have none
 		p.Exe = exe
-		if base := filepath.Base(exe); strings.HasPrefix(base, p.Name) { // comm has 15 bytes at most
-			p.Name = base
-		}
 	}
+	p.Name = procfs.Program(stat.Name, p.Exe)
 	if err := unix.Stat(dir+"/ns/net", &st); err != nil {
 		return p, &fs.PathError{Op: "stat", Path: dir + "/ns/net", Err: err}
 	}
 	p.Netns = st.Ino
-	if p.Start, err = startOf(dir); err != nil {
-		return p, err
-	}
 	p.Cgroup = cgroupOf(dir)
 	if err := p.files(dir); err != nil {
 		return p, err

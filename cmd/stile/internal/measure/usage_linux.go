@@ -1,20 +1,16 @@
 package measure
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
-)
 
-// tick is the unit of CPU time in /proc/PID/stat: USER_HZ, 100 on every Linux
-// that Go runs on.
-const tick = 10 * time.Millisecond
+	"github.com/stile-ipc/stile/internal/procfs"
+)
 
 // UsageOf adds up what the processes with these ids have used.
 func UsageOf(pids []int) (Usage, error) {
@@ -44,25 +40,21 @@ func cpuOf(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return time.Duration(ticks) * tick, nil
+	return time.Duration(ticks) * procfs.Tick, nil
 }
 
-// parseStat returns utime+stime, the 14th and 15th field of proc_pid_stat(5). The
-// second one, the command in brackets, may itself hold blanks and brackets.
+// parseStat returns the sum of utime and stime.
 func parseStat(text []byte) (int64, error) {
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("%d fields after the command", len(fields))
+	stat, err := procfs.ParseStat(text)
+	if err != nil {
+		return 0, err
 	}
-	var sum int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(string(f), 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
+	user, err := stat.Ticks(procfs.UserTime)
+	if err != nil {
+		return 0, err
 	}
-	return sum, nil
+	system, err := stat.Ticks(procfs.SystemTime)
+	return user + system, err
 }
 
 func switchesOf(pid int) (int64, error) {
@@ -81,34 +73,11 @@ func switchesOf(pid int) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		n, err := parseSwitches(text)
+		voluntary, involuntary, err := procfs.ParseSwitches(text)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", path, err)
 		}
-		sum += n
-	}
-	return sum, nil
-}
-
-// parseSwitches returns the sum of voluntary_ctxt_switches and
-// nonvoluntary_ctxt_switches.
-func parseSwitches(text []byte) (int64, error) {
-	var sum int64
-	found := 0
-	for line := range bytes.Lines(text) {
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if !bytes.HasSuffix(name, []byte("voluntary_ctxt_switches")) {
-			continue
-		}
-		n, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-		found++
-	}
-	if found != 2 {
-		return 0, fmt.Errorf("%d counts of context switches, want 2", found)
+		sum += int64(voluntary + involuntary)
 	}
 	return sum, nil
 }
