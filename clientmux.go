@@ -93,30 +93,10 @@ func newClientMux(conn transport.Conn, p place, s settings, e *entrance) *client
 	}
 	m.parts.limit = partsLimit(m.headerLimit())
 	m.lastID.Store(connections.Add(1) << 40)
-	live.add(conn, "client", p.addr, m.opens())
+	live.add(conn, "client", p.addr, opensOf(m.link, &m.mu, &m.streams, func(s *clientStream) *telemetry.Route { return s.rec.route }))
 	m.event("connected", "", false)
 	conn.Start(m)
 	return m
-}
-
-// opens tells which calls are open; nil: they are not counted.
-func (m *clientMux) opens() openCalls {
-	if m.link == nil {
-		return nil
-	}
-	m.link.TellsOpen()
-	return func(each func(*telemetry.Route)) int {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if each != nil {
-			m.streams.all(func(_ uint64, s *clientStream) {
-				if s.rec.route != nil {
-					each(s.rec.route)
-				}
-			})
-		}
-		return m.streams.size
-	}
 }
 
 // open enters s in the table. It waits for a free slot when the server limits

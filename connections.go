@@ -60,6 +60,26 @@ type register struct {
 // openCalls tells how many calls a connection has now, and calls each, if it is not nil, with the routes of those of which it is known.
 type openCalls func(each func(*telemetry.Route)) int
 
+// opensOf tells of the calls in a connection's table, which mu guards. routeOf is where a call counts; nil: it is not known.
+func opensOf[S any](link *telemetry.Link, mu *sync.Mutex, calls *table[S], routeOf func(*S) *telemetry.Route) openCalls {
+	if link == nil { // they are not counted
+		return nil
+	}
+	link.TellsOpen()
+	return func(each func(*telemetry.Route)) int {
+		mu.Lock()
+		defer mu.Unlock()
+		if each != nil {
+			calls.all(func(_ uint64, s *S) {
+				if r := routeOf(s); r != nil {
+					each(r)
+				}
+			})
+		}
+		return calls.size
+	}
+}
+
 // add adds a connection. open is nil if its calls are not counted.
 func (r *register) add(conn transport.Conn, role string, server net.Addr, open openCalls) {
 	info := conn.Info()

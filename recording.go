@@ -287,6 +287,18 @@ func (c *callContext) route(desc *grpc.StreamDesc) *telemetry.Route {
 	return c.conn.link.Route(telemetry.RouteName{Method: c.call.Method, Stream: desc == nil || isStream(desc)})
 }
 
+// openOn is where a call counts that is open, for who is not its handler: what the stream says of its method only that may read. nil: it is not known.
+func (c *callContext) openOn() *telemetry.Route {
+	if s := c.stream.Load(); s == nil || s.rec.arrived == 0 {
+		return nil
+	}
+	m := c.conn.door.method(c.call.Method)
+	if m == nil {
+		return nil
+	}
+	return c.route(m.desc())
+}
+
 // Decided implements [lazyctx.Decided], on the goroutine of the handler.
 func (c *callContext) Decided(d telemetry.Decision) {
 	if s := c.stream.Load(); s != nil && s.rec.arrived != 0 {

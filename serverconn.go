@@ -92,31 +92,8 @@ func newServerConn(d *door, conn transport.Conn, addr net.Addr) *serverConn {
 }
 
 func (c *serverConn) start() {
-	live.add(c.conn, "server", c.peer.LocalAddr, c.opens())
+	live.add(c.conn, "server", c.peer.LocalAddr, opensOf(c.link, &c.mu, &c.streams, (*callContext).openOn))
 	c.conn.Start(c)
-}
-
-// opens tells which calls are open; nil: they are not counted.
-func (c *serverConn) opens() openCalls {
-	if c.link == nil {
-		return nil
-	}
-	c.link.TellsOpen()
-	return func(each func(*telemetry.Route)) int {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if each != nil {
-			c.streams.all(func(_ uint64, call *callContext) {
-				if s := call.stream.Load(); s == nil || s.rec.arrived == 0 {
-					return
-				}
-				if m := c.door.method(call.call.Method); m != nil { // what the stream says of it, only its handler may read
-					each(call.route(m.desc()))
-				}
-			})
-		}
-		return c.streams.size
-	}
 }
 
 // HandleFrame implements [transport.Handler].

@@ -354,6 +354,21 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// comesLater sees that a hub tells who exports, by gRPC and HTTP, when to come again, and returns the body.
+func comesLater(t *testing.T, h *Hub) (body []byte) {
+	t.Helper()
+	err := dial(t, h).Invoke(t.Context(), exportMethod, callSpans(0, 1, "catalog"), new(emptypb.Empty))
+	details := status.Convert(err).Details()
+	if status.Code(err) != codes.ResourceExhausted || len(details) != 1 || details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() != comeAgain {
+		t.Errorf("%v, %v", err, details)
+	}
+	body = marshal(t, callSpans(0, 1, "catalog"))
+	if r := post(t, h, body, "Content-Type", typeProtobuf); r.code != http.StatusTooManyRequests || r.header.Get("Retry-After") != "1" {
+		t.Errorf("%d %v", r.code, r.header)
+	}
+	return body
+}
+
 // TestBusy: who has no turn is told when to come again, and is served then.
 func TestBusy(t *testing.T) {
 	h := openHub(t, Config{})
@@ -362,16 +377,7 @@ func TestBusy(t *testing.T) {
 	for range cap(h.decoding.room) {
 		h.decoding.room <- struct{}{}
 	}
-	cc := dial(t, h)
-	err := cc.Invoke(t.Context(), exportMethod, callSpans(0, 1, "catalog"), new(emptypb.Empty))
-	details := status.Convert(err).Details()
-	if status.Code(err) != codes.ResourceExhausted || len(details) != 1 || details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() != comeAgain {
-		t.Errorf("%v, %v", err, details)
-	}
-	body := marshal(t, callSpans(0, 1, "catalog"))
-	if r := post(t, h, body, "Content-Type", typeProtobuf); r.code != http.StatusTooManyRequests || r.header.Get("Retry-After") != "1" {
-		t.Errorf("%d %v", r.code, r.header)
-	}
+	body := comesLater(t, h)
 	for range cap(h.decoding.room) {
 		<-h.decoding.room
 	}

@@ -11,10 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
@@ -142,16 +138,7 @@ func TestFull(t *testing.T) {
 	h.intake.mu.Lock()
 	h.intake.assembler.most, h.intake.patience = -10, 10*time.Millisecond
 	h.intake.mu.Unlock()
-	cc := dial(t, h)
-	err := cc.Invoke(t.Context(), exportMethod, callSpans(0, 1, "catalog"), new(emptypb.Empty))
-	details := status.Convert(err).Details()
-	if status.Code(err) != codes.ResourceExhausted || len(details) != 1 || details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() != comeAgain {
-		t.Errorf("%v, %v", err, details)
-	}
-	body := marshal(t, callSpans(0, 1, "catalog"))
-	if r := post(t, h, body, "Content-Type", typeProtobuf); r.code != http.StatusTooManyRequests || r.header.Get("Retry-After") != "1" {
-		t.Errorf("%d %v", r.code, r.header)
-	}
+	body := comesLater(t, h)
 	if s := decode[Status](t, get(t, h, "/api/v1/status")); s.Intake.Refused[refusedFull] != 2 || s.Intake.Spans != 0 || s.Intake.Requests != 0 {
 		t.Errorf("%+v", s.Intake)
 	}

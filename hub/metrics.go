@@ -213,7 +213,7 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 		m.count(out, metricErrors, float64(n), with(class)...)
 	}
 	if s.Waits.Calls > 0 {
-		for part, ns := range map[string]int64{"client_queue": s.Waits.ClientQueue, "transport": s.Waits.Transport, "server_queue": s.Waits.ServerQueue, "handler": s.Waits.Handler} {
+		for part, ns := range waitParts(&s.Waits) {
 			m.count(out, metricWait, seconds(ns), with(part)...)
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)
@@ -232,6 +232,11 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 	if s.Response.Count() > 0 {
 		m.count(out, metricResponse, s.Response.Sum(), labels...)
 	}
+}
+
+// waitParts are sums of where calls waited, ns, by the names that they have outside.
+func waitParts(w *routemap.Waits) map[string]int64 {
+	return map[string]int64{"client_queue": w.ClientQueue, "transport": w.Transport, "server_queue": w.ServerQueue, "handler": w.Handler}
 }
 
 func seconds[N int64 | float64](ns N) float64 { return float64(ns) / 1e9 }

@@ -3,7 +3,6 @@ package hub
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -49,7 +48,10 @@ func (r *recorder) add(from *hubpb.ReportRequest, route func(*hubpb.Route) strin
 		if len(one.Arrived) == maxRecordRoutes {
 			break
 		}
-		if id := route(of); id != "" && len(of.GetArrivals()) > 0 {
+		if len(of.GetArrivals()) == 0 {
+			continue
+		}
+		if id := route(of); id != "" {
 			one.Arrived = append(one.Arrived, &hubpb.Arrived{Side: of.GetSide(), Route: id, Arrivals: of.GetArrivals(), Calls: callsOf(of)})
 		}
 	}
@@ -165,13 +167,4 @@ func recordOf(one *store.Record, route string) (out Record, err error) {
 		out.Arrived = append(out.Arrived, of)
 	}
 	return out, nil
-}
-
-// processID reads the ID of a process; empty: none is asked for.
-func processID(r *http.Request) (string, error) {
-	id := r.URL.Query().Get("process")
-	if n, err := strconv.ParseUint(id, 16, 64); id != "" && (err != nil || fmt.Sprintf("%016x", n) != id) {
-		return "", badQuestion{fmt.Errorf("process: %.40q is no ID of a process, which is 16 hex digits", id)}
-	}
-	return id, nil
 }

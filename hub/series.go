@@ -109,10 +109,16 @@ func durations(h *telemetry.Histogram) *Durations {
 }
 
 // routeID reads the ID of a route; empty: there is none.
-func routeID(r *http.Request) (string, error) {
-	id := r.URL.Query().Get("route")
+func routeID(r *http.Request) (string, error) { return hexID(r, "route") }
+
+// processID reads the ID of a process; empty: none is asked for.
+func processID(r *http.Request) (string, error) { return hexID(r, "process") }
+
+// hexID reads the ID of what is called so.
+func hexID(r *http.Request, what string) (string, error) {
+	id := r.URL.Query().Get(what)
 	if n, err := strconv.ParseUint(id, 16, 64); id != "" && (err != nil || fmt.Sprintf("%016x", n) != id) {
-		return "", badQuestion{fmt.Errorf("route: %.40q is no ID of a route, which is 16 hex digits", id)}
+		return "", badQuestion{fmt.Errorf("%s: %.40q is no ID of a %s, which is 16 hex digits", what, id, what)}
 	}
 	return id, nil
 }
