@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/stile-ipc/stile/hub/internal/store"
 	"github.com/stile-ipc/stile/routemap"
 )
