@@ -176,13 +176,12 @@ func (a *Agent) close(ctx context.Context, now time.Time) {
 		taken, lost := a.cfg.Spans.Take()
 		r.Spans, r.SpansLost = spansOf(taken, time.Now()), lost
 	}
-	size := fit(r)
 	r.Events, r.EventsLost = events(a.cfg.Recorder.TakeEvents())
 	if a.cfg.Policies != nil {
 		r.Policies = a.policies(a.cfg.Policies())
 	}
 	a.from = now
-	w := window{report: r, bytes: held(size)}
+	w := window{report: r, bytes: held(fit(r))}
 	a.held, a.bytes = append(a.held, w), a.bytes+w.bytes
 	for i := 0; i < len(a.held)-1 && a.bytes > maxHeldBytes; i++ { // spans go before counts do
 		r.SpansLost += uint64(a.dropSpans(&a.held[i]))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,8 +14,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/stile-ipc/stile/hub/hubpb"
+	"github.com/stile-ipc/stile/internal/inforce"
 	"github.com/stile-ipc/stile/internal/usage"
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -212,6 +215,25 @@ func TestHubFull(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHeldWhole: what is held counts with the texts of policies and with events.
+func TestHeldWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHub{name: 1, away: true}
+		r := telemetry.NewRecorder()
+		r.Enable()
+		text := strings.Repeat("x", maxText)
+		a := Start(Config{
+			Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler),
+			Policies: func() []inforce.Policy { return []inforce.Policy{{Source: "p", Text: text}} },
+		})
+		r.Event(telemetry.Event{Kind: "x", Detail: "y"})
+		a.Close(t.Context())
+		if w := a.held[0]; w.report.Policies[0].Text != text || len(w.report.Events) != 1 || w.bytes < held(proto.Size(w.report)) {
+			t.Errorf("%d bytes are counted of a report of %d", w.bytes, proto.Size(w.report))
+		}
+	})
 }
 
 // TestRefused: a report that a hub does not take counts, and no other one is lost with it.
