@@ -86,12 +86,9 @@ func (s *clientStream) endSpan(c *telemetry.Call) {
 	span.Queued = min(max(c.Queued, 0), c.Duration) // as a server says that may be wrong
 	span.Worked = min(max(c.Handled, 0), c.Duration-span.Queued)
 	span.Request, span.Response = int64(c.Request), int64(c.Response)
-	span.Ended = endedBy(s.ctx, c.Code)
+	span.Ended, span.Cause = endAndCause(s.ctx, c.Code)
 	if span.Ended == spans.Answered && c.Code != 0 && s.in.status() == nil {
 		span.Ended = spans.Lost
-	}
-	if span.Ended == spans.Cancelled {
-		span.Cause = causeOf(s.ctx)
 	}
 	traced.Add(s.rec.hint, span)
 }
@@ -111,13 +108,14 @@ func endedBy(ctx context.Context, code uint32) spans.Ended {
 	return spans.Answered
 }
 
-// causeOf is why a context was cancelled, if that is more than that it was, as with [context.WithCancelCause] and errgroup's.
-func causeOf(ctx context.Context) string {
-	cause := context.Cause(ctx)
-	if cause == nil || cause == ctx.Err() {
-		return ""
+// endAndCause is endedBy at a client, and why its context was cancelled if that is more than that it was, as with [context.WithCancelCause] and errgroup's.
+func endAndCause(ctx context.Context, code uint32) (end spans.Ended, cause string) {
+	if end = endedBy(ctx, code); end == spans.Cancelled {
+		if err := context.Cause(ctx); err != nil && err != ctx.Err() {
+			cause = err.Error()
+		}
 	}
-	return cause.Error()
+	return end, cause
 }
 
 func triesOf(md wire.MD) uint32 {
@@ -144,10 +142,8 @@ func (e *entrance) traceFar(ctx context.Context, handler *callContext, l *teleme
 	}
 	span.Link, span.Name, span.Try = l, name, triesOf(wire.MD(md))
 	span.Begun, span.Over = begun, begun+c.Duration
-	span.Waited, span.Code, span.Request, span.Response, span.Ended = c.Waited, c.Code, -1, -1, endedBy(ctx, c.Code)
-	if span.Ended == spans.Cancelled {
-		span.Cause = causeOf(ctx)
-	}
+	span.Waited, span.Code, span.Request, span.Response = c.Waited, c.Code, -1, -1
+	span.Ended, span.Cause = endAndCause(ctx, c.Code)
 	traced.Add(uint32(span.ID), span)
 }
 
