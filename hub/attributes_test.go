@@ -119,8 +119,9 @@ func TestMillionAttributes(t *testing.T) {
 		t.Error("JSON: what is too large is taken")
 	}
 
-	s := decode[Status](t, get(t, h, "/api/v1/status")).Intake
-	if s.Spans != uint64(2*number) || len(s.LeftOut) != 0 || len(s.Refused) != 1 || s.Refused[refusedLarge] != uint64(len(ways)+1) {
+	tooLarge := uint64(len(ways) + 1)
+	s := whenRefused(t, h, tooLarge)
+	if s.Spans != uint64(2*number) || len(s.LeftOut) != 0 || len(s.Refused) != 1 || s.Refused[refusedLarge] != tooLarge {
 		t.Errorf("%+v", s)
 	}
 	closeHub(t, h)
