@@ -18,16 +18,19 @@ const (
 
 var sourceNames = []string{"traces", "stile", "metrics"}
 
-// MarshalJSON writes a list of names.
-func (s Sources) MarshalJSON() ([]byte, error) {
+// Names are the sources' names; none: an empty list.
+func (s Sources) Names() []string {
 	names := []string{}
 	for i, name := range sourceNames {
 		if s&(1<<i) != 0 {
 			names = append(names, name)
 		}
 	}
-	return json.Marshal(names)
+	return names
 }
+
+// MarshalJSON writes a list of names.
+func (s Sources) MarshalJSON() ([]byte, error) { return json.Marshal(s.Names()) }
 
 // UnmarshalJSON reads what MarshalJSON has written.
 func (s *Sources) UnmarshalJSON(text []byte) error {

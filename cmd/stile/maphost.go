@@ -15,6 +15,7 @@ import (
 
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 	"github.com/stile-ipc/stile/hostmap"
+	"github.com/stile-ipc/stile/routemap"
 )
 
 func newMapHost() *cobra.Command {
@@ -22,7 +23,7 @@ func newMapHost() *cobra.Command {
 	var name string
 	var long time.Duration
 	cmd := &cobra.Command{
-		Use:   "host",
+		Use:   "host [URL]",
 		Short: "Show which processes of this host talk to each other, and by what",
 		Long: `Host shows who has a socket, a pipe or shared memory with whom, as the kernel tells it: nothing has to
 be added to the processes. Those of other users are seen by root alone; so are other network
@@ -33,13 +34,21 @@ With --for the sockets are looked at again and again for so long, every 100 ms, 
 less, and where somebody waits is told: who writes faster than the other end reads, and who is not
 accepted. stile map terms says when that is a blocking point, and when backpressure.
 
-Exit codes: 0 done, 2 a mistake in the command line, 3 the host does not tell.`,
+With the URL of a hub, whose map is asked as stile map does, who reports there is called by its
+service, the ways whose routes cost most are first, and those of which no route tells are last: what
+the host alone knows of. A hub with tokens wants one that reads, in STILE_HUB_TOKEN.
+
+Exit codes: 0 done, 2 a mistake in the command line, 3 the host, or the hub, does not tell.`,
 		Example: `  stile map host
   sudo stile map host --name catalog
   stile map host --for 10s
+  sudo stile map host http://localhost:4319
   stile map host --dot | dot -Tsvg > host.svg`,
-		Args: between(0, 0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: between(0, 1, "no more than one URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && !isURL(args[0]) {
+				return usageError{fmt.Errorf("%q is no URL of a hub, which begins with http:// or https://", args[0])}
+			}
 			if asJSON && asDOT {
 				return usageError{fmt.Errorf("--json and --dot are two forms: give one")}
 			}
@@ -57,13 +66,19 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host does not tell.`,
 				return fmt.Errorf("map host: %w", err)
 			}
 			h.Only(name)
+			v := viewOf(h)
+			if len(args) == 1 {
+				if err := v.askFor(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+			}
 			switch {
 			case asJSON:
-				return printJSON(cmd.OutOrStdout(), h)
+				return printJSON(cmd.OutOrStdout(), v)
 			case asDOT:
-				return printHostDOT(cmd.OutOrStdout(), h)
+				return printHostDOT(cmd.OutOrStdout(), v)
 			}
-			return printHost(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), h)
+			return printHost(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), v)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -80,26 +95,23 @@ const (
 	maxWatch   = time.Hour
 )
 
-// hostEnds are the names of edges' ends: of processes with their numbers.
-func hostEnds(h *hostmap.Host) func(hostmap.End) string {
-	names := map[int]string{}
-	for _, p := range h.Processes {
-		names[p.PID] = p.Name
+// end is the name of an edge's end: of a process with its number.
+func (v *hostView) end(e hostmap.End) string {
+	if e.PID == 0 {
+		return e.Address
 	}
-	return func(e hostmap.End) string {
-		if e.PID == 0 {
-			return e.Address
-		}
-		return fmt.Sprintf("%s[%d]", names[e.PID], e.PID)
-	}
+	return fmt.Sprintf("%s[%d]", cmp.Or(v.Services[e.PID], v.programs[e.PID]), e.PID)
 }
 
-func printHost(out io.Writer, style terminal.Style, h *hostmap.Host) error {
+func printHost(out io.Writer, style terminal.Style, v *hostView) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FROM\t\tTO\tBY\tHOW MANY\tUNREAD\tKNOWN BY\tAT")
-	end := hostEnds(h)
-	for _, e := range h.Edges {
+	fmt.Fprint(w, "FROM\t\tTO\tBY\tHOW MANY\tUNREAD\t")
+	if v.Asked {
+		fmt.Fprint(w, "COST\tCALLS\t")
+	}
+	fmt.Fprintln(w, "KNOWN BY\tAT")
+	for _, e := range v.Edges {
 		arrow := "→"
 		if !e.Directed {
 			arrow = "–"
@@ -108,29 +120,39 @@ func printHost(out io.Writer, style terminal.Style, h *hostmap.Host) error {
 		if e.Unread > 0 {
 			unread = strconv.FormatUint(e.Unread, 10)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", plain(end(e.From)), arrow, plain(end(e.To)), e.Transport, e.Count, unread, e.Known, plain(e.Via))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t", plain(v.end(e.From)), arrow, plain(v.end(e.To)), e.Transport, e.Count, unread)
+		if v.Asked {
+			cost, calls := "-", "-"
+			if e.Routes > 0 {
+				cost, calls = routemap.Readable(e.Cost), strconv.FormatUint(e.Calls, 10)
+			}
+			fmt.Fprintf(w, "%s\t%s\t", cost, calls)
+		}
+		fmt.Fprintf(w, "%s\t%s\n", strings.Join(e.knownBy(), ", "), plain(e.Via))
 	}
 	_ = w.Flush() // to memory
-	if h.Watched > 0 {
-		printPressure(&b, style, h)
-		printThreads(&b, style, h)
+	if v.Watched > 0 {
+		printPressure(&b, style, v)
+		printThreads(&b, style, v)
 	}
-	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; %d pipes may not be asked how full they are; ? is a process that was not looked at", h.Seen, h.Hidden, h.Namespace, h.Elsewhere, h.Unasked)))
+	if v.Asked {
+		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d of %d ways are known from the host alone: no route of the hub's tells of them", v.untold(), len(v.Edges))))
+	}
+	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; %d pipes may not be asked how full they are; ? is a process that was not looked at", v.Seen, v.Hidden, v.Namespace, v.Elsewhere, v.Unasked)))
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
 // printPressure shows where somebody waits.
-func printPressure(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
-	fmt.Fprintf(b, "\n%s\n", style.Strong(fmt.Sprintf("Where they wait, of %d samples in %s", h.Samples, h.Watched.Round(time.Millisecond))))
-	if len(h.Pressure) == 0 {
+func printPressure(b *strings.Builder, style terminal.Style, v *hostView) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong(fmt.Sprintf("Where they wait, of %d samples in %s", v.Samples, v.Watched.Round(time.Millisecond))))
+	if len(v.Pressure) == 0 {
 		b.WriteString("nowhere\n")
 		return
 	}
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WHO WAITS\t\tFOR\tBY\tFULL\tDEEP\tBACKLOG\tNO ROOM\tAT MOST\tAT\tWHAT IT IS")
-	end := hostEnds(h)
-	for _, p := range h.Pressure {
+	for _, p := range v.Pressure {
 		var is []string
 		if p.Blocking {
 			is = append(is, "blocking point")
@@ -138,7 +160,7 @@ func printPressure(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
 		if p.Backpressure {
 			is = append(is, "backpressure")
 		}
-		fmt.Fprintf(w, "%s\t→\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", plain(end(p.From)), plain(end(p.To)), p.Transport, p.Full, p.Deep, p.Backlog,
+		fmt.Fprintf(w, "%s\t→\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", plain(v.end(p.From)), plain(v.end(p.To)), p.Transport, p.Full, p.Deep, p.Backlog,
 			percent(float64(p.Limited), float64(p.Busy)), percent(p.Most, 1), plain(p.Via), strings.Join(is, ", "))
 	}
 	_ = w.Flush() // to memory
@@ -148,31 +170,32 @@ func printPressure(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
 const mostThreads = 20
 
 // printThreads shows which processes switched most while they were watched.
-func printThreads(b *strings.Builder, style terminal.Style, h *hostmap.Host) {
+func printThreads(b *strings.Builder, style terminal.Style, v *hostView) {
 	fmt.Fprintf(b, "\n%s\n", style.Strong("How often they switched, a second"))
-	all := slices.Clone(h.Processes)
+	all := slices.Clone(v.Processes)
 	slices.SortStableFunc(all, func(a, b hostmap.Process) int {
 		return cmp.Compare(b.Voluntary+b.Involuntary, a.Voluntary+a.Involuntary)
 	})
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROCESS\tTO WAIT\tTAKEN OFF\tWAITED TO RUN")
-	end := hostEnds(h)
 	for _, p := range first(all, mostThreads) {
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\n", plain(end(hostmap.End{PID: p.PID})), float64(p.Voluntary)/h.Watched.Seconds(), float64(p.Involuntary)/h.Watched.Seconds(), percent(float64(p.RunQueue), float64(h.Watched)))
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\n", plain(v.end(hostmap.End{PID: p.PID})), float64(p.Voluntary)/v.Watched.Seconds(), float64(p.Involuntary)/v.Watched.Seconds(), percent(float64(p.RunQueue), float64(v.Watched)))
 	}
 	_ = w.Flush() // to memory
 }
 
-func printHostDOT(out io.Writer, h *hostmap.Host) error {
+func printHostDOT(out io.Writer, v *hostView) error {
 	var b strings.Builder
 	b.WriteString("digraph host {\n  rankdir=LR; node [shape=box];\n")
-	end := hostEnds(h)
-	for _, e := range h.Edges {
-		direction := ""
+	for _, e := range v.Edges {
+		more := ""
 		if !e.Directed {
-			direction = ", dir=none"
+			more = ", dir=none"
 		}
-		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(end(e.From)), dotName(end(e.To)), dotName(e.Transport), direction)
+		if v.Asked && e.Routes == 0 {
+			more += ", style=dotted"
+		}
+		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(v.end(e.From)), dotName(v.end(e.To)), dotName(e.Transport), more)
 	}
 	b.WriteString("}\n")
 	_, err := io.WriteString(out, b.String())
