@@ -412,6 +412,17 @@ type Agents struct {
 	Unrecorded uint64 `json:"unrecorded"` // reports of which it is not kept what was in force and when calls came: there was no room, or their clock was off
 }
 
+// unkept counts what there was no room for while the disk was full.
+func (a *agents) unkept(of noRoom) {
+	a.queues.leftOut(of.queues)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost += of.events
+	a.unsampled += of.samples
+	a.leftOut += of.policies
+	a.unrecorded += of.records
+}
+
 func (a *agents) status() Agents {
 	a.mu.Lock()
 	defer a.mu.Unlock()

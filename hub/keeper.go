@@ -196,7 +196,7 @@ func (k *keeper) keep() {
 			case ok && unkept == nil:
 				unkept = &w
 			case ok:
-				unkept.then(&w)
+				k.agents.unkept(unkept.then(&w))
 			}
 		case <-again.C:
 		}
@@ -238,44 +238,51 @@ func (k *keeper) stall() error {
 	return nil
 }
 
-// then goes on with a later window, as far as there is room for what it brings.
-func (w *window) then(o *window) {
+// noRoom is how much of a window there was no room for.
+type noRoom struct{ events, samples, policies, records, queues uint64 }
+
+// then goes on with a later window, as far as there is room for what it brings, and tells what is left out.
+func (w *window) then(o *window) (left noRoom) {
 	w.m.Merge(o.m)
 	maps.Copy(w.reported, o.reported)
 	w.sample.merge(o.sample)
 	w.events = held(w.events, o.events, maxUnkeptEvents, func(e store.Event) int {
 		return heldLeast + len(e.Service) + len(e.Host) + len(e.Kind) + len(e.Subject) + len(e.Detail) + len(e.Trace)
-	})
+	}, func(store.Event) { left.events++ })
 	w.loads = held(w.loads, o.loads, maxUnkeptLoads, func(l store.Load) int {
 		n := heldLeast + len(l.Service) + len(l.Name) + 8*len(l.Took)
 		for _, column := range l.Columns {
 			n += 8 * len(column)
 		}
 		return n
-	})
+	}, func(l store.Load) { left.samples += uint64(len(l.Took)) })
 	w.policies = held(w.policies, o.policies, maxWindowPolicies, func(p store.Policy) int {
 		return heldLeast + len(p.Source.Name) + len(p.Source.Service) + len(p.Version) + len(p.Text)
-	})
+	}, func(store.Policy) { left.policies++ })
 	w.records = held(w.records, o.records, maxUnkeptRecords, func(r store.Record) int {
 		return heldLeast + len(r.Service) + len(r.Host) + len(r.Data)
-	})
+	}, func(store.Record) { left.records++ })
 	w.queues = held(w.queues, o.queues, maxUnkeptQueues, func(q queueWindow) int {
 		n := heldLeast
 		for k, s := range q.queues {
 			n += heldLeast + len(k.Topic) + len(k.Group) + len(s.Where) + len(s.Host)
 		}
 		return n
-	})
+	}, func(q queueWindow) { left.queues += uint64(len(q.queues)) })
+	return left
 }
 
-// held appends as many of more as there is room for, in number and bytes.
-func held[T any](all, more []T, most int, size func(T) int) []T {
+// held appends as many of more as there is room for, in number and bytes, and calls left with each of the rest.
+func held[T any](all, more []T, most int, size func(T) int, left func(T)) []T {
 	bytes := 0
 	for _, one := range all {
 		bytes += size(one)
 	}
-	for _, one := range more {
+	for i, one := range more {
 		if bytes += size(one); len(all) >= most || bytes > maxUnkeptBytes {
+			for _, one := range more[i:] {
+				left(one)
+			}
 			break
 		}
 		all = append(all, one)

@@ -169,16 +169,26 @@ func TestHeldBounds(t *testing.T) {
 		return &w
 	}
 	many := more(maxUnkeptLoads+5, 0, 0)
-	many.then(more(1, 0, 0))
+	if left := many.then(more(1, 3, 0)); left != (noRoom{samples: 3}) {
+		t.Errorf("%+v left out", left)
+	}
 	if got := len(many.loads); got != maxUnkeptLoads+5 {
 		t.Errorf("%d loads", got)
 	}
-	long := more(1, 0, 0)
-	for range 12 {
-		long.then(more(1, maxUnkeptBytes/8/10, maxUnkeptBytes/heldLeast/10))
+	const times, samples, topics = 12, maxUnkeptBytes / 8 / 10, maxUnkeptBytes / heldLeast / 10
+	long, agents := more(1, 0, 0), newAgents(time.Now)
+	for range times {
+		next := more(1, samples, topics)
+		next.events, next.records = []store.Event{{Detail: text}}, []store.Record{{Data: []byte(text)}}
+		agents.unkept(long.then(next))
 	}
-	if l, q, p := len(long.loads), len(long.queues), len(long.policies); l < 5 || l > 11 || q < 5 || q > 11 || p != 3 {
-		t.Errorf("%d loads, %d windows of queues, %d policies", l, q, p)
+	l, q, p := len(long.loads), len(long.queues), len(long.policies)
+	if l < 5 || l > 11 || q < 5 || q > 11 || p != 3 || len(long.events) != 3 || len(long.records) != 3 {
+		t.Errorf("%d loads, %d windows of queues, %d policies, %d events, %d records", l, q, p, len(long.events), len(long.records))
+	}
+	want := Agents{Lost: times - 3, Unrecorded: times - 3, LeftOut: uint64(times + 1 - p), Unsampled: uint64(times+1-l) * samples, NoRoom: uint64(times+1-q) * topics}
+	if got := agents.status(); got != want {
+		t.Errorf("%+v left out, want %+v", got, want)
 	}
 }
 

@@ -290,6 +290,13 @@ func (a *queues) each(topic func(topicName, *routemap.QueueStats), group func(ro
 	}
 }
 
+// leftOut counts topics and groups that there was no room for later.
+func (a *queues) leftOut(n uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost += n
+}
+
 // noRoom is how often there was no room for what was told.
 func (a *queues) noRoom() uint64 {
 	a.mu.Lock()
