@@ -43,7 +43,7 @@ queue                     : policy/control queue/embedded queue/internal/redo te
 routemap                  : internal/packed telemetry
 routemap/semconv          : routemap
 routemap/tracefile        : routemap routemap/semconv
-hostmap                   : routemap internal/procfs
+hostmap                   : routemap internal/procfs internal/usage
 hub/internal/store        : internal/filelock internal/packed routemap
 hub/web                   :
 hub                       : . internal/agent internal/procfs internal/usage policy hub/internal/store hub/hubpb hub/web queue queue/embedded routemap routemap/tracefile telemetry

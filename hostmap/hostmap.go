@@ -52,6 +52,7 @@ type Edge struct {
 
 // Host is what a host shows at a moment.
 type Host struct {
+	Boot      string    `json:"boot"`      // which host it is, since it was started: the kernel's boot ID
 	Processes []Process `json:"processes"` // that have edges
 	Edges     []Edge    `json:"edges"`
 	Seen      int       `json:"seen"`       // processes that were looked at

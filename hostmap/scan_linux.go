@@ -19,11 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-ipc/stile/internal/procfs"
+	"github.com/stile-ipc/stile/internal/usage"
 )
 
 // Scan looks at the processes of this host, those of this user, or all if it may. What begins or ends meanwhile may be absent.
 func Scan(ctx context.Context) (*Host, error) {
-	h := &Host{Processes: []Process{}, Edges: []Edge{}}
+	h := &Host{Boot: usage.Boot(), Processes: []Process{}, Edges: []Edge{}}
 	procs, err := h.processes(ctx)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ const lookEvery = time.Second
 
 // Watch is Scan, and then looks at the sockets again and again: where somebody waits, or may, is in Pressure.
 func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
-	h := &Host{Processes: []Process{}, Edges: []Edge{}}
+	h := &Host{Boot: usage.Boot(), Processes: []Process{}, Edges: []Edge{}}
 	procs, err := h.processes(ctx)
 	if err != nil {
 		return nil, err

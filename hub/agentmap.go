@@ -307,6 +307,7 @@ type ProcessReport struct {
 	PID         int64         `json:"pid"`
 	UID         int64         `json:"uid"`
 	Host        string        `json:"host"`
+	Boot        string        `json:"boot"` // of its host: which host it is, since that was started
 	Executable  string        `json:"executable"`
 	Start       time.Time     `json:"start"`
 	Seen        time.Time     `json:"seen"`
@@ -334,7 +335,7 @@ func (a *agents) list() []ProcessReport {
 	for id, p := range a.processes {
 		is, l := p.is, p.load
 		all = append(all, ProcessReport{
-			ID: shortID(string(id[:])), Service: is.GetService(), PID: is.GetPid(), UID: is.GetUid(), Host: is.GetHost(), Executable: is.GetExecutable(), Start: time.Unix(0, is.GetStartUnixNano()).UTC(), Seen: p.seen.UTC(),
+			ID: shortID(string(id[:])), Service: is.GetService(), PID: is.GetPid(), UID: is.GetUid(), Host: is.GetHost(), Boot: is.GetBoot(), Executable: is.GetExecutable(), Start: time.Unix(0, is.GetStartUnixNano()).UTC(), Seen: p.seen.UTC(),
 			Listens: append([]string{}, is.GetListens()...), Version: is.GetStileVersion(), Go: is.GetGoVersion(), Window: p.window, Calls: p.calls,
 			CPU: l.GetUserNs() + l.GetSystemNs(), GC: l.GetGcNs(), Voluntary: l.GetVoluntarySwitches(), Involuntary: l.GetInvoluntarySwitches(), RunQueue: l.GetRunQueueNs(),
 			Doorbells: l.GetDoorbells(), Parks: l.GetParks(), Spin: l.GetSpinNs(), Threads: l.GetGomaxprocs(), Dropped: p.dropped,

@@ -59,7 +59,7 @@ func (v *hostView) askFor(ctx context.Context, at string) error {
 }
 
 func (v *hostView) tell(report *routemap.Report, reporting []hub.ProcessReport) {
-	v.Asked, v.Services, v.reports = true, servicesOf(v.Processes, reporting), map[string]bool{}
+	v.Asked, v.Services, v.reports = true, servicesOf(v.Host, reporting), map[string]bool{}
 	for _, p := range reporting {
 		v.reports[p.Service] = true
 	}
@@ -132,15 +132,16 @@ func (v *hostView) untold() (n int) {
 // startsWithin is how far apart a process's start may be, as the kernel has it, from what the process says itself.
 const startsWithin = 5 * time.Second
 
-// servicesOf are the names by which processes report, by PID: of those that began at the same time and have the same number, and then, of reports that are left, as of other PID
+// servicesOf are the names by which processes of a host report, by PID: of those that began at the same time and have the same number, and then, of reports that are left, as of other PID
 // namespaces, of those that run the same file and began closest to it.
-func servicesOf(seen []hostmap.Process, reporting []hub.ProcessReport) map[int]string {
+func servicesOf(h *hostmap.Host, reporting []hub.ProcessReport) map[int]string {
 	all, left := map[int]string{}, slices.Clone(reporting)
+	left = slices.DeleteFunc(left, func(r hub.ProcessReport) bool { return r.Boot != h.Boot })
 	take := func(fits func(p *hostmap.Process, r *hub.ProcessReport) bool) {
 		left = slices.DeleteFunc(left, func(r hub.ProcessReport) bool {
 			best, least := 0, startsWithin
-			for i := range seen {
-				p := &seen[i]
+			for i := range h.Processes {
+				p := &h.Processes[i]
 				if off := r.Start.Sub(p.Start).Abs(); all[p.PID] == "" && off <= least && fits(p, &r) {
 					best, least = p.PID, off
 				}

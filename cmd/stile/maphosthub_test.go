@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"maps"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 	"github.com/stile-ipc/stile/routemap"
 )
 
-// TestServicesOf: a process is called as it reports, also from another PID namespace, and no other is: neither one of the same program, nor one that had the number before.
+// TestServicesOf: a process is called as it reports, also from another PID namespace, and no other is: neither one of the same program, nor one that had the number before, nor one of another host.
 func TestServicesOf(t *testing.T) {
 	at := func(s float64) time.Time { return time.Unix(1_000_000, 0).Add(time.Duration(s * float64(time.Second))) }
 	seen := []hostmap.Process{
@@ -22,13 +23,17 @@ func TestServicesOf(t *testing.T) {
 	reporting := []hub.ProcessReport{
 		{PID: 7, Start: at(103.1), Service: "pricing", Executable: "/app"}, {PID: 7, Start: at(100.2), Service: "mailer", Executable: "/app"},
 		{PID: 10, Start: at(0.9), Service: "catalog", Executable: "/bin/catalog"}, {PID: 20, Start: at(49), Service: "orders", Executable: "/opt/orders"},
+		{PID: 11, Start: at(1), Service: "of another host", Executable: "/bin/catalog", Boot: "b"},
 		{PID: 40, Start: at(100), Service: "before", Executable: "/bin/gateway"}, {PID: 41, Start: at(300), Service: "elsewhere", Executable: "/bin/inventory"},
 	}
 	want := map[int]string{10: "catalog", 20: "orders", 30: "mailer", 31: "pricing"}
-	if got := servicesOf(seen, reporting); !maps.Equal(got, want) {
+	for i := range reporting {
+		reporting[i].Boot = cmp.Or(reporting[i].Boot, "a")
+	}
+	if got := servicesOf(&hostmap.Host{Boot: "a", Processes: seen}, reporting); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if len(reporting) != 6 || reporting[2].PID != 10 {
+	if len(reporting) != 7 || reporting[2].PID != 10 {
 		t.Errorf("the reports are others: %v", reporting)
 	}
 }
