@@ -41,11 +41,16 @@ export const en = (n) => n.toLocaleString("en");
 
 export const clicks = (page, ...keys) => keys.reduce((p, k) => p.then(() => page.keyboard.press(k)), Promise.resolve());
 
-// until asks until there is something.
+const patience = 4; // minutes
+
+// until asks until there is something, or for so long that there is something wrong.
 export async function until(ask) {
+  const began = Date.now();
+  const from = new Error(`it was not so within ${patience} minutes: ${ask}`); // with who waits
   for (;;) {
     const answer = await ask();
     if (answer) return answer;
+    if (Date.now() - began > patience * 60e3) throw from;
     await new Promise((done) => setTimeout(done, 200));
   }
 }
