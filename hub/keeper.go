@@ -175,7 +175,7 @@ func (k *keeper) over(w window, drawn, last bool) {
 func (k *keeper) hand(w window) {
 	select {
 	case waits := <-k.windows:
-		waits.then(&w)
+		k.agents.unkept(waits.then(&w))
 		w = waits
 	default:
 	}

@@ -66,10 +66,14 @@ func (v *hostView) tell(report *routemap.Report, reporting []hub.ProcessReport) 
 	sums := routesBetween(report.Routes)
 	for i := range v.Edges {
 		e := &v.Edges[i]
-		for _, from := range v.nodesOf(e.From, e.Via) {
+		ends := map[pair]bool{}
+		for _, from := range v.nodesOf(e.From, "") {
 			for _, to := range v.nodesOf(e.To, e.Via) {
-				e.add(sums[pairOf(from, to)])
+				ends[pairOf(from, to)] = true
 			}
+		}
+		for p := range ends {
+			e.add(sums[p])
 		}
 	}
 	slices.SortStableFunc(v.Edges, func(a, b hostEdge) int {
@@ -166,14 +170,17 @@ func (v *hostView) nodesOf(e hostmap.End, via string) []routemap.Node {
 	if service, reports := v.Services[e.PID]; reports {
 		return []routemap.Node{{Kind: routemap.Service, Name: service}}
 	}
-	all := []routemap.Node{{Kind: routemap.External, Name: via}}
+	var all []routemap.Node
+	if via != "" {
+		all = append(all, routemap.Node{Kind: routemap.External, Name: via})
+	}
 	if program, here := v.programs[e.PID]; here {
 		if all = append(all, routemap.Node{Kind: routemap.Process, Name: program}); !v.reports[program] {
 			all = append(all, routemap.Node{Kind: routemap.Service, Name: program})
 		}
 		return all
 	}
-	if e.Address != via {
+	if e.Address != via && e.Address != hostmap.Unseen {
 		all = append(all, routemap.Node{Kind: routemap.External, Name: e.Address})
 	}
 	return all
