@@ -22,9 +22,12 @@ import (
 	"github.com/stile-ipc/stile/internal/usage"
 )
 
+// newHost is this host, of which nothing was seen yet.
+func newHost() *Host { return &Host{Boot: usage.Boot(), Processes: []Process{}, Edges: []Edge{}} }
+
 // Scan looks at the processes of this host, those of this user, or all if it may. What begins or ends meanwhile may be absent.
 func Scan(ctx context.Context) (*Host, error) {
-	h := &Host{Boot: usage.Boot(), Processes: []Process{}, Edges: []Edge{}}
+	h := newHost()
 	procs, err := h.processes(ctx)
 	if err != nil {
 		return nil, err
@@ -84,7 +87,7 @@ const lookEvery = time.Second
 
 // Watch is Scan, and then looks at the sockets again and again: where somebody waits, or may, is in Pressure.
 func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
-	h := &Host{Boot: usage.Boot(), Processes: []Process{}, Edges: []Edge{}}
+	h := newHost()
 	procs, err := h.processes(ctx)
 	if err != nil {
 		return nil, err

@@ -403,18 +403,18 @@ type Agents struct {
 	Reports   uint64 `json:"reports"`   // windows, since the hub was opened
 	Lost      uint64 `json:"lost"`      // events that there was no room for
 	Unsampled uint64 `json:"unsampled"` // samples of which the clock was off, or that there was no room for
-	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies
+	LeftOut   uint64 `json:"leftOut"`   // reports of which there was no room for the policies, and policies while what is over could not be kept
 	Spans     uint64 `json:"spans"`     // of traced calls, in these windows
 	SpansLost uint64 `json:"spansLost"` // that processes had no room for
-	NoRoom    uint64 `json:"noRoom"`    // times that a queue was told of for which there was no room
+	NoRoom    uint64 `json:"noRoom"`    // times that a queue was told of for which there was no room, and its windows while what is over could not be kept
 
 	RoutesLost uint64 `json:"routesLost"` // that processes had no room for
 	Unrecorded uint64 `json:"unrecorded"` // reports of which it is not kept what was in force and when calls came: there was no room, or their clock was off
 }
 
-// unkept counts what there was no room for while the disk was full.
+// unkept counts what there was no room for while the disk was full, or did not answer.
 func (a *agents) unkept(of noRoom) {
-	a.queues.leftOut(of.queues)
+	a.queues.lose(of.queues)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lost += of.events

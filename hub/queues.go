@@ -290,8 +290,8 @@ func (a *queues) each(topic func(topicName, *routemap.QueueStats), group func(ro
 	}
 }
 
-// leftOut counts topics and groups that there was no room for later.
-func (a *queues) leftOut(n uint64) {
+// lose counts windows of topics and groups that there was no room for later.
+func (a *queues) lose(n uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lost += n

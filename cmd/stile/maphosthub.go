@@ -22,7 +22,7 @@ type hostView struct {
 	reports  map[string]bool // services of which a process does, here or elsewhere
 }
 
-// hostEdge is a way between processes, with the routes that a hub has between these two, in whichever direction.
+// hostEdge is a way between processes, with the routes that a hub has between the nodes that these two are, in whichever direction.
 type hostEdge struct {
 	hostmap.Edge
 	Routes int `json:"routes,omitempty"` // 0: the host alone tells of it
