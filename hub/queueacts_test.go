@@ -53,7 +53,7 @@ func newDying(t *testing.T, q *queue.Queue, dir string, letters int) *dying {
 			return nil
 		}
 		return queue.Reject(errors.New("<b>no</b>"), "bad")
-	})
+	}, queue.Workers(1)) // so that they die in their order
 	if err != nil {
 		t.Fatal(err)
 	}
