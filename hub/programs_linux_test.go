@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/hub/hubpb"
@@ -44,6 +47,22 @@ func run(t *testing.T, name string) (pid int64, end func()) {
 	return int64(cmd.Process.Pid), end
 }
 
+// enter waits until calls go through the hub's door, which opens a little after the hub listens.
+func enter(t *testing.T, agents hubpb.AgentsClient) {
+	t.Helper()
+	for {
+		var p peer.Peer
+		_, err := agents.Report(t.Context(), &hubpb.ReportRequest{}, grpc.Peer(&p))
+		if status.Code(err) != codes.InvalidArgument {
+			t.Fatalf("a report of nobody: %v", err)
+		}
+		if _, through := p.AuthInfo.(stile.AuthInfo); through {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // TestPrograms: a client that does not report is called by its program if the hub sees it, while it is there and afterwards; not if the server has a PID namespace of its own, nor if another
 // process has the number by now.
 func TestPrograms(t *testing.T) {
@@ -55,6 +74,7 @@ func TestPrograms(t *testing.T) {
 	}
 	defer cc.Close()
 	agents := hubpb.NewAgentsClient(cc)
+	enter(t, agents)
 	var identity [16]byte
 	_, _ = rand.Read(identity[:])
 	server := func(n byte, service string, pid int, agents hubpb.AgentsClient) *reporter {
