@@ -23,9 +23,13 @@ func programOf(pid int64, until time.Time) string {
 	if err != nil {
 		return ""
 	}
-	var up unix.Timespec
 	ticks, err := stat.Ticks(procfs.StartTime)
-	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil || time.Now().Add(time.Duration(ticks)*procfs.Tick-time.Duration(up.Nano())).After(until) {
+	if err != nil {
+		return ""
+	}
+	now := time.Now() // before the other clock is read: who is taken off between the two finds the start too early, never too late
+	var up unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil || now.Add(time.Duration(ticks)*procfs.Tick-time.Duration(up.Nano())).After(until) {
 		return ""
 	}
 	exe, err := os.Readlink(dir + "/exe")
