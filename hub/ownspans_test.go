@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/http"
 	"slices"
@@ -140,6 +141,8 @@ func TestOwnSpansMany(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	own := slices.DeleteFunc(c.bodies, func(b []byte) bool { return b[0] == 0 })
+	slices.SortFunc(own, bytes.Compare)
+	own = slices.CompactFunc(own, bytes.Equal) // while the collector stands, a try may end without an answer: then another comes
 	if got := toldSpans(t, own); len(got) != n || len(own) != n/maxToldSpans {
 		t.Errorf("%d spans of %d, in %d requests", len(got), n, len(own))
 	}
