@@ -16,7 +16,8 @@ var ErrUnsupported = errors.New("this takes Linux")
 // Process is one that has an edge.
 type Process struct {
 	PID    int       `json:"pid"`
-	Start  time.Time `json:"start"` // with the PID: which process it is. To 10 ms
+	OwnPID int       `json:"ownPid"` // in its own PID namespace: as it sees itself
+	Start  time.Time `json:"start"` // with the PID: which process it is. To 10 ms, two looks may differ by as much
 	Name   string    `json:"name"`
 	Exe    string    `json:"exe,omitempty"` // empty: it may not be read
 	UID    int       `json:"uid"`
@@ -66,17 +67,14 @@ type Host struct {
 	Pressure []Pressure    `json:"pressure,omitempty"` // where somebody waits
 }
 
-// Only leaves out edges that have no end in a process of a name, and processes that have no edge then. An empty name leaves out nothing.
-func (h *Host) Only(name string) {
-	if name == "" {
-		return
+// Only leaves out edges that have no end in one of some processes, and processes that have no edge then.
+func (h *Host) Only(these func(*Process) bool) {
+	stays := map[int]bool{}
+	for i := range h.Processes {
+		stays[h.Processes[i].PID] = these(&h.Processes[i])
 	}
-	named := map[int]bool{}
-	for _, p := range h.Processes {
-		named[p.PID] = p.Name == name
-	}
-	h.Edges = slices.DeleteFunc(h.Edges, func(e Edge) bool { return !named[e.From.PID] && !named[e.To.PID] })
-	h.Pressure = slices.DeleteFunc(h.Pressure, func(p Pressure) bool { return !named[p.From.PID] && !named[p.To.PID] })
+	h.Edges = slices.DeleteFunc(h.Edges, func(e Edge) bool { return !stays[e.From.PID] && !stays[e.To.PID] })
+	h.Pressure = slices.DeleteFunc(h.Pressure, func(p Pressure) bool { return !stays[p.From.PID] && !stays[p.To.PID] })
 	h.tidy()
 }
 

@@ -6,35 +6,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/stile-ipc/stile/internal/procfs"
 )
 
-// booted is when the host was, by its wall clock now.
-var booted = sync.OnceValues(func() (time.Time, error) {
-	text, err := os.ReadFile("/proc/stat")
+// ownPID is which number a process has in its own PID namespace, or pid if the kernel does not tell.
+func ownPID(dir string, pid int) int {
+	status, err := os.ReadFile(dir + "/status")
 	if err != nil {
-		return time.Time{}, err
+		return pid
 	}
-	for line := range strings.Lines(string(text)) {
-		if at, is := strings.CutPrefix(line, "btime "); is {
-			n, err := strconv.ParseInt(strings.TrimSpace(at), 10, 64)
-			return time.Unix(n, 0).UTC(), err
-		}
-	}
-	return time.Time{}, fmt.Errorf("/proc/stat: no btime")
-})
-
-// startOf is when a process began.
-func startOf(stat *procfs.Stat) (time.Time, error) {
-	boot, err := booted()
+	own, err := procfs.ParseOwnPID(status)
 	if err != nil {
-		return boot, err
+		return pid
 	}
-	ticks, err := stat.Ticks(procfs.StartTime)
-	return boot.Add(time.Duration(ticks) * procfs.Tick), err
+	return own
 }
 
 // cgroupOf is a process's group in the unified hierarchy, or the first that it has; empty: it is not told.

@@ -176,7 +176,7 @@ func processOf(dir string) (p proc, err error) {
 	if err != nil {
 		return p, err
 	}
-	if p.Start, err = startOf(&stat); err != nil {
+	if p.Start, err = stat.Started(); err != nil {
 		return p, err
 	}
 	var st unix.Stat_t
@@ -185,14 +185,14 @@ func processOf(dir string) (p proc, err error) {
 	}
 	p.UID = int(st.Uid)
 	if exe, err := os.Readlink(dir + "/exe"); err == nil { // threads of the kernel have none
-		p.Exe = exe
+		p.Exe = strings.TrimSuffix(exe, " (deleted)")
 	}
 	p.Name = procfs.Program(stat.Name, p.Exe)
 	if err := unix.Stat(dir+"/ns/net", &st); err != nil {
 		return p, &fs.PathError{Op: "stat", Path: dir + "/ns/net", Err: err}
 	}
 	p.Netns = st.Ino
-	p.Cgroup = cgroupOf(dir)
+	p.OwnPID, p.Cgroup = ownPID(dir, p.PID), cgroupOf(dir)
 	if err := p.files(dir); err != nil {
 		return p, err
 	}

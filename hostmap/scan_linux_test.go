@@ -180,7 +180,7 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// TestNamespaces: what a process of another network namespace has with this one is found, too, where that namespace may be looked at; where it may not, that is told.
+// TestNamespaces: what a process of other namespaces, of the network and of PIDs, has with this one is found, too, where that namespace may be looked at; where it may not, that is told.
 func TestNamespaces(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	u, err := net.Listen("unix", path)
@@ -189,7 +189,7 @@ func TestNamespaces(t *testing.T) {
 	}
 	defer u.Close()
 	cmd := exec.Command(os.Args[0])
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 	}
@@ -203,8 +203,14 @@ func TestNamespaces(t *testing.T) {
 		switch p.PID {
 		case os.Getpid():
 			own = p.Netns
+			if p.OwnPID != p.PID {
+				t.Errorf("the process %d calls itself %d", p.PID, p.OwnPID)
+			}
 		case pid:
 			its = p.Netns
+			if p.OwnPID != 1 {
+				t.Errorf("the first of a PID namespace calls itself %d", p.OwnPID)
+			}
 		}
 	}
 	from := End{PID: pid}

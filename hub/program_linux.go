@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/stile-ipc/stile/internal/procfs"
 )
 
@@ -23,13 +21,7 @@ func programOf(pid int64, until time.Time) string {
 	if err != nil {
 		return ""
 	}
-	ticks, err := stat.Ticks(procfs.StartTime)
-	if err != nil {
-		return ""
-	}
-	now := time.Now() // before the other clock is read: who is taken off between the two finds the start too early, never too late
-	var up unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil || now.Add(time.Duration(ticks)*procfs.Tick-time.Duration(up.Nano())).After(until) {
+	if start, err := stat.Started(); err != nil || start.After(until) {
 		return ""
 	}
 	exe, err := os.Readlink(dir + "/exe")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stile-ipc/stile/cmd/stile/internal/terminal"
 	"github.com/stile-ipc/stile/hostmap"
+	"github.com/stile-ipc/stile/hub"
 	"github.com/stile-ipc/stile/routemap"
 )
 
@@ -61,16 +62,9 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host, or the hub, doe
 					return hostmap.Watch(ctx, long, min(watchEvery, max(long/watchLeast, time.Millisecond)))
 				}
 			}
-			h, err := scan(cmd.Context())
+			v, err := seeHost(cmd.Context(), scan, name, strings.Join(args, ""))
 			if err != nil {
-				return fmt.Errorf("map host: %w", err)
-			}
-			h.Only(name)
-			v := viewOf(h)
-			if len(args) == 1 {
-				if err := v.askFor(cmd.Context(), args[0]); err != nil {
-					return err
-				}
+				return err
 			}
 			switch {
 			case asJSON:
@@ -84,8 +78,40 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host, or the hub, doe
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print a graph for Graphviz")
 	cmd.Flags().DurationVar(&long, "for", 0, "look again and again for so `long`, where somebody waits")
-	cmd.Flags().StringVar(&name, "name", "", "leave out what has no end in a process of this `name`")
+	cmd.Flags().StringVar(&name, "name", "", "leave out what has no end in a process whose program, or service, has this `name`")
 	return cmd
+}
+
+// seeHost is the host as scan has it, those ways of it with an end in a process that has a name, if one is given, and beside it what the hub at a URL knows, if that is given.
+func seeHost(ctx context.Context, scan func(context.Context) (*hostmap.Host, error), name, at string) (*hostView, error) {
+	if at != "" { // what is wrong with it is told before the host is looked at for long
+		if _, err := hubProcesses(ctx, at); err != nil {
+			return nil, err
+		}
+	}
+	h, err := scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("map host: %w", err)
+	}
+	var reporting []hub.ProcessReport
+	var report *routemap.Report
+	if at != "" {
+		if reporting, err = hubProcesses(ctx, at); err != nil {
+			return nil, err
+		}
+		if report, _, err = hubMap(ctx, at); err != nil {
+			return nil, err
+		}
+	}
+	services := servicesOf(h, reporting)
+	if name != "" {
+		h.Only(func(p *hostmap.Process) bool { return p.Name == name || services[p.PID] == name })
+	}
+	v := viewOf(h, services)
+	if report != nil {
+		v.tell(report, reporting)
+	}
+	return v, nil
 }
 
 // How sockets are looked at again and again.
@@ -136,7 +162,14 @@ func printHost(out io.Writer, style terminal.Style, v *hostView) error {
 		printThreads(&b, style, v)
 	}
 	if v.Asked {
-		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d of %d ways are known from the host alone: no route of the hub's tells of them", v.untold(), len(v.Edges))))
+		told := "the hub has no routes of that time"
+		if v.Window != nil {
+			told = fmt.Sprintf("no route that the hub has, from %s to %s, is known to go there", v.Window.From.Format(time.RFC3339), v.Window.To.Format(time.RFC3339))
+		}
+		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d of %d ways are known from the host alone: %s", v.untold(), len(v.Edges), told)))
+	}
+	if v.Unplaced > 0 {
+		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d processes report, but not on which host, so their ways seem known from the host alone: the hub, or what they are built with, is older than this program", v.Unplaced)))
 	}
 	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; %d pipes may not be asked how full they are; ? is a process that was not looked at", v.Seen, v.Hidden, v.Namespace, v.Elsewhere, v.Unasked)))
 	_, err := io.WriteString(out, b.String())
@@ -192,10 +225,14 @@ func printHostDOT(out io.Writer, v *hostView) error {
 		if !e.Directed {
 			more = ", dir=none"
 		}
-		if v.Asked && e.Routes == 0 {
+		label := e.Transport
+		switch {
+		case v.Asked && e.Routes == 0:
 			more += ", style=dotted"
+		case e.Calls > 0:
+			label += fmt.Sprintf(", %d calls, %s", e.Calls, routemap.Readable(e.Cost))
 		}
-		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(v.end(e.From)), dotName(v.end(e.To)), dotName(e.Transport), more)
+		fmt.Fprintf(&b, "  %s -> %s [label=%s%s];\n", dotName(v.end(e.From)), dotName(v.end(e.To)), dotName(label), more)
 	}
 	b.WriteString("}\n")
 	_, err := io.WriteString(out, b.String())

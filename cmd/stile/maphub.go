@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,9 @@ func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64
 	}
 	if m.Version != routemap.ReportVersion {
 		return nil, nil, fmt.Errorf("%s: its maps are of version %d, and this program reads %d: one of both is older", at, m.Version, routemap.ReportVersion)
+	}
+	if i := slices.IndexFunc(m.Routes, func(r routemap.Route) bool { return r.Stats == nil }); i >= 0 {
+		return nil, nil, fmt.Errorf("%s: that is no map of a hub's: its route %s has no numbers", at, m.Routes[i].Key)
 	}
 	left := map[string]uint64{} // what the hub left out since it began is for its status
 	if m.Damaged > 0 {

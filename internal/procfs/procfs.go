@@ -65,6 +65,18 @@ func ParseSwitches(status []byte) (voluntary, involuntary uint64, err error) {
 	return voluntary, involuntary, nil
 }
 
+// ParseOwnPID reads from /proc/PID/status which number a process has in its own PID namespace.
+func ParseOwnPID(status []byte) (int, error) {
+	for line := range bytes.Lines(status) {
+		if numbers, is := bytes.CutPrefix(line, []byte("NSpid:")); is {
+			if all := bytes.Fields(numbers); len(all) > 0 {
+				return strconv.Atoi(string(all[len(all)-1]))
+			}
+		}
+	}
+	return 0, fmt.Errorf("no NSpid: Linux has it since 4.1")
+}
+
 // Program is what a program is called: as the kernel has it, or by the file that it runs, if the former is the beginning of that.
 func Program(name, exe string) string {
 	if base := filepath.Base(exe); strings.HasPrefix(base, name) {

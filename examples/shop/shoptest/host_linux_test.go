@@ -136,7 +136,7 @@ func TestHostMapOfHub(t *testing.T) {
 				continue
 			}
 			from, to := v.Services[e.From.PID], v.Services[e.To.PID]
-			got[from+" → "+to] = e.Calls
+			got[from+" → "+to] = max(got[from+" → "+to], e.Calls) // the door beside the memory has none
 			if ofSilent[e.From.PID] || ofSilent[e.To.PID] || !slices.Contains(e.Sources, "stile") {
 				t.Fatalf("of one that does not report: %+v\n%v\n%s", e, v.Services, out)
 			}
