@@ -17,7 +17,7 @@ var ErrUnsupported = errors.New("this takes Linux")
 type Process struct {
 	PID    int       `json:"pid"`
 	OwnPID int       `json:"ownPid"` // in its own PID namespace: as it sees itself
-	Start  time.Time `json:"start"` // with the PID: which process it is. To 10 ms, two looks may differ by as much
+	Start  time.Time `json:"start"`  // with the PID: which process it is. To 10 ms, two looks may differ by as much
 	Name   string    `json:"name"`
 	Exe    string    `json:"exe,omitempty"` // empty: it may not be read
 	UID    int       `json:"uid"`
