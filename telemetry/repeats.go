@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,10 +26,12 @@ func (r *Repeats) add(o *Repeats) {
 
 const (
 	// sparseAfter is how many calls are looked at until the next Take; of those that come later one in sparse is.
-	sparseAfter = 1024
+	sparseAfter = 128
 	sparse      = 16
-	// maxPrints is how many bodies are remembered, for memory of them, about: those of a minute, or fewer.
-	maxPrints   = 4096
+	// How many bodies are remembered: those of a minute, about, or fewer. A line of them is one of the processor's cache, in which one print can be.
+	firstLines  = 4
+	maxLines    = 512
+	ofLine      = 8
 	memoryOf    = time.Minute
 	wholePrints = 64 << 10 // longer bodies are known by their length, beginning and end
 )
@@ -56,7 +59,8 @@ type prints struct {
 	sparse atomic.Bool // enough were looked at until the next Take
 
 	mu    sync.Mutex
-	seen  map[Print]struct{}
+	seen  [][ofLine]Print // a power of two of lines, in each the oldest print first, and 0 where there is none
+	held  int
 	since time.Duration // on this package's clock: when seen was empty
 	sums  Repeats
 }
@@ -69,9 +73,7 @@ func (r *Route) Look(request, response Print, requestBytes, responseBytes int) {
 	p := &r.prints
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := Now(); p.seen == nil || now-p.since > memoryOf || len(p.seen) >= maxPrints {
-		p.seen, p.since = make(map[Print]struct{}), now
-	}
+	p.room()
 	s := &p.sums
 	s.Calls++
 	s.Request += uint64(requestBytes)
@@ -82,7 +84,7 @@ func (r *Route) Look(request, response Print, requestBytes, responseBytes int) {
 	if p.again(response ^ 1<<63) { // what is asked is no answer
 		s.ResponseRepeated += uint64(responseBytes)
 	}
-	if p.again(request*31 + response) {
+	if p.again(request ^ Print(bits.RotateLeft64(uint64(response), 32)) | 1) {
 		s.Same++
 	}
 	if s.Calls >= sparseAfter {
@@ -90,10 +92,44 @@ func (r *Route) Look(request, response Print, requestBytes, responseBytes int) {
 	}
 }
 
-func (p *prints) again(body Print) bool {
-	_, again := p.seen[body]
-	p.seen[body] = struct{}{}
-	return again
+// room has lines for the prints of a call, and forgets those of long ago.
+func (p *prints) room() {
+	now := Now()
+	switch {
+	case p.seen == nil:
+		p.seen, p.since = make([][ofLine]Print, firstLines), now
+	case now-p.since > memoryOf:
+		clear(p.seen)
+		p.held, p.since = 0, now
+	case p.held > len(p.seen)*ofLine/2 && len(p.seen) < maxLines:
+		old := p.seen
+		p.seen, p.held = make([][ofLine]Print, 2*len(old)), 0
+		for _, line := range old {
+			for _, one := range line {
+				if one != 0 {
+					p.again(one)
+				}
+			}
+		}
+	}
+}
+
+// again reports whether a print is remembered, and remembers it; in a full line instead of the oldest.
+func (p *prints) again(one Print) bool {
+	line := &p.seen[uint64(one)>>1&uint64(len(p.seen)-1)] // the lowest bit is that of all prints
+	for i, have := range line {
+		switch have {
+		case one:
+			return true
+		case 0:
+			line[i] = one
+			p.held++
+			return false
+		}
+	}
+	copy(line[:], line[1:])
+	line[ofLine-1] = one
+	return false
 }
 
 // take returns what was counted since it was called last.

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestRepeats: what was asked and answered before counts as repeated, by bytes and calls; that is remembered across takes.
@@ -56,10 +58,51 @@ func TestSparse(t *testing.T) {
 		}
 	}
 	got := r.Take()[0].Repeats
-	if got.Calls < calls/sparse || got.Calls > calls/sparse+sparseAfter || got.Same < got.Calls*9/10 || len(route.prints.seen) > maxPrints+3 {
-		t.Errorf("%+v, %d remembered", got, len(route.prints.seen))
+	if got.Calls < calls/sparse || got.Calls > calls/sparse+sparseAfter || got.Same < got.Calls*9/10 || len(route.prints.seen) > maxLines {
+		t.Errorf("%+v, %d lines remembered", got, len(route.prints.seen))
 	}
 	if !route.Looks(1) {
 		t.Error("after it was taken it does not look at all again")
+	}
+}
+
+// TestPrintsBounded: of more bodies than are remembered the latest are; what came long ago is forgotten, and takes no more memory.
+func TestPrintsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Route
+		look := func(n int) bool {
+			body := PrintOf(fmt.Append(nil, n))
+			r.Look(body, body, 1, 1)
+			return r.prints.take().Same == 1
+		}
+		for n := range 100_000 {
+			if look(n) {
+				t.Fatalf("the body %d comes for the first time", n)
+			}
+		}
+		const late = maxLines * ofLine / 3 / 4 // of each call are three prints
+		found := 0
+		for n := 100_000 - late; n < 100_000; n++ {
+			if look(n) {
+				found++
+			}
+		}
+		if found < late*9/10 || len(r.prints.seen) != maxLines {
+			t.Errorf("%d of the last %d are remembered, in %d lines", found, late, len(r.prints.seen))
+		}
+		time.Sleep(memoryOf + 1)
+		if look(99_999) || !look(99_999) || r.prints.held != 3 {
+			t.Errorf("%d are remembered after long", r.prints.held)
+		}
+	})
+}
+
+// BenchmarkLook is a call's bodies among many others'.
+func BenchmarkLook(b *testing.B) {
+	var r Route
+	b.ReportAllocs()
+	for n := range b.N {
+		request, response := Print(n%1500)*0x9e3779b97f4a7c15|1, Print(n%700)*0xbf58476d1ce4e5b9|1
+		r.Look(request, response, 100, 1000)
 	}
 }
