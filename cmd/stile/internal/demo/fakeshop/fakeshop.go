@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -33,7 +34,7 @@ const (
 	Refuse  = "FAKESHOP_REFUSE"  // as the gateway with this value of STILE, answer orders with 503
 )
 
-// Helpless, set to on, has the gateway suffer from faults with a policy too.
+// Helpless, set to on, has the gateway with a policy suffer from the first fault on, for good: however slow a machine is, that is no better than without.
 const Helpless = "FAKESHOP_HELPLESS"
 
 // Install makes folder hold the programs, as links to this process's executable.
@@ -141,15 +142,26 @@ func (g gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// suffered is whether a fault was injected.
+var suffered atomic.Bool
+
 // suffers reports whether a fault is injected into a program, or catalog is gone, and no
 // policy helps.
 func (g gateway) suffers() bool {
 	faults := os.Getenv("SHOP_FAULTS")
-	if faults == "" || os.Getenv("SHOP_POLICY") != "" && os.Getenv(Helpless) != "on" {
+	if faults == "" {
 		return false
+	}
+	policy := os.Getenv("SHOP_POLICY") != ""
+	switch helpless := os.Getenv(Helpless) == "on"; {
+	case policy && !helpless:
+		return false
+	case policy && suffered.Load():
+		return true
 	}
 	for _, name := range Programs {
 		if text, _ := os.ReadFile(filepath.Join(filepath.Dir(faults), name)); len(text) > 0 {
+			suffered.Store(true)
 			return true
 		}
 	}
