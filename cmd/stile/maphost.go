@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -20,7 +21,7 @@ import (
 )
 
 func newMapHost() *cobra.Command {
-	var asJSON, asDOT bool
+	var asJSON, asDOT, asHTML bool
 	var name string
 	var long time.Duration
 	cmd := &cobra.Command{
@@ -44,14 +45,15 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host, or the hub, doe
   sudo stile map host --name catalog
   stile map host --for 10s
   sudo stile map host http://localhost:4319
-  stile map host --dot | dot -Tsvg > host.svg`,
+  stile map host --dot | dot -Tsvg > host.svg
+  stile map host --for 10s --html > host.html`,
 		Args: between(0, 1, "no more than one URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && !isURL(args[0]) {
 				return usageError{fmt.Errorf("%q is no URL of a hub, which begins with http:// or https://", args[0])}
 			}
-			if asJSON && asDOT {
-				return usageError{fmt.Errorf("--json and --dot are two forms: give one")}
+			if asJSON && asDOT || asJSON && asHTML || asDOT && asHTML {
+				return usageError{errors.New("--json, --dot and --html are different forms: give one")}
 			}
 			if long < 0 || long > maxWatch {
 				return usageError{fmt.Errorf("--for %s: it is up to %s", long, maxWatch)}
@@ -71,12 +73,15 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the host, or the hub, doe
 				return printJSON(cmd.OutOrStdout(), v)
 			case asDOT:
 				return printHostDOT(cmd.OutOrStdout(), v)
+			case asHTML:
+				return printHostHTML(cmd.OutOrStdout(), v)
 			}
 			return printHost(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), v)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print a graph for Graphviz")
+	cmd.Flags().BoolVar(&asHTML, "html", false, "print a page for a browser")
 	cmd.Flags().DurationVar(&long, "for", 0, "look again and again for so `long`, where somebody waits")
 	cmd.Flags().StringVar(&name, "name", "", "leave out what has no end in a process whose program, or service, has this `name`")
 	return cmd
@@ -161,19 +166,28 @@ func printHost(out io.Writer, style terminal.Style, v *hostView) error {
 		printPressure(&b, style, v)
 		printThreads(&b, style, v)
 	}
-	if v.Asked {
-		told := "the hub has no routes of that time"
-		if v.Window != nil {
-			told = fmt.Sprintf("no route that the hub has, from %s to %s, is known to go there", v.Window.From.Format(time.RFC3339), v.Window.To.Format(time.RFC3339))
-		}
-		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d of %d ways are known from the host alone: %s", v.untold(), len(v.Edges), told)))
-	}
-	if v.Unplaced > 0 {
-		fmt.Fprintf(&b, "%s\n", style.Strong(fmt.Sprintf("%d processes report, but not on which host, so their ways seem known from the host alone: the hub, or what they are built with, is older than this program", v.Unplaced)))
+	for _, note := range v.notes() {
+		fmt.Fprintf(&b, "%s\n", style.Strong(note))
 	}
 	fmt.Fprintf(&b, "%s\n", style.Faint(fmt.Sprintf("%d processes looked at, %d of others' were not; sockets of %d network namespaces, of %d not; %d pipes may not be asked how full they are; ? is a process that was not looked at", v.Seen, v.Hidden, v.Namespace, v.Elsewhere, v.Unasked)))
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// notes are what the hub does not tell.
+func (v *hostView) notes() (all []string) {
+	if !v.Asked {
+		return nil
+	}
+	told := "the hub has no routes of that time"
+	if v.Window != nil {
+		told = fmt.Sprintf("no route that the hub has, from %s to %s, is known to go there", v.Window.From.Format(time.RFC3339), v.Window.To.Format(time.RFC3339))
+	}
+	all = append(all, fmt.Sprintf("%d of %d ways are known from the host alone: %s", v.untold(), len(v.Edges), told))
+	if v.Unplaced > 0 {
+		all = append(all, fmt.Sprintf("%d processes report, but not on which host, so their ways seem known from the host alone: the hub, or what they are built with, is older than this program", v.Unplaced))
+	}
+	return all
 }
 
 // printPressure shows where somebody waits.
@@ -186,32 +200,41 @@ func printPressure(b *strings.Builder, style terminal.Style, v *hostView) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WHO WAITS\t\tFOR\tBY\tFULL\tDEEP\tBACKLOG\tNO ROOM\tAT MOST\tAT\tWHAT IT IS")
 	for _, p := range v.Pressure {
-		var is []string
-		if p.Blocking {
-			is = append(is, "blocking point")
-		}
-		if p.Backpressure {
-			is = append(is, "backpressure")
-		}
 		fmt.Fprintf(w, "%s\t→\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", plain(v.end(p.From)), plain(v.end(p.To)), p.Transport, p.Full, p.Deep, p.Backlog,
-			percent(float64(p.Limited), float64(p.Busy)), percent(p.Most, 1), plain(p.Via), strings.Join(is, ", "))
+			percent(float64(p.Limited), float64(p.Busy)), percent(p.Most, 1), plain(p.Via), strings.Join(whatItIs(&p), ", "))
 	}
 	_ = w.Flush() // to memory
+}
+
+// whatItIs are the terms for where somebody waits.
+func whatItIs(p *hostmap.Pressure) (is []string) {
+	if p.Blocking {
+		is = append(is, "blocking point")
+	}
+	if p.Backpressure {
+		is = append(is, "backpressure")
+	}
+	return is
 }
 
 // mostThreads is how many processes printThreads shows; --json has all.
 const mostThreads = 20
 
-// printThreads shows which processes switched most while they were watched.
-func printThreads(b *strings.Builder, style terminal.Style, v *hostView) {
-	fmt.Fprintf(b, "\n%s\n", style.Strong("How often they switched, a second"))
+// bySwitches are the processes, those first that switched most.
+func (v *hostView) bySwitches() []hostmap.Process {
 	all := slices.Clone(v.Processes)
 	slices.SortStableFunc(all, func(a, b hostmap.Process) int {
 		return cmp.Compare(b.Voluntary+b.Involuntary, a.Voluntary+a.Involuntary)
 	})
+	return all
+}
+
+// printThreads shows which processes switched most while they were watched.
+func printThreads(b *strings.Builder, style terminal.Style, v *hostView) {
+	fmt.Fprintf(b, "\n%s\n", style.Strong("How often they switched, a second"))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROCESS\tTO WAIT\tTAKEN OFF\tWAITED TO RUN")
-	for _, p := range first(all, mostThreads) {
+	for _, p := range first(v.bySwitches(), mostThreads) {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\n", plain(v.end(hostmap.End{PID: p.PID})), float64(p.Voluntary)/v.Watched.Seconds(), float64(p.Involuntary)/v.Watched.Seconds(), percent(float64(p.RunQueue), float64(v.Watched)))
 	}
 	_ = w.Flush() // to memory

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,6 +173,35 @@ func TestHostPrinted(t *testing.T) {
 	out.Reset()
 	if err := printHostDOT(&out, v); err != nil || !strings.Contains(out.String(), `"web[1]" -> "catalog[2]" [label="shm, 3 calls, 7`) {
 		t.Errorf("%v: %s", err, &out)
+	}
+}
+
+// TestHostPage: a page of a host is one document that loads nothing, whatever processes and sockets are called, and has the same numbers as the text.
+func TestHostPage(t *testing.T) {
+	const hostile = `<script>alert("1")</script>`
+	v := tellOf(map[int]string{1: hostile, 2: "catalog"}, map[int]string{1: hostile, 2: "catalog"}, []hostmap.Edge{seenWay(endOf(1), endOf(2), routemap.SHM, hostile), seenWay(endOf(1), hostmap.End{Address: hostile}, routemap.TCP, hostile)},
+		[]routemap.Route{hubRoute(serviceNode(hostile), serviceNode("catalog"), routemap.SHM, 1234, 7e6, routemap.FromStile)})
+	v.Watched, v.Samples = 2*time.Second, 20
+	v.Pressure = []hostmap.Pressure{{From: endOf(1), To: endOf(2), Transport: routemap.UnixStream, Via: hostile, Samples: 20, Full: 19, Most: 1, Blocking: true, Backpressure: true}}
+	v.Processes[0].Voluntary = 84
+	var out bytes.Buffer
+	if err := printHostHTML(&out, v); err != nil {
+		t.Fatal(err)
+	}
+	p := parsePage(t, out.String())
+	var rows []string
+	for _, row := range p.all("tbody tr") {
+		rows = append(rows, strings.Join(strings.Fields(content(row)), " "))
+	}
+	for _, want := range []string{hostile + "[1] → catalog[2] shm 1 0 7ms 1234 sock_diag, stile " + hostile, "blocking point backpressure", "42.0"} {
+		if !slices.ContainsFunc(rows, func(row string) bool {
+			return strings.Contains(strings.ReplaceAll(row, " ", ""), strings.ReplaceAll(want, " ", ""))
+		}) {
+			t.Errorf("no %q in %q", want, rows)
+		}
+	}
+	if !strings.Contains(out.String(), "1 of 2 ways are known from the host alone") {
+		t.Error("it is not told what the host alone knows")
 	}
 }
 

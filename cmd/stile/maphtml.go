@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
+	"embed"
 	"fmt"
 	"html/template"
 	"io"
@@ -18,8 +18,10 @@ import (
 // htmlRows is how many lines of each kind a page shows if -n does not say.
 const htmlRows = 100
 
-//go:embed map.html.tmpl
-var mapTemplate string
+// The pages, and what they have in common.
+//
+//go:embed page.html.tmpl map.html.tmpl maphost.html.tmpl
+var templates embed.FS
 
 var mapFuncs = template.FuncMap{
 	"plain":    plain,
@@ -64,10 +66,6 @@ type routeRow struct {
 
 // printHTML writes a page that needs nothing else, with up to rows lines of each kind.
 func printHTML(out io.Writer, r *routemap.Report, left map[string]uint64, rows int) error {
-	t, err := template.New("map").Funcs(mapFuncs).Parse(mapTemplate)
-	if err != nil {
-		return err
-	}
 	p := &page{
 		Report: r, Caveats: caveats(r, left), Findings: firstOf(r.Findings, rows), Paths: firstOf(hotPaths(r.Paths), rows),
 		Blocking: firstOf(r.Blocking, rows), Chains: firstOf(r.Chains, rows), Nodes: firstOf(r.Nodes, rows), Terms: routemap.Terms(), total: spent(r),
@@ -78,12 +76,29 @@ func printHTML(out io.Writer, r *routemap.Report, left map[string]uint64, rows i
 		d := route.Duration()
 		p.Routes.Rows = append(p.Routes.Rows, routeRow{route, quantile(d, 0.5), quantile(d, 0.99), quantile(&route.Gap, 0.5)})
 	}
+	return printPage(out, "map.html.tmpl", p)
+}
+
+// printPage writes a page, or nothing of it.
+func printPage(out io.Writer, name string, page any) error {
+	t, err := template.New(name).Funcs(mapFuncs).ParseFS(templates, "page.html.tmpl", name)
+	if err != nil {
+		return err
+	}
 	var b bytes.Buffer
-	if err := t.Execute(&b, p); err != nil {
+	if err := t.Execute(&b, page); err != nil {
 		return err
 	}
 	_, err = out.Write(b.Bytes())
 	return err
+}
+
+// Title is the page's.
+func (p *page) Title() string {
+	if p.Routes.All == 1 {
+		return "Map of 1 route"
+	}
+	return fmt.Sprintf("Map of %d routes", p.Routes.All)
 }
 
 // Part is ns as a part of all roots' durations, NaN of none.
