@@ -181,22 +181,30 @@ func (s *serverStream) seeRequest(msg *message) {
 	if s.rec.arrived == 0 || isStream(s.desc) {
 		return
 	}
-	h := &handling{}
-	if span := s.rec.span; span != nil {
-		if !traced.Looks(span.Trace) {
-			return
-		}
-		h.trace, h.blobs = span.Trace, span.Parent == 0
-	} else if h.trace, h.client, h.note = parentOf(s.cc.call.MD); !h.note || !traced.LooksForUser(h.trace) {
+	h := s.handled()
+	if h == nil {
 		return
-	} else {
-		h.blobs = !s.cc.conn.clientTraces
 	}
 	if h.request, h.compressed = msg.data, msg.compressed; len(msg.data) > maxKept {
 		h.asking()
 	}
 	h.request = bytes.Clone(h.request)
 	s.cc.handling.Store(h)
+}
+
+// handled is what bodies of the call are put together by. nil: nobody looks at them.
+func (s *serverStream) handled() *handling {
+	if span := s.rec.span; span != nil {
+		if !traced.Looks(span.Trace) {
+			return nil
+		}
+		return &handling{trace: span.Trace, blobs: span.Parent == 0}
+	}
+	trace, client, users := parentOf(s.cc.call.MD)
+	if !users || !traced.LooksForUser(trace) {
+		return nil
+	}
+	return &handling{trace: trace, client: client, note: true, blobs: !s.cc.conn.clientTraces}
 }
 
 // asking has looked at what the handler was asked. nil: nobody looks at that, or the handler is over.

@@ -233,6 +233,18 @@ func TestBodiesUnseenByUser(t *testing.T) {
 	}
 }
 
+// TestNotLookedAtFree: a served call whose bodies nobody looks at pays no memory for that, be it traced or not.
+func TestNotLookedAtFree(t *testing.T) {
+	tracing(t)
+	msg := &message{data: []byte("asked")}
+	for name, span := range map[string]*spans.Span{"untraced": nil, "traced": {Trace: spans.TraceID{0: 2, 15: 1}, ID: 1}} {
+		s := &serverStream{cc: &callContext{conn: &serverConn{ctx: t.Context()}}, rec: serverRecord{arrived: 1, span: span}, desc: unaryDesc}
+		if n := testing.AllocsPerRun(100, func() { s.seeRequest(msg) }); n != 0 || s.cc.handling.Load() != nil {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
 // BenchmarkBodies is what a call costs whose handler makes another one: not traced, one in five or so traced, and all traced with their bodies looked at.
 func BenchmarkBodies(b *testing.B) {
 	for _, size := range []int{0, 4000} {
