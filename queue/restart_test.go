@@ -71,7 +71,7 @@ func TestPublishAllRestart(t *testing.T) {
 	top := topic(t, q, "orders")
 	ctx, stop := context.WithCancel(t.Context())
 	var mu sync.Mutex
-	kept := map[string]bool{}
+	kept := map[string]Receipt{}
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer stop()
@@ -90,7 +90,7 @@ func TestPublishAllRestart(t *testing.T) {
 				}
 				mu.Lock()
 				for _, r := range rs {
-					kept[r.ID] = true
+					kept[r.ID] = r
 				}
 				mu.Unlock()
 			}
@@ -117,16 +117,17 @@ func TestPublishAllRestart(t *testing.T) {
 	}
 	stop()
 	all.Wait()
-	times := map[string]int{}
-	for _, m := range stored(t, q, "orders") {
+	times, at := map[string]int{}, map[uint64]string{}
+	for seq, m := range stored(t, q, "orders") {
 		id := m.Header.Get(headerID)
+		at[seq] = id
 		if times[id]++; times[id] > 1 {
 			t.Errorf("%s is there %d times", id, times[id])
 		}
 	}
-	for id := range kept {
+	for id, r := range kept {
 		if times[id] == 0 {
-			t.Errorf("%s has a receipt and is not there", id)
+			t.Errorf("%s has a receipt and is not there: %+v; there is %s", id, r, at[r.Sequence])
 		}
 	}
 	t.Logf("%d receipts", len(kept))
