@@ -146,7 +146,7 @@ func (s *clientStream) record(err error) {
 	if !s.out.sent.Load() {
 		s.rec.unsent(err)
 	}
-	if s.rec.response != 0 && err == nil {
+	if s.rec.request != 0 && s.rec.response != 0 && err == nil {
 		s.rec.route.Look(s.rec.request, s.rec.response, c.Request, c.Response)
 	}
 	s.endLook()

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -297,6 +298,7 @@ func decisionsOf(d *hubpb.Decisions) routemap.Decisions {
 
 // Processes is what GET /api/v1/processes answers: those that report.
 type Processes struct {
+	Boot      string          `json:"boot"` // of the hub's host: see [ProcessReport.Boot]
 	Processes []ProcessReport `json:"processes"`
 }
 
@@ -341,5 +343,8 @@ func (a *agents) list() []ProcessReport {
 			Doorbells: l.GetDoorbells(), Parks: l.GetParks(), Spin: l.GetSpinNs(), Threads: l.GetGomaxprocs(), Dropped: p.dropped,
 		})
 	}
+	slices.SortFunc(all, func(a, b ProcessReport) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), a.Start.Compare(b.Start), cmp.Compare(a.ID, b.ID))
+	})
 	return all
 }

@@ -73,7 +73,7 @@ func (h *Hub) api() http.Handler {
 	post := "POST /api/" + APIVersion + "/queues/"
 	mux.Handle(post+"redrive", h.access.operator(h.acting(redrives)))
 	mux.Handle(post+"discard", h.access.operator(h.acting(discards)))
-	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.list()}, nil })
+	handle("processes", func(*http.Request) (any, error) { return Processes{h.agents.hosts.boot, h.agents.list()}, nil })
 	handle("policies", h.inTurn(h.policies))
 	handle("policies/version", h.inTurn(h.policyVersion))
 	handle("policies/diff", h.inTurn(h.policyDiff))

@@ -50,7 +50,7 @@ func run(t *testing.T, name string) (pid int64, end func()) {
 // enter waits until calls go through the hub's door, which opens a little after the hub listens.
 func enter(t *testing.T, agents hubpb.AgentsClient) {
 	t.Helper()
-	for {
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		var p peer.Peer
 		_, err := agents.Report(t.Context(), &hubpb.ReportRequest{}, grpc.Peer(&p))
 		if status.Code(err) != codes.InvalidArgument {
@@ -59,7 +59,9 @@ func enter(t *testing.T, agents hubpb.AgentsClient) {
 		if _, through := p.AuthInfo.(stile.AuthInfo); through {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Since(began) > time.Minute {
+			t.Fatalf("calls do not go through the hub's door, but by %+v", p)
+		}
 	}
 }
 

@@ -59,14 +59,14 @@ type prints struct {
 	sparse atomic.Bool // enough were looked at until the next Take
 
 	mu    sync.Mutex
-	seen  [][ofLine]Print // a power of two of lines, in each the oldest print first, and 0 where there is none
+	seen  [][ofLine]Print // a power of two of lines, in each about the oldest print first, and 0 where there is none
 	held  int
 	since time.Duration // on this package's clock: when seen was empty
 	sums  Repeats
 }
 
-// Looks reports whether the n-th call of one that counts its own is to be looked at: [Route.Look] wants its bodies' prints then.
-func (r *Route) Looks(n uint32) bool { return !r.prints.sparse.Load() || n%sparse == 0 }
+// Looks reports whether the n-th call of one that counts its own is to be looked at: [Route.Look] wants its bodies' prints then. Which do is mixed, since one who counts may make calls by turns.
+func (r *Route) Looks(n uint32) bool { return !r.prints.sparse.Load() || n*0x9e3779b1 < 1<<32/sparse }
 
 // Look counts the bodies of a call.
 func (r *Route) Look(request, response Print, requestBytes, responseBytes int) {
@@ -114,12 +114,15 @@ func (p *prints) room() {
 	}
 }
 
-// again reports whether a print is remembered, and remembers it; in a full line instead of the oldest.
+// again reports whether a print is remembered, and remembers it; in a full line instead of the oldest, about.
 func (p *prints) again(one Print) bool {
 	line := &p.seen[uint64(one)>>1&uint64(len(p.seen)-1)] // the lowest bit is that of all prints
 	for i, have := range line {
 		switch have {
 		case one:
+			if last := i + 1; last < ofLine && line[last] != 0 { // so what comes often stays
+				line[i], line[last] = line[last], one
+			}
 			return true
 		case 0:
 			line[i] = one

@@ -97,6 +97,49 @@ func TestPrintsBounded(t *testing.T) {
 	})
 }
 
+// TestPrintsOften: a body that comes again and again is not forgotten for many that come once, and growing forgets none.
+func TestPrintsOften(t *testing.T) {
+	var p prints
+	print := func(n uint64) Print { return Print(n*0x9e3779b97f4a7c15 | 1) }
+	for n := range uint64(200) {
+		p.room()
+		p.again(print(n))
+	}
+	for n := range uint64(200) {
+		if !p.again(print(n)) {
+			t.Errorf("the print %d is forgotten among 200, in %d lines", n, len(p.seen))
+		}
+	}
+	often := print(1 << 40)
+	p.again(often)
+	for n := range uint64(100_000) {
+		p.room()
+		p.again(print(n))
+		if n%100 == 0 && !p.again(often) {
+			t.Fatalf("what comes often is forgotten after %d others", n)
+		}
+	}
+}
+
+// TestLooksMixed: of one who makes calls of routes by turns about one in 16 is looked at of each.
+func TestLooksMixed(t *testing.T) {
+	var r Route
+	r.prints.sparse.Store(true)
+	for _, turns := range []uint32{2, 4, 8, 16, 48} {
+		for of := range turns {
+			looked := 0
+			for n := of; n < turns*10_000; n += turns {
+				if r.Looks(n) {
+					looked++
+				}
+			}
+			if looked < 500 || looked > 750 {
+				t.Errorf("%d of 10,000 calls at the place %d of %d", looked, of, turns)
+			}
+		}
+	}
+}
+
 // BenchmarkLook is a call's bodies among many others'.
 func BenchmarkLook(b *testing.B) {
 	var r Route

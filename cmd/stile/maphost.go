@@ -98,8 +98,7 @@ func seeHost(ctx context.Context, scan func(context.Context) (*hostmap.Host, err
 	if err != nil {
 		return nil, fmt.Errorf("map host: %w", err)
 	}
-	var reporting []hub.ProcessReport
-	var report *routemap.Report
+	reporting, report := new(hub.Processes), (*routemap.Report)(nil)
 	if at != "" {
 		if reporting, err = hubProcesses(ctx, at); err != nil {
 			return nil, err
@@ -108,13 +107,12 @@ func seeHost(ctx context.Context, scan func(context.Context) (*hostmap.Host, err
 			return nil, err
 		}
 	}
-	services := servicesOf(h, reporting)
-	if name != "" {
-		h.Only(func(p *hostmap.Process) bool { return p.Name == name || services[p.PID] == name })
-	}
-	v := viewOf(h, services)
+	v := viewOf(h, servicesOf(h, reporting.Processes))
 	if report != nil {
 		v.tell(report, reporting)
+	}
+	if name != "" {
+		v.only(name)
 	}
 	return v, nil
 }

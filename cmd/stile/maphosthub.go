@@ -3,11 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"net"
-	"net/netip"
+	"maps"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/stile-ipc/stile/hostmap"
 	"github.com/stile-ipc/stile/hub"
@@ -31,7 +28,7 @@ type hostEdge struct {
 	hostmap.Edge
 	Routes  int              `json:"routes,omitempty"`  // by whichever transport; 0: the host alone tells of it
 	Sources routemap.Sources `json:"sources,omitempty"` // how they are known
-	// The rest is of those that go this way: of its transport, or of one by which there is no way between the two.
+	// The rest is of those that may go this way: of its transport, through a broker, or by what nobody tells.
 	Calls uint64 `json:"calls,omitempty"`
 	Cost  int64  `json:"cost,omitempty"` // ns: see [routemap.Route.Cost]
 }
@@ -51,43 +48,46 @@ func viewOf(h *hostmap.Host, services map[int]string) *hostView {
 	return v
 }
 
+// only leaves out what has no end in a process whose program, or service, has a name.
+func (v *hostView) only(name string) {
+	stays := map[int]bool{}
+	v.Host.Only(func(p *hostmap.Process) bool {
+		stays[p.PID] = p.Name == name || v.Services[p.PID] == name
+		return stays[p.PID]
+	})
+	v.Edges = slices.DeleteFunc(v.Edges, func(e hostEdge) bool { return !stays[e.From.PID] && !stays[e.To.PID] })
+	maps.DeleteFunc(v.Services, func(pid int, _ string) bool {
+		return !slices.ContainsFunc(v.Processes, func(p hostmap.Process) bool { return p.PID == pid })
+	})
+}
+
 // hubProcesses asks a hub who reports.
-func hubProcesses(ctx context.Context, at string) ([]hub.ProcessReport, error) {
-	var all hub.Processes
-	err := askHub(ctx, at, "processes", &all)
-	return all.Processes, err
+func hubProcesses(ctx context.Context, at string) (*hub.Processes, error) {
+	all := new(hub.Processes)
+	return all, askHub(ctx, at, "processes", all)
 }
 
 // tell puts beside the host's ways what a hub knows of them, and first those that cost most; those of which it knows nothing are last.
-func (v *hostView) tell(report *routemap.Report, reporting []hub.ProcessReport) {
+func (v *hostView) tell(report *routemap.Report, reporting *hub.Processes) {
 	v.Asked = true
 	if len(report.Routes) > 0 {
 		v.Window = &report.Window
 	}
-	for _, r := range reporting {
+	for _, r := range reporting.Processes {
 		if r.Boot == "" {
 			v.Unplaced++
 		}
 	}
-	known, ways := newHubNodes(report.Routes, reporting), map[[2]hostmap.End][]string{}
+	known := newHubNodes(v.Boot, report.Routes, reporting)
 	for _, e := range v.Edges {
-		ways[endsOf(e.Edge)] = append(ways[endsOf(e.Edge)], e.Transport)
+		known.goes(e.From, e.Via)
 	}
 	for i := range v.Edges {
 		e := &v.Edges[i]
-		pairs := map[pair]bool{}
-		for _, from := range v.nodesOf(known, e.From, hostmap.End{}, "") {
-			for _, to := range v.nodesOf(known, e.To, e.From, e.Via) {
-				pairs[pair{from, to}] = true
-				if !e.Directed || e.Transport == routemap.Pipe { // who is asked answers by another pipe, which looks like this one
-					pairs[pair{to, from}] = true
-				}
-			}
-		}
-		for p := range pairs {
+		for p := range v.pairsOf(known, e.Edge) {
 			for transport, sum := range known.routes[p] {
 				e.Routes, e.Sources = e.Routes+sum.Routes, e.Sources|sum.Sources
-				if transport == e.Transport || !slices.Contains(ways[endsOf(e.Edge)], transport) {
+				if may(transport, e.Transport) {
 					e.Calls, e.Cost = e.Calls+sum.Calls, e.Cost+sum.Cost
 				}
 			}
@@ -98,105 +98,33 @@ func (v *hostView) tell(report *routemap.Report, reporting []hub.ProcessReport) 
 	})
 }
 
-// endsOf are those of a way, in whichever direction.
-func endsOf(e hostmap.Edge) [2]hostmap.End {
-	if cmp.Or(cmp.Compare(e.To.PID, e.From.PID), cmp.Compare(e.To.Address, e.From.Address)) < 0 {
-		e.From, e.To = e.To, e.From
+// may tells whether a route's transport is the way's: a socket to this host's own address is TCP to who dials it.
+func may(route, way string) bool {
+	switch route {
+	case "", routemap.Broker, way:
+		return true
 	}
-	return [2]hostmap.End{e.From, e.To}
+	return route == routemap.TCP && way == routemap.TCPLoopback || route == routemap.TCPLoopback && way == routemap.TCP
 }
 
 // pair is two nodes, of which the first calls the second.
 type pair struct{ from, to routemap.Node }
 
-// hubNodes is what a hub knows of nodes and of the routes between them.
-type hubNodes struct {
-	routes  map[pair]map[string]hostEdge // from one to another, by transport
-	reports map[string]bool              // services of which a process does, on any host
-	listens map[string][]routemap.Node   // who does at an address
-	hosts   map[string][]routemap.Node   // who is on a host, by each of its IP addresses where they listen
-	named   map[routemap.Node][]string   // addresses with names that each node calls, as it spells them
-}
-
-func newHubNodes(routes []routemap.Route, reporting []hub.ProcessReport) *hubNodes {
-	all := &hubNodes{
-		routes: map[pair]map[string]hostEdge{}, reports: map[string]bool{}, listens: map[string][]routemap.Node{}, hosts: map[string][]routemap.Node{}, named: map[routemap.Node][]string{},
-	}
-	all.add(routes)
-	silent := map[string][]routemap.Node{} // who does not report, of a host that the hub is not on, by its name
-	for i := range routes {
-		if from := routes[i].From; from.Kind == routemap.Process {
-			if _, host, has := strings.Cut(from.Name, " on "); has {
-				silent[host] = append(silent[host], from)
+// pairsOf are the nodes that a way's ends can be. Who is asked by a pipe answers by another one, which looks like it.
+func (v *hostView) pairsOf(known *hubNodes, e hostmap.Edge) map[pair]bool {
+	pairs := map[pair]bool{}
+	forth := func(caller, called hostmap.End) {
+		for _, from := range v.callers(known, caller) {
+			for _, to := range v.called(known, called, caller, e.Via) {
+				pairs[pair{from, to}] = true
 			}
 		}
 	}
-	addresses := map[string][]string{} // where they listen on a host, by its boot ID
-	for _, r := range reporting {
-		all.reports[r.Service] = true
-		for _, l := range r.Listens {
-			if at, err := netip.ParseAddrPort(l); err == nil && !at.Addr().IsLoopback() && !at.Addr().IsUnspecified() {
-				all.listens[l] = append(all.listens[l], routemap.Node{Kind: routemap.Service, Name: r.Service})
-				addresses[r.Boot] = append(addresses[r.Boot], at.Addr().String())
-			}
-		}
+	forth(e.From, e.To)
+	if !e.Directed || e.Transport == routemap.Pipe {
+		forth(e.To, e.From)
 	}
-	for _, r := range reporting {
-		for _, ip := range addresses[r.Boot] {
-			all.hosts[ip] = append(append(all.hosts[ip], routemap.Node{Kind: routemap.Service, Name: r.Service}), silent[r.Host]...)
-		}
-	}
-	return all
-}
-
-// add adds routes. Those of a queue are between who sends and who receives, too, in whichever direction: one of them may have it.
-func (n *hubNodes) add(routes []routemap.Route) {
-	add := func(from, to routemap.Node, r *routemap.Route) {
-		sums := n.routes[pair{from, to}]
-		if sums == nil {
-			sums = map[string]hostEdge{}
-			n.routes[pair{from, to}] = sums
-		}
-		sum := sums[r.Transport]
-		sum.Routes, sum.Calls, sum.Cost, sum.Sources = sum.Routes+1, sum.Calls+r.Calls, sum.Cost+r.Cost(), sum.Sources|r.Sources
-		sums[r.Transport] = sum
-	}
-	senders := map[routemap.Node][]routemap.Node{}
-	for i := range routes {
-		r := &routes[i]
-		add(r.From, r.To, r)
-		if r.To.Kind == routemap.Queue && !slices.Contains(senders[r.To], r.From) {
-			senders[r.To] = append(senders[r.To], r.From)
-		}
-		if host, _, err := net.SplitHostPort(r.To.Name); err == nil && r.To.Kind == routemap.External && !slices.Contains(n.named[r.From], r.To.Name) {
-			if _, err := netip.ParseAddr(host); err != nil {
-				n.named[r.From] = append(n.named[r.From], r.To.Name)
-			}
-		}
-	}
-	for i := range routes {
-		r := &routes[i]
-		for _, from := range senders[r.From] {
-			add(from, r.To, r)
-			if from != r.To {
-				add(r.To, from, r)
-			}
-		}
-	}
-}
-
-// spelled is the address with a name that a node calls on a port, if there is one alone.
-func (n *hubNodes) spelled(caller routemap.Node, port string) (address string, one bool) {
-	for _, name := range n.named[caller] {
-		if _, of, _ := net.SplitHostPort(name); of != port {
-			continue
-		}
-		if one {
-			return "", false
-		}
-		address, one = name, true
-	}
-	return address, one
+	return pairs
 }
 
 // knownBy is how the way is known: from the host, and from the hub's sources.
@@ -210,71 +138,4 @@ func (v *hostView) untold() (n int) {
 		}
 	}
 	return n
-}
-
-// startsWithin is how far apart a process's start may be, as the kernel has it, from what the process says itself.
-const startsWithin = 5 * time.Second
-
-// servicesOf are the names by which processes of a host report, by PID. A process is one that reports if it has, in its own PID namespace, the number that is reported, runs that file and began
-// at that time; of several it is the nearest: the kernel's numbers are one for all only outside of containers.
-func servicesOf(h *hostmap.Host, reporting []hub.ProcessReport) map[int]string {
-	type match struct {
-		process *hostmap.Process
-		report  *hub.ProcessReport
-		off     time.Duration
-	}
-	var matches []match
-	own := map[int64][]*hostmap.Process{}
-	for i := range h.Processes {
-		p := &h.Processes[i]
-		own[int64(p.OwnPID)] = append(own[int64(p.OwnPID)], p)
-	}
-	for i := range reporting {
-		r := &reporting[i]
-		for _, p := range own[r.PID] {
-			if off := r.Start.Sub(p.Start).Abs(); r.Boot == h.Boot && off <= startsWithin && (p.Exe == "" || p.Exe == r.Executable) {
-				matches = append(matches, match{p, r, off})
-			}
-		}
-	}
-	slices.SortStableFunc(matches, func(a, b match) int { return cmp.Compare(a.off, b.off) })
-	all, taken := map[int]string{}, map[*hub.ProcessReport]bool{}
-	for _, m := range matches {
-		if _, has := all[m.process.PID]; !has && !taken[m.report] {
-			all[m.process.PID], taken[m.report] = m.report.Service, true
-		}
-	}
-	return all
-}
-
-// nodesOf are the nodes that an end can be on a hub's map: its service; of who does not report, the program, the service that is called like it, if that only sends traces or
-// metrics, or the address by which others, and who calls it here, call it; of another host, who reports and listens there.
-func (v *hostView) nodesOf(known *hubNodes, e, caller hostmap.End, via string) []routemap.Node {
-	if service, reports := v.Services[e.PID]; reports {
-		return []routemap.Node{{Kind: routemap.Service, Name: service}}
-	}
-	var all []routemap.Node
-	if via != "" {
-		all = append(all, routemap.Node{Kind: routemap.External, Name: via})
-		if _, port, err := net.SplitHostPort(via); err == nil {
-			for _, from := range v.nodesOf(known, caller, hostmap.End{}, "") {
-				if name, one := known.spelled(from, port); one {
-					all = append(all, routemap.Node{Kind: routemap.External, Name: name})
-				}
-			}
-		}
-	}
-	if program, here := v.programs[e.PID]; here {
-		if all = append(all, routemap.Node{Kind: routemap.Process, Name: program}); !known.reports[program] {
-			all = append(all, routemap.Node{Kind: routemap.Service, Name: program})
-		}
-		return all
-	}
-	if e.Address == hostmap.Unseen {
-		return all
-	}
-	if e.Address != via {
-		all = append(all, routemap.Node{Kind: routemap.External, Name: e.Address})
-	}
-	return slices.Concat(all, known.listens[e.Address], known.hosts[e.Address])
 }
