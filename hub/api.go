@@ -47,7 +47,8 @@ type Status struct {
 // Burns is what GET /api/v1/burn answers.
 type Burns struct {
 	Objective routemap.Objective `json:"objective"`
-	Routes    []routemap.Burn    `json:"routes"` // those with alerts first
+	Routes    []routemap.Burn    `json:"routes"`  // those with alerts first
+	Damaged   int                `json:"damaged"` // windows of the longest time that could not be read, and are left out
 }
 
 // Windows is what GET /api/v1/windows answers.
@@ -235,15 +236,15 @@ func (h *Hub) burn(r *http.Request) (any, error) {
 		return nil, badQuestion{err}
 	}
 	now := h.cfg.clock()
-	reports := map[time.Duration]*routemap.Report{}
+	reports, damaged := map[time.Duration]*routemap.Report{}, 0
 	for _, back := range routemap.BurnTimes() {
-		m, _, _, err := h.store.Read(r.Context(), now.Add(-back), now)
+		m, _, bad, err := h.store.Read(r.Context(), now.Add(-back), now)
 		if err != nil {
 			return nil, err
 		}
-		reports[back] = m.Report()
+		reports[back], damaged = m.Report(), max(damaged, bad)
 	}
-	return Burns{o, routemap.Burns(o, reports)}, nil
+	return Burns{o, routemap.Burns(o, reports), damaged}, nil
 }
 
 // onlyKnown refuses a parameter that has none of the names.

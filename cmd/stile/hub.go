@@ -319,6 +319,9 @@ Exit codes: 0 all is well, 1 the hub cannot keep what it has now, 2 a mistake in
 // hubAt is where to ask: a URL that was given, or that of the hub that has a folder.
 func hubAt(dir string, args []string) (string, error) {
 	if len(args) == 1 {
+		if dir != "" {
+			return "", usageError{errors.New("--dir is for the hub of a folder, and this is a URL: give one of both")}
+		}
 		if !isURL(args[0]) {
 			return "", usageError{fmt.Errorf("%q is no URL: http://localhost:4319 would be", args[0])}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -128,6 +129,8 @@ func mapFiles(ctx context.Context, files []string, spans int, stdin io.Reader, s
 			fmt.Fprintf(stderr, "stile: %s: %v; the %d spans before that count\n", name, err, counts.Spans)
 		case errors.Is(err, tracefile.ErrUnknown) && len(files) > 1:
 			fmt.Fprintf(stderr, "stile: %s is left out: %v\n", name, err)
+		case errors.Is(err, fs.ErrNotExist) && strings.Contains(name, ":"):
+			return nil, nil, usageError{fmt.Errorf("%s: there is no such file; the URL of a hub begins with http:// or https://", name)}
 		default:
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -170,7 +173,7 @@ func newMapTerms() *cobra.Command {
 			if len(args) == 1 {
 				var some []routemap.Term
 				for _, t := range all {
-					if strings.EqualFold(t.Name, args[0]) {
+					if strings.EqualFold(t.Name, args[0]) || strings.EqualFold(t.Name, strings.TrimSuffix(args[0], "s")) {
 						some = append(some, t)
 					}
 				}

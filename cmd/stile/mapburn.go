@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,9 +33,12 @@ Exit codes: 0 no route is, 1 some are, 2 a mistake in the command line, 3 a fail
 		Example: `  stile map burn http://localhost:4319 --target 99.9 --slower 200ms`,
 		Args:    between(1, 1, "the URL of a hub"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if target <= 1 || target >= 100 { // 0.999 is what the API calls 99.9 %
+				return usageError{fmt.Errorf("--target %g: it is in percent, more than 1 and less than 100, as 99.9 is: 100 would leave no budget", target)}
+			}
 			o := routemap.Objective{Target: target / 100, Slower: slower}
 			if err := o.Check(); err != nil {
-				return usageError{fmt.Errorf("--target %g, --slower %s: %w", target, slower, err)}
+				return usageError{fmt.Errorf("--slower %s: %w", slower, err)}
 			}
 			if err := atLeastOne("number", rows); err != nil {
 				return err
@@ -43,15 +47,21 @@ Exit codes: 0 no route is, 1 some are, 2 a mistake in the command line, 3 a fail
 			if err != nil || !isURL(args[0]) {
 				return usageError{fmt.Errorf("%q is no URL of a hub: http://localhost:4319 would be", args[0])}
 			}
+			if u.RawQuery != "" {
+				return usageError{fmt.Errorf("%s: burn looks at the times that it shows: leave out from and to", u.Redacted())}
+			}
 			u.RawQuery = url.Values{"target": {strconv.FormatFloat(o.Target, 'g', -1, 64)}, "slower": {slower.String()}}.Encode()
 			var b hub.Burns
 			if err := askHub(cmd.Context(), u.String(), "burn", &b); err != nil {
 				return err
 			}
+			if slices.ContainsFunc(b.Routes, func(r routemap.Burn) bool { return len(r.Times) == 0 }) {
+				return fmt.Errorf("%s: that is no answer of a hub's API: a route has no times", u.Redacted())
+			}
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), b)
 			} else {
-				err = printBurns(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), b.Routes, rows)
+				err = printBurns(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), &b, rows)
 			}
 			if err == nil && len(b.Routes) > 0 && b.Routes[0].Alert != "" {
 				err = errFinding
@@ -66,8 +76,12 @@ Exit codes: 0 no route is, 1 some are, 2 a mistake in the command line, 3 a fail
 	return cmd
 }
 
-func printBurns(out io.Writer, style terminal.Style, all []routemap.Burn, rows int) error {
+func printBurns(out io.Writer, style terminal.Style, burns *hub.Burns, rows int) error {
 	var b strings.Builder
+	all := burns.Routes
+	if burns.Damaged > 0 {
+		fmt.Fprintf(&b, "%s left out, %s: %d\n", style.Bad("!"), damagedWindows, burns.Damaged)
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "ALERT")
 	for _, back := range routemap.BurnTimes() {

@@ -39,21 +39,23 @@ Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a 
 				return err
 			}
 			var reports [2]*routemap.Report
-			for i, name := range args {
-				var err error
-				if reports[i], err = mapOf(cmd.Context(), name, cmd.InOrStdin(), cmd.ErrOrStderr()); err != nil {
+			var warnings []string
+			for i, which := range []string{"before", "after"} {
+				r, left, err := mapOf(cmd.Context(), args[i], cmd.InOrStdin(), cmd.ErrOrStderr())
+				if err != nil {
 					return err
 				}
+				reports[i], warnings = r, append(warnings, distrusted(which, r, left)...)
 			}
 			all := routemap.Diff(reports[0], reports[1])
 			var err error
 			if asJSON {
-				for _, w := range distrusted(reports) {
+				for _, w := range warnings {
 					fmt.Fprintln(cmd.ErrOrStderr(), plain(w))
 				}
 				err = printJSON(cmd.OutOrStdout(), all)
 			} else {
-				err = printDiff(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), all, distrusted(reports), rows)
+				err = printDiff(cmd.OutOrStdout(), terminal.For(cmd.OutOrStdout()), all, warnings, rows)
 			}
 			if err == nil && len(all) > 0 && all[0].Differs() {
 				err = errFinding
@@ -67,33 +69,34 @@ Exit codes: 0 no route differs, 1 some do, 2 a mistake in the command line, 3 a 
 }
 
 // mapOf is the map of a file of traces, or the one that a file has.
-func mapOf(ctx context.Context, name string, stdin io.Reader, stderr io.Writer) (*routemap.Report, error) {
-	r, _, err := mapFiles(ctx, []string{name}, routemap.DefaultSpans, stdin, stderr)
+func mapOf(ctx context.Context, name string, stdin io.Reader, stderr io.Writer) (*routemap.Report, map[string]uint64, error) {
+	r, left, err := mapFiles(ctx, []string{name}, routemap.DefaultSpans, stdin, stderr)
 	if !errors.Is(err, tracefile.ErrUnknown) || name == "-" {
-		return r, err
+		return r, left, err
 	}
 	text, readErr := os.ReadFile(name)
 	if readErr != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	r = &routemap.Report{}
-	if json.Unmarshal(text, r) != nil || r.Version == 0 {
-		return nil, err
+	kept := mapJSON{Report: &routemap.Report{}}
+	if json.Unmarshal(text, &kept) != nil || kept.Version == 0 {
+		return nil, nil, err
 	}
-	if r.Version != routemap.ReportVersion {
-		return nil, fmt.Errorf("%s: a map of version %d, and this program reads %d", name, r.Version, routemap.ReportVersion)
+	if kept.Version != routemap.ReportVersion {
+		return nil, nil, fmt.Errorf("%s: a map of version %d, and this program reads %d", name, kept.Version, routemap.ReportVersion)
 	}
-	return r, nil
+	return kept.Report, kept.LeftOut, nil
 }
 
-// distrusted tells of windows in which others used the same processors: what differs may be their doing.
-func distrusted(reports [2]*routemap.Report) (warnings []string) {
-	for i, which := range []string{"before", "after"} {
-		for _, o := range reports[i].Hosts {
-			if o.Contaminated > 0 {
-				warnings = append(warnings, fmt.Sprintf("%s: %d %s", which, o.Contaminated, o))
-			}
+// distrusted tells of windows in which others used the same processors, and of those that are missing: what differs may be their doing.
+func distrusted(which string, r *routemap.Report, left map[string]uint64) (warnings []string) {
+	for _, o := range r.Hosts {
+		if o.Contaminated > 0 {
+			warnings = append(warnings, fmt.Sprintf("%s: %d %s", which, o.Contaminated, o))
 		}
+	}
+	if n := left[damagedWindows]; n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%s: left out, %s: %d", which, damagedWindows, n))
 	}
 	return warnings
 }

@@ -98,18 +98,19 @@ func seeHost(ctx context.Context, scan func(context.Context) (*hostmap.Host, err
 	if err != nil {
 		return nil, fmt.Errorf("map host: %w", err)
 	}
-	reporting, report := new(hub.Processes), (*routemap.Report)(nil)
+	reporting, report, left := new(hub.Processes), (*routemap.Report)(nil), map[string]uint64(nil)
 	if at != "" {
 		if reporting, err = hubProcesses(ctx, at); err != nil {
 			return nil, err
 		}
-		if report, _, err = hubMap(ctx, at); err != nil {
+		if report, left, err = hubMap(ctx, at); err != nil {
 			return nil, err
 		}
 	}
 	v := viewOf(h, servicesOf(h, reporting.Processes))
 	if report != nil {
 		v.tell(report, reporting)
+		v.Damaged = left[damagedWindows]
 	}
 	if name != "" {
 		v.only(name)
@@ -182,6 +183,9 @@ func (v *hostView) notes() (all []string) {
 		told = fmt.Sprintf("no route that the hub has, from %s to %s, is known to go there", v.Window.From.Format(time.RFC3339), v.Window.To.Format(time.RFC3339))
 	}
 	all = append(all, fmt.Sprintf("%d of %d ways are known from the host alone: %s", v.untold(), len(v.Edges), told))
+	if v.Damaged > 0 {
+		all = append(all, fmt.Sprintf("left out, %s: %d", damagedWindows, v.Damaged))
+	}
 	if v.Unplaced > 0 {
 		all = append(all, fmt.Sprintf("%d processes report, but not on which host, so their ways seem known from the host alone: the hub, or what they are built with, is older than this program", v.Unplaced))
 	}

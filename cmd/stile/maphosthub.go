@@ -18,6 +18,7 @@ type hostView struct {
 	Services map[int]string   `json:"services,omitempty"` // by PID: as processes report
 	Asked    bool             `json:"asked"`              // a hub was
 	Window   *routemap.Window `json:"window,omitempty"`   // of the hub's routes; nil: it has none of the time that it was asked for
+	Damaged  uint64           `json:"damaged,omitempty"`  // windows of the hub's that could not be read, and are left out
 	Unplaced int              `json:"unplaced,omitempty"` // processes that report and do not say on which host: the hub is older than that
 
 	programs map[int]string // by PID

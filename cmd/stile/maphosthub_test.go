@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -264,16 +261,5 @@ func TestHostPage(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "1 of 2 ways are known from the host alone") {
 		t.Error("it is not told what the host alone knows")
-	}
-}
-
-// TestHubMapHalf: a map whose route has no numbers is refused, not read.
-func TestHubMapHalf(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `{"version": %d, "routes": [{"from": {"kind": "service", "name": "a"}}]}`, routemap.ReportVersion)
-	}))
-	defer s.Close()
-	if _, _, err := hubMap(t.Context(), s.URL); err == nil || !strings.Contains(err.Error(), "has no numbers") {
-		t.Errorf("%v", err)
 	}
 }

@@ -25,7 +25,13 @@ const (
 	maxAnswer = 512 << 20
 )
 
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+func isURL(s string) bool {
+	scheme, _, is := strings.Cut(s, "://")
+	return is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
+}
+
+// answers is what each answer of the API has, by which one of another server's is told from it.
+var answers = map[string]string{"map": "version", "status": "began", "events": "events", "policies": "policies", "processes": "processes", "load": "steps", "queues": "queues", "burn": "routes"}
 
 // hubMap is a hub's map, of the time that the URL's from and to say.
 func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64, error) {
@@ -41,10 +47,13 @@ func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64
 	}
 	left := map[string]uint64{} // what the hub left out since it began is for its status
 	if m.Damaged > 0 {
-		left["windows that are damaged"] = uint64(m.Damaged)
+		left[damagedWindows] = uint64(m.Damaged)
 	}
 	return m.Report, left, nil
 }
+
+// damagedWindows is what a hub has kept and cannot read.
+const damagedWindows = "windows that are damaged"
 
 // askHub asks a hub's API.
 func askHub(ctx context.Context, at, what string, answer any) error {
@@ -52,6 +61,7 @@ func askHub(ctx context.Context, at, what string, answer any) error {
 	if err != nil || u.Host == "" {
 		return usageError{fmt.Errorf("%q is no URL of a hub", at)}
 	}
+	u.ForceQuery = false // a ? with nothing behind it
 	shown := u.Redacted()
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/api/" + hub.APIVersion + "/" + what
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
@@ -69,7 +79,10 @@ func askHub(ctx context.Context, at, what string, answer any) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%s: %w: see that a hub runs there, with stile hub", shown, errors.Unwrap(err))
+		if err = errors.Unwrap(err); strings.Contains(err.Error(), "malformed HTTP") {
+			return fmt.Errorf("%s: what listens there does not speak HTTP; a hub's API is at another port, 4319 if its --http does not say otherwise", shown)
+		}
+		return fmt.Errorf("%s: %w: see that a hub runs there, with stile hub", shown, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -85,12 +98,19 @@ func askHub(ctx context.Context, at, what string, answer any) error {
 			Error string `json:"error"`
 		}
 		if json.Unmarshal(body, &said) != nil || said.Error == "" {
-			said.Error = resp.Status
+			return fmt.Errorf("%s: %s: see that this is the address of a hub's API, as http://localhost:4319 is, with nothing behind it", shown, resp.Status)
 		}
-		return fmt.Errorf("%s: %s", shown, said.Error)
+		if err = fmt.Errorf("%s: %s", shown, said.Error); resp.StatusCode == http.StatusBadRequest {
+			return usageError{err}
+		}
+		return err
+	}
+	var parts map[string]json.RawMessage
+	if err := json.Unmarshal(body, &parts); err != nil || parts[answers[what]] == nil {
+		return fmt.Errorf("%s: that is no answer of a hub's API: see that this is its address, as http://localhost:4319 is, with nothing behind it", shown)
 	}
 	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("%s: that is no answer of a hub's: %w", shown, err)
+		return fmt.Errorf("%s: that is no answer of a hub's API: %w", shown, err)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ func TestTopExitCodes(t *testing.T) {
 		if strings.HasSuffix(r.URL.Path, "/map") && r.URL.Query().Get("from") != "1m0s" {
 			t.Errorf("asked for %s", r.URL)
 		}
-		_, _ = w.Write([]byte(`{"version": 77}`))
+		_, _ = w.Write([]byte(`{"version": 77, "processes": []}`))
 	}))
 	defer older.Close()
 	for _, c := range []struct {
