@@ -18,7 +18,7 @@ import (
 // printMap shows up to rows lines of each kind.
 func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[string]uint64, rows int) error {
 	var b strings.Builder
-	if r.Window.From.IsZero() && len(r.Routes) == 0 && len(left) == 0 {
+	if r.Window.From.IsZero() && len(r.Routes) == 0 && len(caveats(r, left)) == 0 {
 		_, err := fmt.Fprintln(out, "nothing in that time. What a hub takes in is on its map 20 s later; stile hub status tells what it takes in, and what is wrong")
 		return err
 	}
