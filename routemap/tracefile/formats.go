@@ -108,12 +108,27 @@ func (r *reader) otlp(rs *otlpResource) error {
 				out.Class = routemap.ClassError
 			}
 			facts.Apply(&out)
-			if err := r.give(out, ""); err != nil {
+			why := ""
+			if r.strict {
+				why = s.wrongIDs()
+			}
+			if err := r.give(out, why); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wrongIDs says what is wrong with IDs that are there and are not as OTLP has them in JSON: hex, in digits of either case.
+func (s *otlpSpan) wrongIDs() string {
+	if wrongLength(s.TraceID, 32) || wrongLength(s.SpanID, 16) || wrongLength(s.ParentID, 16) {
+		return WrongID
+	}
+	if _, err := hex.DecodeString(s.TraceID + s.SpanID + s.ParentID); err != nil {
+		return NoHex
+	}
+	return ""
 }
 
 // hexID is an ID in hex: some write it in base64, as protobuf's JSON has bytes. One of zeros is none.

@@ -46,7 +46,7 @@ func (r *reader) generated(resource *semconv.Facts, s *tracepb.Span, byHub bool)
 	facts.Apply(&out)
 	why := ""
 	switch {
-	case len(s.GetTraceId()) != 16 && len(s.GetTraceId()) != 0, len(s.GetSpanId()) != 8 && len(s.GetSpanId()) != 0:
+	case len(s.GetTraceId()) != 16 && len(s.GetTraceId()) != 0, len(s.GetSpanId()) != 8 && len(s.GetSpanId()) != 0, len(s.GetParentSpanId()) != 8 && len(s.GetParentSpanId()) != 0:
 		why = WrongID
 	}
 	return r.give(out, why)

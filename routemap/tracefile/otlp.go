@@ -21,9 +21,10 @@ const maxLinks = 128
 // leastObject is how many bytes of JSON an object has on average, at least, in what is no attack: what it is decoded to has hundreds.
 const leastObject = 16
 
-// OTLPJSON calls take for each span of a request to export, in JSON.
+// OTLPJSON calls take for each span of a request to export, in JSON. IDs have to be hex digits, as many as OTLP says.
 func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 	r := newReader(take)
+	r.strict = true
 	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > 1000+len(body)/leastObject {
 		return r.counts, fmt.Errorf("%d objects in %d bytes", n, len(body))
 	}
@@ -231,7 +232,7 @@ func (r *protobuf) span(facts semconv.Facts, b []byte, byHub bool) error {
 	if err != nil {
 		return err
 	}
-	if why := wrongIDs(trace, id); why != "" {
+	if why := wrongIDs(trace, id, parent); why != "" {
 		return r.give(out, why)
 	}
 	out.Trace, out.ID, out.Parent, out.Name = r.traceID(trace), spanID(id), spanID(parent), r.text(name)
@@ -243,12 +244,14 @@ func (r *protobuf) span(facts semconv.Facts, b []byte, byHub bool) error {
 }
 
 // wrongIDs says what is wrong with IDs that are there and cannot be right.
-func wrongIDs(trace, span []byte) string {
-	if len(trace) != 0 && len(trace) != 16 || len(span) != 0 && len(span) != 8 {
+func wrongIDs(trace, span, parent []byte) string {
+	if wrongLength(trace, 16) || wrongLength(span, 8) || wrongLength(parent, 8) {
 		return WrongID
 	}
 	return ""
 }
+
+func wrongLength[T string | []byte](id T, want int) bool { return len(id) != 0 && len(id) != want }
 
 func (r *protobuf) link(b []byte) (l routemap.Link, err error) {
 	err = fields(b, func(n protowire.Number, f field) error {

@@ -130,6 +130,7 @@ func TestOTLPHostile(t *testing.T) {
 		"a long trace ID":       {func(s *tracepb.Span) { s.TraceId = make([]byte, 1<<20); s.TraceId[0] = 1 }, WrongID},
 		"no span ID":            {func(s *tracepb.Span) { s.SpanId = nil }, NoSpanID},
 		"a long span ID":        {func(s *tracepb.Span) { s.SpanId = bytes.Repeat([]byte{1}, 9) }, WrongID},
+		"a short parent's ID":   {func(s *tracepb.Span) { s.ParentSpanId = []byte{1} }, WrongID},
 		"no time":               {func(s *tracepb.Span) { s.StartTimeUnixNano, s.EndTimeUnixNano = 0, 0 }, NoTime},
 		"the end of time":       {func(s *tracepb.Span) { s.EndTimeUnixNano = 1<<64 - 1 }, ""},
 		"ends before it begins": {func(s *tracepb.Span) { s.EndTimeUnixNano = 1 }, ""},
@@ -169,6 +170,46 @@ func TestOTLPHostile(t *testing.T) {
 			if len(s) > maxName {
 				t.Errorf("%s: a name of %d bytes is kept", name, len(s))
 			}
+		}
+	}
+}
+
+// TestOTLPJSONIDs: a request has IDs as OTLP says, or its spans are left out, as those of protobuf are; in a file they may be as other tools have them.
+func TestOTLPJSONIDs(t *testing.T) {
+	const trace, span = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
+	for name, c := range map[string]struct {
+		trace, span, parent string
+		why                 string // "": it is taken
+		file                bool   // of a file it is taken
+	}{
+		"as they should be":  {trace, span, span, "", true},
+		"upper case":         {strings.ToUpper(trace), strings.ToUpper(span), "", "", true},
+		"a parent of zeros":  {trace, span, strings.Repeat("0", 16), "", true},
+		"no trace":           {"", span, "", NoTrace, false},
+		"a trace of zeros":   {strings.Repeat("0", 32), span, "", NoTrace, false},
+		"no span":            {trace, "", "", NoSpanID, false},
+		"a short trace":      {"ab", span, "", WrongID, true},
+		"an odd one":         {"abc", span, "", WrongID, true},
+		"of 64 bits":         {trace[:16], span, "", WrongID, true},
+		"a long trace":       {trace + span[:8], span, "", WrongID, true},
+		"base64":             {"W47/95gDgQPSabYzgT/GDA==", "7uGbfsPBsXQ=", "", WrongID, true},
+		"no hex":             {strings.Repeat("z", 32), span, "", NoHex, true},
+		"a long span":        {trace, span + "0", "", WrongID, true},
+		"a span of no hex":   {trace, "eee19b7ec3c1b17g", "", NoHex, true},
+		"a short parent":     {trace, span, "b174", WrongID, true},
+		"a parent of no hex": {trace, span, strings.Repeat("-", 16), NoHex, true},
+	} {
+		text := `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"` + c.trace + `","spanId":"` + c.span + `","parentSpanId":"` + c.parent + `","endTimeUnixNano":"1"}]}]}]}`
+		var got []routemap.Span
+		counts, err := OTLPJSON([]byte(text), collect(&got))
+		if err != nil || (len(got) == 1) != (c.why == "") || c.why != "" && counts.LeftOut[c.why] != 1 {
+			t.Errorf("%s: %+v, %+v, %v, want %q", name, got, counts, err, c.why)
+		}
+		if len(got) == 1 && got[0].Trace != trace {
+			t.Errorf("%s: the trace is %s", name, got[0].Trace)
+		}
+		if _, counts, err := all(t, strings.NewReader(text)); err != nil || (counts.Spans == 1) != c.file {
+			t.Errorf("%s, of a file: %+v, %v", name, counts, err)
 		}
 	}
 }

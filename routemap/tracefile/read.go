@@ -19,6 +19,7 @@ const (
 	NoTime   = "no time"
 	NotASpan = "not a span"
 	WrongID  = "an ID of the wrong length"
+	NoHex    = "an ID that is no hex"
 	LongID   = "a trace ID of more than 128 bytes"
 )
 
@@ -47,6 +48,7 @@ type reader struct {
 	in     *bounded
 	dec    *json.Decoder
 	known  bool // something was one of the formats
+	strict bool // IDs are as OTLP has them: of a file, which other tools may have written, they are taken as they are
 }
 
 // bounded is a reader that ends with an error when one value takes too much.
