@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -170,8 +172,14 @@ func (t told) rejected() (n uint64) {
 	return n
 }
 
-// why says what was left out.
-func (t told) why() string { return fmt.Sprintf("left out: %v", t.leftOut) }
+// why says what was left out, such as "left out: 1 no time; 2 not a span".
+func (t told) why() string {
+	var parts []string
+	for _, why := range slices.Sorted(maps.Keys(t.leftOut)) {
+		parts = append(parts, fmt.Sprintf("%d %s", t.leftOut[why], why))
+	}
+	return "left out: " + strings.Join(parts, "; ")
+}
 
 // gRPC
 

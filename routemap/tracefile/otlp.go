@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -32,7 +33,7 @@ func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 		ResourceSpans []otlpResource `json:"resourceSpans"`
 	}
 	if err := json.Unmarshal(body, &request); err != nil {
-		return r.counts, err
+		return r.counts, fmt.Errorf("no ExportTraceServiceRequest: %w", misplaced(err))
 	}
 	for i := range request.ResourceSpans {
 		if err := r.otlp(&request.ResourceSpans[i]); err != nil {
@@ -40,6 +41,21 @@ func OTLPJSON(body []byte, take func(routemap.Span) error) (Counts, error) {
 		}
 	}
 	return r.counts, nil
+}
+
+// misplaced says what is wrong with JSON, and where, in words of JSON.
+func misplaced(err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Errorf("near byte %d: %w", syntax.Offset, err)
+	case errors.As(err, &kind) && kind.Field != "":
+		return fmt.Errorf("near byte %d: %s is not to be of kind %s", kind.Offset, kind.Field, kind.Value)
+	case errors.As(err, &kind):
+		return fmt.Errorf("near byte %d: it is not to be of kind %s", kind.Offset, kind.Value)
+	}
+	return err
 }
 
 func newReader(take func(routemap.Span) error) *reader {

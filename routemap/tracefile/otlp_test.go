@@ -214,6 +214,30 @@ func TestOTLPJSONIDs(t *testing.T) {
 	}
 }
 
+// TestOTLPJSONSaysWhere: what is no request is told of in words of JSON, with the place, and not in Go's.
+func TestOTLPJSONSaysWhere(t *testing.T) {
+	metrics := func(body []byte, _ func(routemap.Span) error) (Counts, error) {
+		_, err := OTLPMetricsJSON(body, func(*Point) {})
+		return Counts{}, err
+	}
+	for _, c := range []struct {
+		read       func([]byte, func(routemap.Span) error) (Counts, error)
+		body, want string
+	}{
+		{OTLPJSON, `[]`, "no ExportTraceServiceRequest: near byte 1: it is not to be of kind array"},
+		{OTLPJSON, `{"resourceSpans":"x"}`, "no ExportTraceServiceRequest: near byte 20: resourceSpans is not to be of kind string"},
+		{OTLPJSON, `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":5}]}]}]}`, "no ExportTraceServiceRequest: near byte 55: resourceSpans.scopeSpans.spans.traceId is not to be of kind number"},
+		{OTLPJSON, `{"resourceSpans":]`, "no ExportTraceServiceRequest: near byte 18: invalid character ']' looking for beginning of value"},
+		{OTLPJSON, `{`, "no ExportTraceServiceRequest: near byte 1: unexpected end of JSON input"},
+		{metrics, `[]`, "no ExportMetricsServiceRequest: syntax error (line 1:1): unexpected token ["},
+		{metrics, `{"resourceMetrics":"x"}`, "no ExportMetricsServiceRequest: syntax error (line 1:20): unexpected token \"x\""},
+	} {
+		if _, err := c.read([]byte(c.body), func(routemap.Span) error { return nil }); err == nil || err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", c.body, err, c.want)
+		}
+	}
+}
+
 // FuzzOTLP: no request, in either form, does harm; what is taken can be a trace, and is what OpenTelemetry's generated types read.
 func FuzzOTLP(f *testing.F) {
 	for _, text := range otlpFiles(f) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
@@ -104,7 +105,8 @@ func OTLPMetricsJSON(body []byte, take func(*Point)) (MetricCounts, error) {
 	}
 	data := new(metricspb.MetricsData)
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, data); err != nil {
-		return MetricCounts{}, err
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf's errors have either
+		return MetricCounts{}, fmt.Errorf("no ExportMetricsServiceRequest: %s", strings.TrimPrefix(text, "proto: "))
 	}
 	inProto, err := proto.Marshal(data)
 	if err != nil {
