@@ -3,6 +3,7 @@ package routemap
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -250,7 +251,8 @@ func (c *carried) merge(o *carried) {
 
 // settleCarried takes those for services that are known to be some.
 func (m *Map) settleCarried() {
-	for key, c := range m.carried {
+	for _, key := range slices.Sorted(maps.Keys(m.carried)) {
+		c := m.carried[key]
 		settled := slices.Clone(c.chain)
 		for i := range settled {
 			if to, is := m.service(settled[i].to); is {

@@ -117,7 +117,8 @@ func (m *Map) Each(f func(Key, *Stats)) {
 // that is of those between two nodes with an operation.
 func (m *Map) Fold(counted func(from, to Node, operation string) (Key, bool)) {
 	m.settle()
-	for k, s := range m.routes {
+	for _, k := range inOrder(m.routes) {
+		s := m.routes[k]
 		if s.Sources&FromStile != 0 {
 			continue
 		}

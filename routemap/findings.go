@@ -216,7 +216,7 @@ func (m *Map) findings() (all []Finding, left int) {
 
 func sortFindings(all []Finding) {
 	slices.SortFunc(all, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.From.Name, b.From.Name), cmp.Compare(a.To.Name, b.To.Name), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.Within, b.Within), slices.Compare(a.Steps, b.Steps))
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Kind, b.Kind), a.From.compare(b.From), a.To.compare(b.To), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.Within, b.Within), slices.Compare(a.Steps, b.Steps), cmp.Compare(a.Text, b.Text))
 	})
 }
 
@@ -308,7 +308,7 @@ func (m *Map) blocking() []BlockingPoint {
 		all = append(all, b)
 	}
 	slices.SortFunc(all, func(a, b BlockingPoint) int {
-		return cmp.Or(cmp.Compare(b.Callers, a.Callers), cmp.Compare(a.Key.String(), b.Key.String()))
+		return cmp.Or(cmp.Compare(b.Callers, a.Callers), cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.ID, b.ID))
 	})
 	return all
 }

@@ -127,7 +127,11 @@ func costlierRoute(a, b entry[Key, *Stats]) int {
 	if c := cmp.Or(cmp.Compare(y.Cost(), x.Cost()), cmp.Compare(y.Calls, x.Calls)); c != 0 {
 		return c
 	}
-	return cmp.Or(a.key.From.compare(b.key.From), a.key.To.compare(b.key.To), cmp.Compare(a.key.Operation, b.key.Operation), cmp.Compare(a.key.Transport, b.key.Transport), cmp.Compare(a.key.Mode, b.key.Mode))
+	return a.key.compare(b.key)
+}
+
+func (k Key) compare(o Key) int {
+	return cmp.Or(k.From.compare(o.From), k.To.compare(o.To), cmp.Compare(k.Operation, o.Operation), cmp.Compare(k.Transport, o.Transport), cmp.Compare(k.Mode, o.Mode))
 }
 
 func (n Node) compare(o Node) int {

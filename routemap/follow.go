@@ -2,6 +2,7 @@ package routemap
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -155,8 +156,8 @@ func (f *follow) merge(o *follow) {
 
 // settleFollows takes those for services that are known to be some.
 func (m *Map) settleFollows() {
-	for k, f := range m.follows {
-		settled := k
+	for _, k := range slices.SortedFunc(maps.Keys(m.follows), followKey.compare) {
+		f, settled := m.follows[k], k
 		for _, s := range []*step{&settled.first, &settled.last} {
 			if to, is := m.service(s.to); is {
 				s.to = to

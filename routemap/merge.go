@@ -9,19 +9,22 @@ import (
 
 // Merge adds what another map knows, which is as if its traces had been added; of what is sampled, a sample of both. It shares nothing with it then.
 func (m *Map) Merge(o *Map) {
-	for k, s := range o.routes {
-		m.route(k).merge(m.rand, s)
+	for _, k := range inOrder(o.routes) {
+		m.route(k).merge(m.rand, o.routes[k])
 	}
 	m.mergeRest(o)
 }
 
+// inOrder are routes' keys, in an order of their own: what is drawn of samples is the same then for the same maps.
+func inOrder(routes map[Key]*Stats) []Key { return slices.SortedFunc(maps.Keys(routes), Key.compare) }
+
 // Absorb merges a map that nobody uses any more, which costs less.
 func (m *Map) Absorb(o *Map) {
-	for k, s := range o.routes {
+	for _, k := range inOrder(o.routes) {
 		if m.routes[k] == nil {
-			m.routes[k] = s
+			m.routes[k] = o.routes[k]
 		} else {
-			m.route(k).merge(m.rand, s)
+			m.route(k).merge(m.rand, o.routes[k])
 		}
 	}
 	m.mergeRest(o)
@@ -81,8 +84,8 @@ func (s *Stats) merge(r *rand.Rand, other *Stats) {
 	s.Calls, s.Paired, s.Retries = s.Calls+other.Calls, s.Paired+other.Paired, s.Retries+other.Retries
 	s.Critical, s.Through, s.Alone, s.Callers = plus(s.Critical, other.Critical), plus(s.Through, other.Through), plus(s.Alone, other.Alone), plus(s.Callers, other.Callers)
 	s.Repeats, s.Known, s.Roots, s.Busy = s.Repeats+other.Repeats, s.Known+other.Known, s.Roots+other.Roots, s.Busy+other.Busy
-	for class, n := range other.Errors {
-		s.failN(class, n)
+	for _, class := range slices.Sorted(maps.Keys(other.Errors)) { // there may be no room for the last ones
+		s.failN(class, other.Errors[class])
 	}
 	s.Client.Merge(&other.Client)
 	s.Server.Merge(&other.Server)

@@ -2,6 +2,7 @@ package routemap
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -155,8 +156,8 @@ const (
 func (p *paths) hot() []HotPath {
 	tail := p.tails()
 	var out []HotPath
-	for path, took := range p.sums {
-		root := p.rootOf(path)
+	for _, path := range slices.Sorted(maps.Keys(p.sums)) { // sums of floats depend on their order
+		took, root := p.sums[path], p.rootOf(path)
 		sum := p.roots[root]
 		if sum == nil || sum.duration == 0 {
 			continue

@@ -43,8 +43,9 @@ type NodeReport struct {
 
 // settle takes those for services that are known to be some, although only their callers told of them at first.
 func (m *Map) settle() {
-	for k, s := range m.routes {
+	for _, k := range inOrder(m.routes) {
 		if settled := m.Settled(k); settled != k {
+			s := m.routes[k]
 			delete(m.routes, k)
 			m.route(settled).merge(m.rand, s)
 		}
