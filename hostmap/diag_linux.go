@@ -21,10 +21,12 @@ const (
 	unixRequest = 24 // bytes of struct unix_diag_req
 	unixMessage = 16
 	showName    = 1 << 0
+	showFile    = 1 << 1
 	showPeer    = 1 << 2
 	showQueue   = 1 << 4
 	showMemory  = 1 << 5
 	unixName    = 0
+	unixFile    = 1
 	unixPeer    = 2
 	unixQueue   = 4
 	unixMemory  = 5
@@ -88,7 +90,7 @@ func sockets(netns uint64) (unixes []unixSocket, tcps []tcpSocket, err error) {
 	q := make(question, unixRequest)
 	q[0] = unix.AF_UNIX
 	binary.NativeEndian.PutUint32(q[4:], ^uint32(0))
-	binary.NativeEndian.PutUint32(q[12:], showName|showPeer|showQueue|showMemory)
+	binary.NativeEndian.PutUint32(q[12:], showName|showFile|showPeer|showQueue|showMemory)
 	if err := ask(q, func(msg []byte) {
 		if s, is := parseUnix(msg); is {
 			unixes = append(unixes, s)
@@ -122,6 +124,8 @@ func parseUnix(msg []byte) (s unixSocket, is bool) {
 		switch kind {
 		case unixName:
 			s.name = socketName(string(value))
+		case unixFile:
+			s.file = uint32(uint32At(value, 0))
 		case unixPeer:
 			s.peer = uint32At(value, 0)
 		case unixQueue:

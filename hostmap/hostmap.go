@@ -44,7 +44,7 @@ type Edge struct {
 	From      End    `json:"from"`
 	To        End    `json:"to"`
 	Transport string `json:"transport"`     // as routes have it
-	Via       string `json:"via,omitempty"` // socket's path, server's address, shared memory's name
+	Via       string `json:"via,omitempty"` // socket's path, which is where it is now if it was bound through a descriptor, or [LocalDoor]; server's address, shared memory's name
 	Count     int    `json:"count"`         // of connections, pipes or pieces of memory
 	Directed  bool   `json:"directed"`      // it is known who asks
 	Unread    uint64 `json:"unread"`        // bytes that came and were not read, either way; of shared memory it is not known
@@ -102,6 +102,7 @@ type proc struct {
 type unixSocket struct {
 	inode, peer uint64 // peer 0: it has none
 	name        string
+	file        uint32 // number of the file that it is bound to, or its lower half; 0: none
 	kind        string // transport
 	unread      uint64
 	listens     bool
@@ -228,6 +229,9 @@ func knownBy(transport string) string {
 	}
 	return "sock_diag"
 }
+
+// LocalDoor is what a local door is called whose path is not known: it is not in its folder any more, or its process may not be looked at.
+const LocalDoor = "a local door"
 
 // Unseen is the address of a process of this host that may not be looked at.
 const Unseen = "?"

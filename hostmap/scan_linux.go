@@ -32,7 +32,7 @@ func Scan(ctx context.Context) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	unixes, tcps, err := h.sockets(procs)
+	unixes, tcps, err := h.sockets(procs, doors{})
 	if err != nil {
 		return nil, err
 	}
@@ -54,8 +54,8 @@ func (h *Host) put(procs []proc, unixes []unixSocket, tcps []tcpSocket, pipes []
 	h.tidy()
 }
 
-// sockets asks for those of all network namespaces that processes have.
-func (h *Host) sockets(procs []proc) (unixes []unixSocket, tcps []tcpSocket, err error) {
+// sockets asks for those of all network namespaces that processes have, which are called by where their doors are.
+func (h *Host) sockets(procs []proc, d doors) (unixes []unixSocket, tcps []tcpSocket, err error) {
 	namespaces := map[uint64]int{} // a process of each
 	for _, p := range procs {
 		if _, known := namespaces[p.Netns]; !known && p.Netns != 0 {
@@ -76,6 +76,7 @@ func (h *Host) sockets(procs []proc) (unixes []unixSocket, tcps []tcpSocket, err
 			unixes, tcps = append(unixes, u...), append(tcps, t...)
 		}
 	}
+	d.rename(unixes, procs)
 	return unixes, tcps, nil
 }
 
@@ -95,6 +96,7 @@ func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
 	began, w := time.Now(), newWatch()
 	looked := began
 	w.know(procs)
+	at := doors{}
 	before := map[int]Threads{}
 	for _, p := range procs {
 		before[p.PID] = threadsOf(p.PID)
@@ -103,8 +105,8 @@ func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
 	var tcps []tcpSocket
 	var pipes []pipe
 	for next := began; ; {
-		at := time.Now()
-		if unixes, tcps, err = h.sockets(procs); err != nil {
+		asked := time.Now()
+		if unixes, tcps, err = h.sockets(procs, at); err != nil {
 			return nil, err
 		}
 		pipes = h.pipes(procs)
@@ -117,7 +119,7 @@ func Watch(ctx context.Context, long, every time.Duration) (*Host, error) {
 			w.know(procs)
 		}
 		next = next.Add(every)
-		if earliest := at.Add(atMost * time.Since(at)); next.Before(earliest) { // there are many sockets
+		if earliest := asked.Add(atMost * time.Since(asked)); next.Before(earliest) { // there are many sockets
 			next = earliest
 		}
 		if next.Sub(began) > long {
