@@ -61,6 +61,9 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 					return err
 				}
 			}
+			if listensNowhere(&cfg) {
+				return usageError{errors.New("the hub would listen nowhere: leave out one of --otlp-grpc off, --otlp-http off and --http off, or give --socket or --nats")}
+			}
 			if cfg.MaxBytes < 1 || cfg.Spans < 1 || cfg.NATSMaxBytes < 1 {
 				return usageError{errors.New("--max-bytes, --spans and --nats-max-bytes have to be 1 or more")}
 			}
@@ -85,7 +88,7 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&cfg.Dir, "dir", "", "`folder` (default $XDG_STATE_HOME/stile/hub, or ~/.local/state/stile/hub)")
+	flags.Var((*folder)(&cfg.Dir), "dir", "`folder` (default $XDG_STATE_HOME/stile/hub, or ~/.local/state/stile/hub)")
 	flags.StringVar(&cfg.OTLPGRPC, "otlp-grpc", hub.DefaultOTLPGRPC, "`address` for OTLP over gRPC, or off")
 	flags.StringVar(&cfg.OTLPHTTP, "otlp-http", hub.DefaultOTLPHTTP, "`address` for OTLP over HTTP, or off")
 	flags.StringVar(&cfg.HTTP, "http", hub.DefaultHTTP, "`address` for those who ask, or off")
@@ -102,6 +105,20 @@ Exit codes: 0 ended by a signal, 2 a mistake in the command line, 3 a failure.`,
 	cmd.AddCommand(newHubStatus(), newHubProcesses(), newHubEvents(), newHubPolicies(), newHubQueues())
 	return cmd
 }
+
+// folder is the flag of a hub's folder: one that is given has a name, which an unset variable has not.
+type folder string
+
+func (f *folder) Set(name string) error {
+	if name == "" {
+		return errors.New("it names no folder; without --dir it is the default one")
+	}
+	*f = folder(name)
+	return nil
+}
+
+func (f *folder) String() string { return string(*f) }
+func (f *folder) Type() string   { return "folder" }
 
 // accessFlags say who may come, and how.
 type accessFlags struct{ tokens, cert, key string }
@@ -129,6 +146,10 @@ func (f *accessFlags) read(cfg *hub.Config) (err error) {
 		cfg.Tokens, err = readTokens(f.tokens)
 	}
 	return err
+}
+
+func listensNowhere(cfg *hub.Config) bool {
+	return cfg.OTLPGRPC == hub.Off && cfg.OTLPHTTP == hub.Off && cfg.HTTP == hub.Off && (cfg.NATS == hub.Off || cfg.NATS == "") && cfg.Socket == ""
 }
 
 func runHub(ctx context.Context, cfg hub.Config, out io.Writer, asJSON bool) error {
@@ -311,7 +332,7 @@ Exit codes: 0 all is well, 1 the hub cannot keep what it has now, 2 a mistake in
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	cmd.Flags().Var((*folder)(&dir), "dir", "`folder` of the hub, instead of a URL")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

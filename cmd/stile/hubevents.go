@@ -54,7 +54,7 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 it could not be asked.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	f.Var((*folder)(&dir), "dir", "`folder` of the hub, instead of a URL")
 	f.StringVar(&from, "from", "", "a `time`, or how long ago (default 15m)")
 	f.StringVar(&to, "to", "", "a `time`, or how long ago (default now)")
 	f.StringVar(&service, "service", "", "of a `service` alone")

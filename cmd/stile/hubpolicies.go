@@ -53,7 +53,7 @@ Exit codes: 0 all is well, 1 a process lags or refuses a version, 2 a mistake in
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	cmd.Flags().Var((*folder)(&dir), "dir", "`folder` of the hub, instead of a URL")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

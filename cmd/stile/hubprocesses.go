@@ -55,7 +55,7 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 it could not be asked.`,
 			return printProcesses(cmd.OutOrStdout(), p.Processes, l)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	cmd.Flags().Var((*folder)(&dir), "dir", "`folder` of the hub, instead of a URL")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

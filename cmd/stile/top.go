@@ -66,7 +66,7 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 the hub could not be aske
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "`folder` of the hub, instead of a URL")
+	flags.Var((*folder)(&dir), "dir", "`folder` of the hub, instead of a URL")
 	flags.DurationVar(&every, "every", 2*time.Second, "how often to ask")
 	flags.DurationVar(&window, "window", 30*time.Second, "how far back to look")
 	flags.BoolVar(&once, "once", false, "print the routes and end")
