@@ -250,7 +250,11 @@ func TestPoliciesTold(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		aside := path + ".new" // renamed, as who looks at the file may not see half of it
+		if err := os.WriteFile(aside, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(aside, path); err != nil {
 			t.Fatal(err)
 		}
 	}
