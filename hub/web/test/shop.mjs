@@ -138,9 +138,9 @@ async function use({ calls, queues, mailer, outbox }, policy) {
 
 const keyOf = (r) => `${named(r.from)} → ${named(r.to)} ${r.operation} ${r.transport}`;
 
-// beginDemo has stile demo run the shop for its own hub, which it leaves open.
+// beginDemo has stile demo run the shop for its own hub, which it leaves open; for so long that one order that stands still is no large part of the time of all.
 function beginDemo() {
-  const child = begin(program, ["demo", "--duration", "4s", "--rate", "60", "--keep", "--json", "--shop", bin], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = begin(program, ["demo", "--duration", "8s", "--rate", "100", "--keep", "--json", "--shop", bin], { stdio: ["ignore", "pipe", "pipe"] });
   const d = { child, said: "", result: "", ended: once(child, "exit") };
   child.stdout.on("data", (part) => (d.result += part));
   d.open = new Promise((done, fail) => {
