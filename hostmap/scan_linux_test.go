@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +36,7 @@ func child(at []string) {
 		panic(err)
 	}
 	if len(at) == 1 {
-		wait()
+		wait(u)
 	}
 	t, err := net.Dial("tcp", at[1])
 	if err != nil {
@@ -47,14 +48,14 @@ func child(at []string) {
 	if _, err := unix.Mmap(3, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		panic(err)
 	}
-	wait()
-	_, _ = u, t
+	wait(u, t)
 }
 
-// wait says that all is connected, and ends the process when its input does.
-func wait() {
+// wait says that all is connected, and ends the process when its input does. Until then nothing that it has is closed for it.
+func wait(has ...net.Conn) {
 	_, _ = os.Stdout.WriteString("connected\n")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	runtime.KeepAlive(has)
 	os.Exit(0)
 }
 
