@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -56,7 +57,7 @@ Exit codes: 0 no route is, 1 some are, 2 a mistake in the command line, 3 a fail
 				return err
 			}
 			if slices.ContainsFunc(b.Routes, func(r routemap.Burn) bool { return len(r.Times) == 0 }) {
-				return fmt.Errorf("%s: that is no answer of a hub's API: a route has no times", u.Redacted())
+				return noHub(u.Redacted(), errors.New("a route has no times"))
 			}
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), b)

@@ -30,14 +30,17 @@ func isURL(s string) bool {
 	return is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
-// answers is what each answer of the API has, by which one of another server's is told from it.
-var answers = map[string]string{"map": "version", "status": "began", "events": "events", "policies": "policies", "processes": "processes", "load": "steps", "queues": "queues", "burn": "routes"}
+// answers is what each answer of the API has, by which one of another server's is told from it. A map, which may be long, has its version.
+var answers = map[string]string{"status": "began", "events": "events", "policies": "policies", "processes": "processes", "load": "steps", "queues": "queues", "burn": "routes"}
 
 // hubMap is a hub's map, of the time that the URL's from and to say.
 func hubMap(ctx context.Context, at string) (*routemap.Report, map[string]uint64, error) {
 	m := hub.Map{Report: new(routemap.Report)}
 	if err := askHub(ctx, at, "map", &m); err != nil {
 		return nil, nil, err
+	}
+	if m.Version == 0 {
+		return nil, nil, noHub(at, errors.New("it has no version"))
 	}
 	if m.Version != routemap.ReportVersion {
 		return nil, nil, fmt.Errorf("%s: its maps are of version %d, and this program reads %d: one of both is older", at, m.Version, routemap.ReportVersion)
@@ -105,12 +108,19 @@ func askHub(ctx context.Context, at, what string, answer any) error {
 		}
 		return err
 	}
-	var parts map[string]json.RawMessage
-	if err := json.Unmarshal(body, &parts); err != nil || parts[answers[what]] == nil {
-		return fmt.Errorf("%s: that is no answer of a hub's API: see that this is its address, as http://localhost:4319 is, with nothing behind it", shown)
-	}
 	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("%s: that is no answer of a hub's API: %w", shown, err)
+		return noHub(shown, err)
+	}
+	if has := answers[what]; has != "" {
+		var parts map[string]json.RawMessage
+		if err := json.Unmarshal(body, &parts); err != nil || parts[has] == nil {
+			return noHub(shown, fmt.Errorf("it has no %s", has))
+		}
 	}
 	return nil
+}
+
+// noHub says that an answer is none of a hub's, and why.
+func noHub(shown string, why error) error {
+	return fmt.Errorf("%s: that is no answer of a hub's API, %w: see that this is its address, as http://localhost:4319 is, with nothing behind it", shown, why)
 }

@@ -18,12 +18,13 @@ import (
 // printMap shows up to rows lines of each kind.
 func printMap(out io.Writer, style terminal.Style, r *routemap.Report, left map[string]uint64, rows int) error {
 	var b strings.Builder
-	if r.Window.From.IsZero() && len(r.Routes) == 0 && len(caveats(r, left)) == 0 {
+	missing := caveats(r, left)
+	if r.Window.From.IsZero() && len(r.Routes) == 0 && len(missing) == 0 {
 		_, err := fmt.Fprintln(out, "nothing in that time. What a hub takes in is on its map 20 s later; stile hub status tells what it takes in, and what is wrong")
 		return err
 	}
 	fmt.Fprintf(&b, "%d spans, %d traces (%d with one root), %s to %s\n", r.Spans, r.Traces, r.Whole, r.Window.From.Format(time.RFC3339), r.Window.To.Format(time.RFC3339))
-	for _, c := range caveats(r, left) {
+	for _, c := range missing {
 		fmt.Fprintf(&b, "  %s: %d\n", plain(c.What), c.N)
 	}
 	printRoutes(&b, style, r.Routes, spent(r), rows)
