@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,9 @@ func testHostMap(t *testing.T, unix bool, stile string) {
 			got[from+" → "+to] = true
 			if !e.Directed {
 				t.Errorf("who asks is not told: %+v", e)
+			}
+			if strings.HasPrefix(e.Via, "/proc/") || e.Via == hostmap.LocalDoor {
+				t.Errorf("a door is not called by where it is: %+v", e)
 			}
 			if local := stile == "on" && e.Transport == "shm"; local {
 				got["shm"] = true
