@@ -207,22 +207,27 @@ type Route struct {
 // stripe is a part of a route's counts, in cache lines of its own.
 type stripe struct {
 	mu    sync.Mutex
-	stats *Stats // nil: empty
-	_     [112]byte
+	stats *Stats           // nil: empty
+	calls *[callsHeld]Call // of which n are yet to be counted in stats; nil as stats is
+	n     int
+	_     [96]byte
 }
+
+// callsHeld is how many calls are counted at once. To count one takes some twenty lines of cache, of which a process that has slept finds none: to hold it takes one or two.
+const callsHeld = 16
 
 // Call is one that has ended.
 type Call struct {
 	Begun    time.Duration // on the clock of [Now]; 0: it is not known
 	Duration time.Duration // as this side sees it
 	Waited   time.Duration // of it, at a client until its first frame could be written
-	Far      bool          // the next two are known
-	Queued   time.Duration // at its server, until its handler began
+	Queued   time.Duration // at its server, until its handler began, if that is known: see Far
 	Handled  time.Duration // there, from then on
+	Left     time.Duration // at a server, until its deadline when it arrived; 0: it has none
 	Request  int           // bytes of messages as they were sent; negative: not known
 	Response int
-	Code     uint32        // of gRPC
-	Left     time.Duration // at a server, until its deadline when it arrived; 0: it has none
+	Code     uint32 // of gRPC
+	Far      bool   // Queued and Handled are known
 }
 
 // codes is how many codes are counted apart: gRPC's 17, and all others.
@@ -232,8 +237,19 @@ const codes = 18
 // nothing once the route has seen like ones.
 func (r *Route) Record(hint uint32, c *Call) {
 	s := r.lock(hint)
-	s.stats.record(c)
+	s.calls[s.n] = *c
+	if s.n++; s.n == callsHeld {
+		s.count()
+	}
 	s.mu.Unlock()
+}
+
+// count counts the calls that are held.
+func (s *stripe) count() {
+	for i := range s.n {
+		s.stats.record(&s.calls[i])
+	}
+	s.n = 0
 }
 
 // lock locks a stripe that nobody has, if there is one.
@@ -247,7 +263,7 @@ func (r *Route) lock(hint uint32) *stripe {
 		s = r.lockAny(hint)
 	}
 	if s.stats == nil {
-		s.stats = &Stats{}
+		s.stats, s.calls = &Stats{}, &[callsHeld]Call{}
 	}
 	return s
 }
@@ -476,7 +492,7 @@ func (r *Route) counted() (n uint64) {
 		s := &r.stripes[i]
 		s.mu.Lock()
 		if s.stats != nil {
-			n += s.stats.Duration.Count()
+			n += s.stats.Duration.Count() + uint64(s.n)
 		}
 		s.mu.Unlock()
 	}
@@ -489,11 +505,14 @@ func (r *Route) take() *Stats {
 	for i := range r.stripes {
 		s := &r.stripes[i]
 		s.mu.Lock()
+		if s.n > 0 {
+			s.count()
+		}
 		had := s.stats
 		switch {
 		case had == nil:
 		case had.Calls() == 0:
-			s.stats = nil
+			s.stats, s.calls = nil, nil
 		default:
 			s.stats = &Stats{}
 			s.stats.roomOf(had)
