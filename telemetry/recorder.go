@@ -93,7 +93,7 @@ type Use struct {
 	Spin  time.Duration // that it waited without sleep
 }
 
-// Uses has f tell what the link's connection has done since it was made. It is called from time to time, also after the link is closed.
+// Uses has f tell what the link's connection has done since it was made. It is called from time to time, for the last time when the link is closed, which lets go of f.
 func (l *Link) Uses(f func() Use) {
 	if l != nil {
 		l.used.Store(&f)
@@ -132,9 +132,14 @@ func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
 
 // Close ends a link; that of nil does nothing. What was counted, and still is by who holds a route, is in the next [Recorder.Take], up to the first in which there was nothing.
 func (l *Link) Close() {
-	if l != nil {
-		l.closed.Store(true)
+	if l == nil {
+		return
 	}
+	if f := l.used.Load(); f != nil { // what tells of the connection may hold it
+		last := (*f)()
+		l.used.Store(new(func() Use { return last }))
+	}
+	l.closed.Store(true)
 }
 
 // Closed reports whether nothing more is to be counted: Close was called, or Disable of its recorder.

@@ -3,9 +3,11 @@ package telemetry
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 )
 
 func enabled() *Recorder {
@@ -146,6 +148,26 @@ func TestRecordAllocates(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, record); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestClosedHolds: a link that is closed holds nothing of its connection, until it is taken, and knows what that has done.
+func TestClosedHolds(t *testing.T) {
+	type connection struct{ wakes [1 << 10]uint64 }
+	r := enabled()
+	conn := &connection{wakes: [1 << 10]uint64{7}}
+	held := weak.Make(conn)
+	l := r.Link(Client, "shm", Peer{})
+	l.Uses(func() Use { return Use{Wakes: conn.wakes[0]} })
+	l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+	l.Close()
+	conn = nil
+	runtime.GC()
+	if held.Value() != nil {
+		t.Error("the connection is held")
+	}
+	if all := r.Take(); len(all) != 1 || all[0].Use.Wakes != 7 {
+		t.Errorf("%+v", all)
 	}
 }
 
