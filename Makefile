@@ -80,10 +80,11 @@ test-deaths: compiler ## kill a process before and after each of its stores to s
 	$(say) "deaths at each store"
 	CGO_ENABLED=1 STILE_ROUNDS=100 go test -race -timeout 10m -tags stile_deaths -run DiesAtStore .
 
-test-load: ## policies under load and faults, in virtual time, without -race
-	$(say) "policies under load"
+test-load: ## what -race makes too slow or too large: policies under load, big files, memory of connections
+	$(say) "load, without -race"
 	go test -count=1 -timeout 10m -run 'Load|NotTwice|RetriesLikeGRPC|Adapt' ./policy ./policy/control
 	go test -count=1 -timeout 10m -run 'BigFile|EndlessValue' ./routemap/tracefile
+	go test -count=1 -timeout 10m -run Churn . # which looks at memory, that -race makes more of
 
 test-modules: ## test the other modules, two at once
 	@$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),-O) test-examples test-compat test-postgres test-bench
