@@ -149,8 +149,8 @@ bench-queue: ## compare queues: publishing, consuming, latency; about 2 minutes;
 	$(say) "what poison does to other messages"
 	go test -run '^$$' -bench Poison -benchtime 2000x -count 3 ./queue
 
-bench-reporting: build ## what telling a hub costs the shop, about 8 minutes; let nothing else run
-	go test -run '^$$' -bench Reporting -benchtime 24x -timeout 20m ./cmd/stile/internal/demo
+bench-reporting: build ## what telling a hub costs the shop, about 9 minutes; let nothing else run
+	go test -run '^$$' -bench Reporting -benchtime 12x -timeout 20m ./cmd/stile/internal/demo
 
 soak-queue: ## cut the power 10 times and kill 30 times, while messages are published and handled; about 15 minutes
 	QUEUE_CUTS=10 QUEUE_KILLS=30 go test -count=1 -timeout 20m -run 'PowerCut|Killed|TestDelays$$' -v ./queue

@@ -510,9 +510,7 @@ func (r *Route) take() *Stats {
 	for i := range r.stripes {
 		s := &r.stripes[i]
 		s.mu.Lock()
-		if s.n > 0 {
-			s.count()
-		}
+		s.count()
 		had := s.stats
 		switch {
 		case had == nil:
