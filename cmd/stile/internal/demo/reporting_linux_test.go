@@ -21,8 +21,10 @@ import (
 
 // BenchmarkReporting compares what the shop uses for a request when its programs count and tell a hub, which they do for a second set
 // of them, with what it uses when they do not, and that with a third set that does not either: how far the numbers can be
-// trusted. For each operation new sets are started, since one of two that are alike may use some percent more as long as it lives, and then have load at the same
-// time, so that what else the machine does is the same for all; what is counted begins when each has told two windows, for the first takes what is done once. The shop is the one in bin/shop: run "make build" before.
+// trusted. For each operation new sets are started, since one of two that are alike may use some percent more as long as it lives.
+// They have load at the same time, so that what else the machine does is the same for all, at rates that differ by a request
+// a second: at one rate a set would stand behind the same other one with each request. What is counted begins when each has told
+// two windows, for the first takes what is done once. The shop is the one in bin/shop: run "make build" before.
 func BenchmarkReporting(b *testing.B) {
 	const warm, length, rate = 22 * time.Second, 20 * time.Second, 120
 	ctx := b.Context()
@@ -51,10 +53,14 @@ func BenchmarkReporting(b *testing.B) {
 					return err
 				}
 			}
-			if _, _, err := d.used(ctx, sets, rate, warm); err != nil {
+			var rates [3]float64
+			for i := range rates {
+				rates[i] = rate + float64((i+n)%len(rates))
+			}
+			if _, _, err := d.used(ctx, sets, rates, warm); err != nil {
 				return err
 			}
-			c, s, err := d.used(ctx, sets, rate, length)
+			c, s, err := d.used(ctx, sets, rates, length)
 			if err != nil {
 				return err
 			}
@@ -89,11 +95,11 @@ func BenchmarkReporting(b *testing.B) {
 }
 
 // used has sets answer requests at the same time, as usedFor does.
-func (d *demo) used(ctx context.Context, sets [3]*set, rate float64, length time.Duration) (cpu, switches [3]float64, err error) {
+func (d *demo) used(ctx context.Context, sets [3]*set, rates [3]float64, length time.Duration) (cpu, switches [3]float64, err error) {
 	var all errgroup.Group
 	for i, set := range sets {
 		all.Go(func() (err error) {
-			cpu[i], switches[i], err = d.usedFor(ctx, set, rate, length)
+			cpu[i], switches[i], err = d.usedFor(ctx, set, rates[i], length)
 			return err
 		})
 	}
