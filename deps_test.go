@@ -28,6 +28,7 @@ internal/usage            :
 internal/inforce          :
 internal/values           :
 telemetry                 : internal/packed
+telemetry/otelmetric      : telemetry
 internal/lazyctx          : telemetry
 policy/control            :
 policy/internal/near      :
@@ -70,6 +71,7 @@ var fences = []struct {
 	{"github.com/bufbuild/protocompile", []string{"cmd/stile/internal/protos"}, "only the command reads .proto files"},
 	{"github.com/nats-io", []string{"queue", "queue/embedded"}, "queues are NATS's affair, and nobody else's"},
 	{"github.com/vishvananda", []string{"hostmap"}, "sockets of other processes are hostmap's affair"},
+	{"go.opentelemetry.io/otel/sdk", []string{"telemetry/otelmetric"}, "an SDK is the user's; one package speaks to it"},
 	{"github.com/prometheus", []string{"hub"}, "what Prometheus is told is the hub's affair"},
 	{"modernc.org", []string{"hub/internal/store"}, "the hub's file is a database; nobody else's is"},
 	{"github.com/spf13", []string{"cmd/stile"}, "command lines belong to the command"},

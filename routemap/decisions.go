@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // Decisions are how often policies, and deadlines, decided what became of a route's calls. What was not sent is not among its calls.
@@ -25,10 +27,14 @@ type DecisionName struct{ Words, Key string }
 
 // DecisionNames are those of all decisions, in the order of Counts.
 func DecisionNames() []DecisionName {
-	return []DecisionName{
-		{"retries", "retries"}, {"hedges", "hedges"}, {"refused by the breaker", "breaker"}, {"refused by the limit", "limit"}, {"no budget to retry", "budget"},
-		{"shed by the server", "admission"}, {"cache hits", "cache_hits"}, {"coalesced", "coalesced"}, {"old answers", "fallbacks"}, {"late", "late"},
+	all := []DecisionName{
+		{Words: "retries"}, {Words: "hedges"}, {Words: "refused by the breaker"}, {Words: "refused by the limit"}, {Words: "no budget to retry"},
+		{Words: "shed by the server"}, {Words: "cache hits"}, {Words: "coalesced"}, {Words: "old answers"}, {Words: "late"},
 	}
+	for i := range all {
+		all[i].Key = telemetry.Decision(i).String()
+	}
+	return all
 }
 
 func (d *Decisions) fields() []*uint64 {

@@ -23,6 +23,11 @@ const (
 	decisionCount
 )
 
+// String is how maps and metrics call it.
+func (d Decision) String() string {
+	return [decisionCount]string{"retries", "hedges", "breaker", "limit", "budget", "admission", "cache_hits", "coalesced", "fallbacks", "late"}[d]
+}
+
 // Decisions are how many there were of each.
 type Decisions [decisionCount]uint64
 

@@ -31,10 +31,15 @@ type Peer struct {
 
 // Recorder counts the calls of a process, by link and method, once it is enabled. Its methods are safe for concurrent use.
 type Recorder struct {
-	enabled atomic.Bool
-	taking  sync.Mutex // held by Take, Counted and Look
-	taken   [2]uint64  // calls that were, by side
-	looks   uint64     // since Take; guarded by taking, as are routes' open
+	enabled atomic.Bool // somebody takes, or sums up
+	taking  sync.Mutex  // held by what empties routes, Counted and Look; it guards what follows, and routes' open
+	taken   [2]uint64   // calls that were, by side
+	looks   uint64      // since Take
+	takes   bool        // somebody does
+	totals  map[*Totals]struct{}
+	untaken map[linkRoute]*Stats // for who takes: what totals have emptied routes of
+
+	closed atomic.Int64 // links that are, since routes were emptied
 
 	mu     sync.Mutex
 	links  map[*Link]struct{}
@@ -47,17 +52,36 @@ func NewRecorder() *Recorder { return &Recorder{links: map[*Link]struct{}{}} }
 
 // Enable begins to count, what links that are made from now on carry: somebody is going to take it. Before it, nothing is counted, and nothing is held.
 func (r *Recorder) Enable() {
-	if r != nil {
-		counting.Store(true)
-		r.enabled.Store(true)
+	if r == nil {
+		return
 	}
+	counting.Store(true)
+	r.taking.Lock()
+	defer r.taking.Unlock()
+	if !r.takes {
+		r.drain(false) // for totals alone
+		r.TakeEvents()
+	}
+	r.takes = true
+	r.enabled.Store(true)
 }
 
 // Enabled reports whether it counts.
 func (r *Recorder) Enabled() bool { return r != nil && r.enabled.Load() }
 
-// Disable ends that, and forgets all links: nobody takes any more.
+// Disable ends that: nobody takes any more. Unless there are [Totals], it forgets all links.
 func (r *Recorder) Disable() {
+	r.taking.Lock()
+	defer r.taking.Unlock()
+	r.takes, r.untaken = false, nil
+	r.rest()
+}
+
+// rest forgets all links if nobody wants to know of them. The caller holds taking.
+func (r *Recorder) rest() {
+	if r.takes || len(r.totals) > 0 {
+		return
+	}
 	r.enabled.Store(false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,6 +136,7 @@ const (
 	maxMethod     = 256  // bytes of a name
 	maxStripes    = 8
 	quickRoutes   = 16
+	maxClosed     = 256 // links, of which totals empty the routes when the next one is made
 )
 
 // OtherMethod stands for methods beyond those that are counted apart.
@@ -121,6 +146,9 @@ const OtherMethod = "other"
 func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
 	if !r.Enabled() {
 		return nil
+	}
+	if r.closed.Load() >= maxClosed {
+		r.tidy()
 	}
 	l := &Link{Side: side, Transport: transport, Peer: peer, recorder: r}
 	l.routes.Store(&map[RouteName]*Route{})
@@ -139,7 +167,9 @@ func (l *Link) Close() {
 		last := (*f)()
 		l.used.Store(new(func() Use { return last }))
 	}
-	l.closed.Store(true)
+	if l.closed.CompareAndSwap(false, true) {
+		l.recorder.closed.Add(1)
+	}
 }
 
 // Closed reports whether nothing more is to be counted: Close was called, or Disable of its recorder.
@@ -418,26 +448,52 @@ type Taken struct {
 	*Stats
 }
 
-// Take returns what was counted on each route that had calls, open ones, or decisions, since it was called last, and forgets links that are closed.
+// linkRoute is a route of a link.
+type linkRoute struct {
+	*Link
+	RouteName
+}
+
+// Take returns what was counted on each route that had calls, open ones, or decisions, since it was called last, and forgets links that are closed. One that takes is all there may be; [Totals] may be beside it, of
+// which a route can be there twice.
 func (r *Recorder) Take() []Taken {
 	r.taking.Lock()
 	defer r.taking.Unlock()
+	all := r.drain(true)
+	for of, s := range r.untaken {
+		all = append(all, Taken{of.Link, of.RouteName, s})
+	}
+	r.untaken = nil
+	return all
+}
+
+// drain empties all routes, of which it tells totals; of how many calls were open only for who takes. Links that are closed, and have no more to tell, are forgotten then, or if nobody takes. The caller holds taking.
+func (r *Recorder) drain(take bool) []Taken {
+	r.closed.Store(0)
 	looks := r.looks
-	r.looks = 0
+	if take {
+		r.looks = 0
+	}
 	var all []Taken
 	for _, l := range r.snapshot() {
 		closed, first := l.closed.Load(), len(all)
 		for name, route := range *l.routes.Load() {
 			s := route.take()
-			if s.Open = route.takeOpen(looks); s.Calls() > 0 || s.Decisions.Any() || s.Open.Sum > 0 {
+			if take {
+				s.Open = route.takeOpen(looks)
+			}
+			if s.Calls() > 0 || s.Decisions.Any() || s.Open.Sum > 0 {
 				all = append(all, Taken{l, name, s})
 				r.taken[l.Side] += s.Calls()
 			}
 		}
-		if closed && len(all) == first {
+		if closed && len(all) == first && (take || !r.takes) {
 			r.forget(l)
 		}
 		l.share(all[first:])
+	}
+	for t := range r.totals {
+		t.add(all)
 	}
 	return all
 }

@@ -1,0 +1,258 @@
+// Package otelmetric tells the OpenTelemetry SDK of a program what Stile counts of its calls, to be exported beside the program's own metrics:
+//
+//	calls := otelmetric.NewProducer() // before the first client or server is made
+//	reader := metric.NewPeriodicReader(exporter, metric.WithProducer(calls))
+//	provider := metric.NewMeterProvider(metric.WithReader(reader))
+//
+// It needs no hub, and stands beside one. docs/HUB.md lists the metrics.
+package otelmetric
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	codepb "google.golang.org/genproto/googleapis/rpc/code"
+
+	"github.com/stile-ipc/stile/telemetry"
+)
+
+// ScopeName is the instrumentation scope of all metrics.
+const ScopeName = "github.com/stile-ipc/stile/telemetry/otelmetric"
+
+// Producer tells what the process has counted since it was made. Its methods are safe for concurrent use, and one may be given to several readers.
+type Producer struct {
+	totals    *telemetry.Totals // nil: nothing is counted
+	durations bool
+}
+
+var _ metric.Producer = (*Producer)(nil)
+
+// Option is one of [NewProducer].
+type Option func(*Producer)
+
+// WithCallDuration has the durations of calls told, too, as rpc.client.call.duration and rpc.server.call.duration, exponential histograms of seconds: for programs
+// that do not measure their calls already, as by otelgrpc, beside whose the same calls would be there twice.
+func WithCallDuration() Option { return func(p *Producer) { p.durations = true } }
+
+// NewProducer has this process count its calls and messages, on connections that are made from now on, and returns what tells of them, until it is closed. Each call takes about 150 ns
+// more at each side, and no allocation. With STILE_TELEMETRY=off nothing is counted, and nothing is told.
+func NewProducer(opts ...Option) *Producer {
+	p := &Producer{totals: telemetry.Process().Totals()}
+	for _, o := range opts {
+		o(p)
+	}
+	return p
+}
+
+// Close ends the counting, if nobody else wants it. What was counted is still told. It returns nil.
+func (p *Producer) Close() error {
+	p.totals.Close()
+	return nil
+}
+
+// Produce returns all metrics, cumulative whatever temporality the reader's exporter prefers. It fails if ctx has ended.
+func (p *Producer) Produce(ctx context.Context) ([]metricdata.ScopeMetrics, error) {
+	if err := ctx.Err(); err != nil || p.totals == nil {
+		return nil, err
+	}
+	of := series{start: p.totals.Began(), now: time.Now(), durations: p.durations, all: map[string]metricdata.Aggregation{}}
+	p.totals.Each(of.add)
+	told := metricdata.ScopeMetrics{Scope: instrumentation.Scope{Name: ScopeName}}
+	for _, m := range metrics {
+		if data := of.all[m.Name]; data != nil {
+			told.Metrics = append(told.Metrics, metricdata.Metrics{Name: m.Name, Description: m.Description, Unit: m.Unit, Data: data})
+		}
+	}
+	if told.Metrics == nil {
+		return nil, nil
+	}
+	return []metricdata.ScopeMetrics{told}, nil
+}
+
+// side is an end of calls.
+type side struct{ calls, duration, prefix string }
+
+var (
+	client = side{"made", "rpc.client.call.duration", "stile.call."}
+	server = side{"served", "rpc.server.call.duration", "stile.server.call."}
+)
+
+// What is told of a side's calls, after its prefix.
+const (
+	calls     = "count"
+	errors    = "errors"
+	wait      = "wait"
+	decisions = "decisions"
+	wakeups   = "wakeups"
+	spin      = "spin"
+	request   = "request.size"
+	response  = "response.size"
+)
+
+// What is told of messages, by OpenTelemetry's names where it has some.
+const (
+	sendDuration    = "messaging.client.operation.duration"
+	processDuration = "messaging.process.duration"
+	messageErrors   = "stile.message.errors"
+	messageWait     = "stile.message.wait"
+)
+
+// metrics are all that there are, in order.
+var metrics = slices.Concat(client.metrics(), server.metrics(), []metricdata.Metrics{
+	{Name: sendDuration, Unit: "s", Description: "Duration until a message was taken in"},
+	{Name: processDuration, Unit: "s", Description: "Duration of handling a message"},
+	{Name: messageErrors, Unit: "{message}", Description: "Messages that could not be sent, or that handlers have failed on"},
+	{Name: messageWait, Unit: "s", Description: "Time that messages have waited for a handler since they were taken in"},
+})
+
+func (s side) metrics() []metricdata.Metrics {
+	return []metricdata.Metrics{
+		{Name: s.duration, Unit: "s", Description: "Duration of calls that were " + s.calls},
+		{Name: s.prefix + calls, Unit: "{call}", Description: "Calls that were " + s.calls},
+		{Name: s.prefix + errors, Unit: "{call}", Description: "Calls that were " + s.calls + " and did not end with OK"},
+		{Name: s.prefix + wait, Unit: "s", Description: "Where the time of unary calls that were " + s.calls + " went, by part"},
+		{Name: s.prefix + decisions, Unit: "{decision}", Description: "Decisions of policies and deadlines about calls that were " + s.calls},
+		{Name: s.prefix + wakeups, Unit: "{wakeup}", Description: "Times that the other end was woken, a system call each, for calls that were " + s.calls},
+		{Name: s.prefix + spin, Unit: "s", Description: "Time that this end waited without sleep for calls that were " + s.calls},
+		{Name: s.prefix + request, Unit: "By", Description: "Bytes of requests of calls that were " + s.calls},
+		{Name: s.prefix + response, Unit: "By", Description: "Bytes of responses of calls that were " + s.calls},
+	}
+}
+
+// series are data points that are being gathered, by metric.
+type series struct {
+	start, now time.Time
+	durations  bool
+	all        map[string]metricdata.Aggregation
+}
+
+// add adds what was counted of a route.
+func (s *series) add(of telemetry.TotalOf, stats *telemetry.Stats) {
+	if of.Topic != "" {
+		s.message(of, stats)
+		return
+	}
+	to, parts := client, map[string]int64{"client_queue": stats.Waits.ClientQueue, "transport": stats.Waits.Transport, "server_queue": stats.Waits.ServerQueue, "handler": stats.Waits.Handler}
+	if of.Side == telemetry.Server { // which knows of the last two alone
+		to, parts = server, map[string]int64{"server_queue": stats.Waits.ServerQueue, "handler": stats.Waits.Handler}
+	}
+	at := callAttributes(of)
+	if s.durations {
+		s.histogram(to.duration, at, &stats.Duration)
+	}
+	s.count(to.prefix+calls, stats.Calls(), at)
+	s.failures(to.prefix+errors, at, stats)
+	for part, ns := range parts {
+		s.seconds(to.prefix+wait, float64(ns), with(at, attribute.String("stile.call.part", part)))
+	}
+	for i, n := range stats.Decisions {
+		s.count(to.prefix+decisions, n, with(at, attribute.Stringer("stile.call.decision", telemetry.Decision(i))))
+	}
+	s.count(to.prefix+wakeups, stats.Use.Wakes, at)
+	s.seconds(to.prefix+spin, float64(stats.Use.Spin), at)
+	s.count(to.prefix+request, uint64(stats.Request.Sum()), at)
+	s.count(to.prefix+response, uint64(stats.Response.Sum()), at)
+}
+
+// message adds what was counted of a topic's messages.
+func (s *series) message(of telemetry.TotalOf, stats *telemetry.Stats) {
+	operation, duration := "send", sendDuration
+	if of.Side == telemetry.Server {
+		operation, duration = "process", processDuration
+	}
+	at := []attribute.KeyValue{
+		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.name", operation),
+		attribute.String("messaging.operation.type", operation), attribute.String("messaging.destination.name", text(of.Topic)),
+	}
+	s.histogram(duration, at, &stats.Duration)
+	s.failures(messageErrors, at, stats)
+	s.seconds(messageWait, stats.Gap.Sum(), at)
+}
+
+func (s *series) failures(name string, at []attribute.KeyValue, stats *telemetry.Stats) {
+	by := map[string]uint64{}
+	for code, n := range stats.Codes {
+		if code != 0 {
+			by[codeName(code)] += n
+		}
+	}
+	for code, n := range by {
+		s.count(name, n, with(at, attribute.String("error.type", code)))
+	}
+}
+
+// histogram adds durations. None is not told, nor are the sums below if they are 0.
+func (s *series) histogram(name string, at []attribute.KeyValue, h *telemetry.Histogram) {
+	if h.Count() == 0 {
+		return
+	}
+	e := h.Exponential(1e9)
+	to, _ := s.all[name].(metricdata.ExponentialHistogram[float64])
+	to.Temporality = metricdata.CumulativeTemporality
+	to.DataPoints = append(to.DataPoints, metricdata.ExponentialHistogramDataPoint[float64]{
+		Attributes: attribute.NewSet(at...), StartTime: s.start, Time: s.now,
+		Count: h.Count(), Sum: h.Sum() / 1e9, Min: metricdata.NewExtrema(float64(h.Quantile(0)) / 1e9), Max: metricdata.NewExtrema(float64(h.Quantile(1)) / 1e9),
+		Scale: e.Scale, ZeroCount: e.Zero, PositiveBucket: metricdata.ExponentialBucket{Offset: e.Offset, Counts: e.Counts},
+	})
+	s.all[name] = to
+}
+
+func (s *series) count(name string, n uint64, at []attribute.KeyValue) { sum(s, name, int64(n), at) }
+
+func (s *series) seconds(name string, ns float64, at []attribute.KeyValue) {
+	sum(s, name, ns/1e9, at)
+}
+
+func sum[N int64 | float64](s *series, name string, value N, at []attribute.KeyValue) {
+	if value == 0 {
+		return
+	}
+	to, _ := s.all[name].(metricdata.Sum[N])
+	to.Temporality, to.IsMonotonic = metricdata.CumulativeTemporality, true
+	to.DataPoints = append(to.DataPoints, metricdata.DataPoint[N]{Attributes: attribute.NewSet(at...), StartTime: s.start, Time: s.now, Value: value})
+	s.all[name] = to
+}
+
+// callAttributes name calls by OpenTelemetry's conventions.
+func callAttributes(of telemetry.TotalOf) []attribute.KeyValue {
+	at := []attribute.KeyValue{attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", text(strings.TrimPrefix(of.Method, "/")))}
+	if transport := transports[of.Transport]; transport != "" {
+		at = append(at, attribute.String("network.transport", transport))
+	}
+	if of.Address == "" {
+		return at
+	}
+	if host, port, err := net.SplitHostPort(of.Address); err == nil {
+		if n, err := strconv.Atoi(port); err == nil {
+			return append(at, attribute.String("server.address", text(host)), attribute.Int("server.port", n))
+		}
+	}
+	return append(at, attribute.String("server.address", text(of.Address)))
+}
+
+// transports are OpenTelemetry's names for ours, and "shm", for which it has none.
+var transports = map[string]string{"shm": "shm", "unix-stream": "unix", "tcp-loopback": "tcp", "tcp": "tcp"}
+
+// codeName is a gRPC code's, as OpenTelemetry has it.
+func codeName(code int) string {
+	if name, known := codepb.Code_name[int32(code)]; known {
+		return name
+	}
+	return "UNKNOWN"
+}
+
+// with adds an attribute to others, which stay as they are.
+func with(at []attribute.KeyValue, more attribute.KeyValue) []attribute.KeyValue {
+	return append(at[:len(at):len(at)], more)
+}
+
+// text is a peer's, perhaps: exporters take none that is no UTF-8, and drop what it is in.
+func text(s string) string { return strings.ToValidUTF8(s, "?") }
