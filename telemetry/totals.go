@@ -1,6 +1,9 @@
 package telemetry
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // maxTotals is how many routes are told apart; what comes later is counted as [OtherMethod].
 const maxTotals = 5_000
@@ -12,13 +15,13 @@ type Totals struct {
 	of       map[TotalOf]*Stats // guarded by the recorder's taking
 }
 
-// TotalOf is what totals tell apart.
+// TotalOf is what totals tell apart, in valid UTF-8, whatever a peer calls it.
 type TotalOf struct {
 	Side      Side
 	Transport string
 	Address   string // that was called; empty at servers
 	Topic     string // of messages
-	RouteName
+	Method    string // "package.Service/Method"
 }
 
 // Totals begins to sum up what links that are made from now on carry, those that are counted already, too; nil: r is nil.
@@ -77,12 +80,15 @@ func (t *Totals) Each(f func(TotalOf, *Stats)) {
 // add counts what was taken from routes.
 func (t *Totals) add(all []Taken) {
 	for _, one := range all {
-		of := TotalOf{Side: one.Side, Transport: one.Transport, Topic: one.Peer.Topic, RouteName: one.RouteName}
+		of := TotalOf{Side: one.Side, Transport: valid(one.Transport), Topic: valid(one.Peer.Topic), Method: valid(strings.TrimPrefix(one.Method, "/"))}
 		if of.Side == Client {
-			of.Address = one.Peer.Address
+			of.Address = valid(one.Peer.Address)
 		}
 		if t.of[of] == nil && len(t.of) >= maxTotals {
-			of = TotalOf{Side: one.Side, RouteName: RouteName{Method: OtherMethod}}
+			of = TotalOf{Side: one.Side, Method: OtherMethod}
+			if one.Peer.Topic != "" {
+				of.Topic = OtherMethod
+			}
 		}
 		if t.of[of] == nil {
 			t.of[of] = &Stats{}
@@ -90,6 +96,8 @@ func (t *Totals) add(all []Taken) {
 		t.of[of].Merge(one.Stats)
 	}
 }
+
+func valid(s string) string { return strings.ToValidUTF8(s, "?") }
 
 // settle has totals know what was counted until now, and holds it for who takes, if somebody does. The caller holds taking.
 func (r *Recorder) settle() {

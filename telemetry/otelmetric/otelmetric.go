@@ -12,7 +12,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -170,7 +169,7 @@ func (s *series) message(of telemetry.TotalOf, stats *telemetry.Stats) {
 	}
 	at := []attribute.KeyValue{
 		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.name", operation),
-		attribute.String("messaging.operation.type", operation), attribute.String("messaging.destination.name", text(of.Topic)),
+		attribute.String("messaging.operation.type", operation), attribute.String("messaging.destination.name", of.Topic),
 	}
 	s.histogram(duration, at, &stats.Duration)
 	s.failures(messageErrors, at, stats)
@@ -223,7 +222,7 @@ func sum[N int64 | float64](s *series, name string, value N, at []attribute.KeyV
 
 // callAttributes name calls by OpenTelemetry's conventions.
 func callAttributes(of telemetry.TotalOf) []attribute.KeyValue {
-	at := []attribute.KeyValue{attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", text(strings.TrimPrefix(of.Method, "/")))}
+	at := []attribute.KeyValue{attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", of.Method)}
 	if transport := transports[of.Transport]; transport != "" {
 		at = append(at, attribute.String("network.transport", transport))
 	}
@@ -231,11 +230,11 @@ func callAttributes(of telemetry.TotalOf) []attribute.KeyValue {
 		return at
 	}
 	if host, port, err := net.SplitHostPort(of.Address); err == nil {
-		if n, err := strconv.Atoi(port); err == nil {
-			return append(at, attribute.String("server.address", text(host)), attribute.Int("server.port", n))
+		if n, err := strconv.Atoi(port); err == nil && strconv.Itoa(n) == port { // else two addresses would be one
+			return append(at, attribute.String("server.address", host), attribute.Int("server.port", n))
 		}
 	}
-	return append(at, attribute.String("server.address", text(of.Address)))
+	return append(at, attribute.String("server.address", of.Address))
 }
 
 // transports are OpenTelemetry's names for ours, and "shm", for which it has none.
@@ -253,6 +252,3 @@ func codeName(code int) string {
 func with(at []attribute.KeyValue, more attribute.KeyValue) []attribute.KeyValue {
 	return append(at[:len(at):len(at)], more)
 }
-
-// text is a peer's, perhaps: exporters take none that is no UTF-8, and drop what it is in.
-func text(s string) string { return strings.ToValidUTF8(s, "?") }
