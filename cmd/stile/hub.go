@@ -398,7 +398,7 @@ func printHubStatus(out io.Writer, s *hub.Status) error {
 			fmt.Fprintf(b, "cannot be forwarded now: %s\n", f.Failing)
 		}
 	}
-	fmt.Fprintf(b, "%d processes have reported %d windows, with %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)
+	fmt.Fprintf(b, "processes that report: %d, with %d windows and %d spans of traced calls\n", s.Agents.Processes, s.Agents.Reports, s.Agents.Spans)
 	lost(s.Agents.SpansLost, "spans of traced calls were lost for want of room in their processes")
 	lost(s.Agents.RoutesLost, "routes were lost for want of room in their processes")
 	lost(s.Agents.Unrecorded, "windows of processes of which it is not kept what was in force and when calls came: there was no room, or a clock was off")

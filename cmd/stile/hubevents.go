@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -47,10 +48,18 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 it could not be asked.`,
 			if err := askHub(cmd.Context(), at+"?"+q.Encode(), "events", &e); err != nil {
 				return err
 			}
-			if asJSON {
+			switch {
+			case asJSON:
 				return printJSON(cmd.OutOrStdout(), e)
+			case len(e.Events) > 0 || kind == "":
+				return printEvents(cmd.OutOrStdout(), &e)
 			}
-			return printEvents(cmd.OutOrStdout(), &e)
+			q.Del("kind")
+			q.Set("limit", strconv.Itoa(hub.MaxEvents))
+			if err := askHub(cmd.Context(), at+"?"+q.Encode(), "events", &e); err != nil {
+				return err
+			}
+			return printKinds(cmd.OutOrStdout(), kind, &e)
 		},
 	}
 	f := cmd.Flags()
@@ -62,6 +71,21 @@ Exit codes: 0 done, 2 a mistake in the command line, 3 it could not be asked.`,
 	f.IntVarP(&limit, "number", "n", hub.DefaultEvents, "at most `N` events")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// printKinds says that there are no events of a kind, and of which there are.
+func printKinds(out io.Writer, kind string, e *hub.Events) error {
+	var kinds []string
+	for _, one := range e.Events {
+		kinds = append(kinds, strconv.Quote(one.Kind))
+	}
+	slices.Sort(kinds)
+	kinds = slices.Compact(kinds)
+	if len(kinds) == 0 {
+		return printEvents(out, e)
+	}
+	_, err := fmt.Fprintf(out, "nothing of the kind %q; there is %s\n", kind, strings.Join(kinds, ", "))
+	return err
 }
 
 func printEvents(out io.Writer, e *hub.Events) error {
