@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"testing"
 	"time"
 
@@ -62,7 +61,7 @@ func durations(all *metricdata.ResourceMetrics, scope string) map[string][2]floa
 	return got
 }
 
-// TestProducerAgrees: of the same calls, Stile's producer and otelgrpc tell an SDK the same number, and durations that differ by less than a millisecond a call; and Prometheus can scrape both.
+// TestProducerAgrees: of the same calls, Stile's producer and otelgrpc tell an SDK the same number, and as long as they took; and Prometheus can scrape both.
 func TestProducerAgrees(t *testing.T) {
 	t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "rpc")
 	p := otelmetric.NewProducer(otelmetric.WithCallDuration())
@@ -78,7 +77,10 @@ func TestProducerAgrees(t *testing.T) {
 
 	const calls = 200
 	e := newEnv(t, shmDoor(t))
-	e.serve(nil, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithMeterProvider(mp))))
+	e.serve(&service{unary: func(context.Context, *msg) (*msg, error) {
+		time.Sleep(time.Millisecond) // which both measure, whatever else the machine does
+		return new(msg), nil
+	}}, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithMeterProvider(mp))))
 	cc := e.dial(grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithMeterProvider(mp))))
 	for range calls {
 		e.unary(e.ctx, cc, "a", grpc.StaticMethod())
@@ -93,7 +95,7 @@ func TestProducerAgrees(t *testing.T) {
 	}
 	ours, theirs := durations(&all, otelmetric.ScopeName), durations(&all, otelgrpc.ScopeName)
 	for _, name := range []string{"rpc.client.call.duration", "rpc.server.call.duration"} {
-		if ours[name][0] != calls || theirs[name][0] != calls || ours[name][1] <= 0 || math.Abs(ours[name][1]-theirs[name][1]) > calls*0.001 {
+		if ours[name][0] != calls || theirs[name][0] != calls || ours[name][1] < calls*0.001 || ours[name][1] > 2*theirs[name][1] || theirs[name][1] > 2*ours[name][1] {
 			t.Errorf("%s: %v, otelgrpc: %v", name, ours[name], theirs[name])
 		}
 	}
