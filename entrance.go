@@ -355,7 +355,7 @@ func (e *entrance) dialConfig() local.DialConfig {
 	return local.DialConfig{
 		Dir: e.d.own.dir, AllowUIDs: e.d.own.allowUIDs, Logger: e.log,
 		NoSHM: e.d.own.noSharedMemory || socketsOnly(),
-		Self:  transport.ClientInfo{Process: telemetry.Self, ReadsTimes: e.d.own.recorder.Enabled(), Traces: e.d.own.recorder.Enabled()},
+		Self:  transport.ClientInfo{Process: telemetry.Self, ReadsTimes: e.d.own.recorder.Enabled(), Traces: traced.Started()},
 	}
 }
 

@@ -97,7 +97,7 @@ type clientRecord struct {
 	hint     uint32
 	calls    uint32 // that the pooled stream had before
 	route    *telemetry.Route
-	looks    bool // at the bodies, which have these prints
+	looks    bool // at the bodies, which have these prints; before the call is on its route: somebody wants to know
 	request  telemetry.Print
 	response telemetry.Print
 	begun    time.Duration // on telemetry's clock
@@ -118,7 +118,7 @@ func (d *dialer) begin() clientRecord {
 	}
 	now := telemetry.Now()
 	pace.Beat(now)
-	return clientRecord{begun: now}
+	return clientRecord{begun: now, looks: d.own.recorder.Taken()}
 }
 
 // open takes over what is known of a call before it has a stream.
@@ -168,7 +168,7 @@ func (r *clientRecord) onRoute(ctx context.Context, m *clientMux, method string,
 		t.Goes(r.route)
 	}
 	r.calls++
-	r.looks = desc == unaryDesc && r.route.Looks(r.calls)
+	r.looks = r.looks && desc == unaryDesc && r.route.Looks(r.calls)
 }
 
 // tallyOf is who wants to know which way a call goes. Of unary calls only the policy's own contexts have one.

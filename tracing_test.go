@@ -506,3 +506,17 @@ func TestTracedDecisions(t *testing.T) {
 		t.Errorf("told with a trace: %v", got)
 	}
 }
+
+// TestAnnounced: a client that counts, and tells no hub, wants a server's times, and leaves it to the server which calls are traced.
+func TestAnnounced(t *testing.T) {
+	e := &entrance{d: &dialer{own: ownDialOptions{recorder: telemetry.Process()}}, log: quiet()}
+	for _, traces := range []bool{false, true, false} {
+		if traces {
+			traced.Start()
+		}
+		if self := e.dialConfig().Self; !self.ReadsTimes || self.Traces != traces {
+			t.Errorf("traces %v: %+v", traces, self)
+		}
+		traced.Stop()
+	}
+}

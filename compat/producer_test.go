@@ -17,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/stile-ipc/stile"
 	"github.com/stile-ipc/stile/hub"
@@ -143,11 +145,16 @@ func TestHubTakesProducer(t *testing.T) {
 				want = routemap.FromStile
 			}
 			e := newEnv(t, shmDoor(t))
-			e.serve(nil)
+			e.serve(&service{unary: func(_ context.Context, in *msg) (*msg, error) {
+				if in.GetValue() == "bad" {
+					return nil, status.Error(codes.Unavailable, "bad")
+				}
+				return new(msg), nil
+			}})
 			cc := e.dial()
 			for range 2 {
-				for range 7 {
-					e.unary(e.ctx, cc, "a", grpc.StaticMethod())
+				for _, in := range []string{"a", "a", "bad", "a", "bad", "a", "a"} {
+					e.unary(e.ctx, cc, in, grpc.StaticMethod())
 				}
 				if err := flush(reader); err != nil {
 					t.Error(err)
@@ -168,6 +175,13 @@ func TestHubTakesProducer(t *testing.T) {
 					continue
 				}
 				calls[r.String()] += r.Calls
+				failed := uint64(0)
+				for _, n := range r.Errors {
+					failed += n
+				}
+				if failed != 4 || r.Failures.Count() != 4 || reports && r.Errors["UNAVAILABLE"] != 4 {
+					t.Errorf("%s: %v failed of 4, %d durations", r.Key, r.Errors, r.Failures.Count())
+				}
 				if r.Sources&(routemap.FromStile|routemap.FromMetrics) != want || r.Transport != routemap.SHM || r.Client.Count() != 14 || r.Server.Count() != 14 {
 					t.Errorf("%s: by %v, %d and %d durations", r.Key, r.Sources, r.Client.Count(), r.Server.Count())
 				}

@@ -51,7 +51,7 @@ func (r *Route) Decide(d Decision) { r.decide(d, 1) }
 
 func (r *Route) decide(d Decision, n uint64) {
 	r.decisions()[int(rand.Uint32())&(len(r.stripes)-1)].counts[d].Add(n)
-	if r.link.forgotten.Load() {
+	if r.gone.Load() {
 		r.link.back()
 	}
 }
@@ -95,29 +95,40 @@ func anyOf(all []decided) bool {
 	return false
 }
 
-// forget takes a closed link away, unless something was decided meanwhile.
+// forget takes a closed link away, unless something was counted or decided meanwhile.
 func (r *Recorder) forget(l *Link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.forgotten.Store(true)
+	l.leave(true)
 	for _, route := range *l.routes.Load() {
-		if at := route.decided.Load(); at != nil && anyOf(*at) {
-			l.forgotten.Store(false)
+		if at := route.decided.Load(); at != nil && anyOf(*at) || route.counted() > 0 {
+			l.leave(false)
 			return
 		}
 	}
 	delete(r.links, l)
 }
 
+// leave notes that a link is forgotten, or is not. The caller holds the recorder's mu.
+func (l *Link) leave(forgotten bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgotten = forgotten
+	for _, route := range *l.routes.Load() {
+		route.gone.Store(forgotten)
+	}
+}
+
 // back has a link that was forgotten taken again.
 func (l *Link) back() {
 	r := l.recorder
-	if !r.Enabled() {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l.forgotten.CompareAndSwap(true, false) {
+	if !l.forgotten {
+		return
+	}
+	l.leave(false)
+	if l.over = l.over || !r.Enabled(); !l.over {
 		r.links[l] = struct{}{}
 	}
 }

@@ -49,7 +49,7 @@ type events struct {
 
 // Event counts an event that happens now; e needs no times and no number. It is for what is rare: it takes a lock.
 func (r *Recorder) Event(e Event) {
-	if !r.Enabled() {
+	if !r.Taken() {
 		return
 	}
 	for _, text := range []*string{&e.Kind, &e.Subject, &e.Detail, &e.Example, &e.Trace} {

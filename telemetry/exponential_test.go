@@ -54,3 +54,29 @@ func TestExponential(t *testing.T) {
 		}
 	}
 }
+
+// TestExponentialGrows: what is told of a histogram that grows is never less than what was told before, in any bucket: who reads it would take it for one that began anew.
+func TestExponentialGrows(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		var h Histogram
+		was := h.Exponential(1e9)
+		for range 20 {
+			h.RecordN(int64(math.Exp2(r.Float64()*40))-1, 1+r.Uint64N(3))
+			now := h.Exponential(1e9)
+			if now.Scale > was.Scale || now.Zero < was.Zero {
+				t.Fatalf("%+v, then %+v", was, now)
+			}
+			at := map[int]uint64{}
+			for i, n := range was.Counts {
+				at[(int(was.Offset)+i)>>(was.Scale-now.Scale)] += n
+			}
+			for i, n := range at {
+				if in := i - int(now.Offset); in < 0 || in >= len(now.Counts) || now.Counts[in] < n {
+					t.Fatalf("bucket %d had %d: %+v, then %+v", i, n, was, now)
+				}
+			}
+			was = now
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // SubBuckets is how many buckets a histogram has for each doubling: a value is known to 1/32.
@@ -102,6 +103,26 @@ func (h *Histogram) Merge(other *Histogram) {
 	h.most = max(h.most, other.most)
 	h.count += other.count
 	h.sum += other.sum
+}
+
+// Without returns a histogram of the values of h that are not among those of part, all of which h has recorded. Of its least and largest value it knows the bucket.
+func (h *Histogram) Without(part *Histogram) Histogram {
+	left := Histogram{sum: max(h.sum-part.sum, 0), first: h.first, counts: slices.Clone(h.counts)}
+	for i, n := range part.counts {
+		if n > 0 {
+			left.counts[part.first+i-h.first] -= n
+		}
+	}
+	for i, n := range left.counts {
+		if n == 0 {
+			continue
+		}
+		if left.count += n; left.count == n {
+			left.least = max(lowest(h.first+i), h.least)
+		}
+		left.most = min(lowest(h.first+i+1)-1, h.most)
+	}
+	return left
 }
 
 // Count is how many values were recorded.

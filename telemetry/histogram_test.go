@@ -77,3 +77,41 @@ func BenchmarkHistogramRecord(b *testing.B) {
 		h.Record(100_000 + i&0xffff)
 	}
 }
+
+// TestWithout: what is left of a histogram is what was recorded besides.
+func TestWithout(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 500 {
+		var all, part, rest Histogram
+		for range r.IntN(30) {
+			v := int64(math.Exp2(r.Float64() * 50))
+			all.Record(v)
+			if r.IntN(2) == 0 {
+				part.Record(v)
+			} else {
+				rest.Record(v)
+			}
+		}
+		left := all.Without(&part)
+		if left.Count() != rest.Count() || math.Abs(left.Sum()-rest.Sum()) > 1e-9*all.Sum() {
+			t.Fatalf("%+v, want %+v", left, rest)
+		}
+		for b := range lastBucket {
+			at := func(h *Histogram) uint64 {
+				if i := b - h.first; i >= 0 && i < len(h.counts) {
+					return h.counts[i]
+				}
+				return 0
+			}
+			if at(&left) != at(&rest) {
+				t.Fatalf("bucket %d: %+v, want %+v", b, left, rest)
+			}
+		}
+		if rest.Count() > 0 && (bucketOf(left.least) != bucketOf(rest.least) || bucketOf(left.most) != bucketOf(rest.most)) {
+			t.Fatalf("%+v, want %+v", left, rest)
+		}
+		if _, err := FromRaw(left.Raw()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -31,15 +31,15 @@ type Peer struct {
 
 // Recorder counts the calls of a process, by link and method, once it is enabled. Its methods are safe for concurrent use.
 type Recorder struct {
-	enabled atomic.Bool // somebody takes, or sums up
-	taking  sync.Mutex  // held by what empties routes, Counted and Look; it guards what follows, and routes' open
-	taken   [2]uint64   // calls that were, by side
-	looks   uint64      // since Take
-	takes   bool        // somebody does
+	enabled atomic.Bool  // somebody takes, or sums up
+	takes   atomic.Bool  // somebody takes
+	closed  atomic.Int64 // links that are, since routes were emptied
+
+	taking  sync.Mutex // held by what empties routes, Counted and Look; it guards what follows, and routes' open
+	taken   [2]uint64  // calls that were, by side
+	looks   uint64     // since Take
 	totals  map[*Totals]struct{}
 	untaken map[linkRoute]*Stats // for who takes: what totals have emptied routes of
-
-	closed atomic.Int64 // links that are, since routes were emptied
 
 	mu     sync.Mutex
 	links  map[*Link]struct{}
@@ -58,28 +58,32 @@ func (r *Recorder) Enable() {
 	counting.Store(true)
 	r.taking.Lock()
 	defer r.taking.Unlock()
-	if !r.takes {
+	if !r.takes.Load() {
 		r.drain(false) // for totals alone
-		r.TakeEvents()
 	}
-	r.takes = true
+	r.takes.Store(true)
 	r.enabled.Store(true)
 }
 
 // Enabled reports whether it counts.
 func (r *Recorder) Enabled() bool { return r != nil && r.enabled.Load() }
 
+// Taken reports whether somebody is going to take what is counted, and not [Totals] alone.
+func (r *Recorder) Taken() bool { return r != nil && r.takes.Load() }
+
 // Disable ends that: nobody takes any more. Unless there are [Totals], it forgets all links.
 func (r *Recorder) Disable() {
 	r.taking.Lock()
 	defer r.taking.Unlock()
-	r.takes, r.untaken = false, nil
+	r.takes.Store(false)
+	r.untaken = nil
+	r.TakeEvents()
 	r.rest()
 }
 
-// rest forgets all links if nobody wants to know of them. The caller holds taking.
+// rest forgets all links, for ever, if nobody wants to know of them. The caller holds taking.
 func (r *Recorder) rest() {
-	if r.takes || len(r.totals) > 0 {
+	if r.takes.Load() || len(r.totals) > 0 {
 		return
 	}
 	r.enabled.Store(false)
@@ -87,9 +91,9 @@ func (r *Recorder) rest() {
 	defer r.mu.Unlock()
 	for l := range r.links {
 		l.closed.Store(true)
-		l.forgotten.Store(true)
+		l.over = true
 	}
-	r.links, r.events = map[*Link]struct{}{}, events{}
+	r.links = map[*Link]struct{}{}
 }
 
 // Link is one end of a connection, or what stands for one. Its methods are safe for concurrent use.
@@ -105,7 +109,8 @@ type Link struct {
 
 	tellsOpen atomic.Bool
 	recorder  *Recorder
-	forgotten atomic.Bool // by the recorder; what is decided has it come back
+	forgotten bool // by the recorder, until something is counted; guarded by mu, and the recorder's
+	over      bool // the recorder has rested since; guarded by its mu
 
 	used atomic.Pointer[func() Use]
 	told Use // of it; guarded by the recorder's taking
@@ -136,7 +141,7 @@ const (
 	maxMethod     = 256  // bytes of a name
 	maxStripes    = 8
 	quickRoutes   = 16
-	maxClosed     = 256 // links, of which totals empty the routes when the next one is made
+	maxClosed     = 256 // links that are held until their routes are emptied, while nobody takes
 )
 
 // OtherMethod stands for methods beyond those that are counted apart.
@@ -147,18 +152,18 @@ func (r *Recorder) Link(side Side, transport string, peer Peer) *Link {
 	if !r.Enabled() {
 		return nil
 	}
-	if r.closed.Load() >= maxClosed {
-		r.tidy()
-	}
 	l := &Link{Side: side, Transport: transport, Peer: peer, recorder: r}
 	l.routes.Store(&map[RouteName]*Route{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.Enabled() { // meanwhile
+		return nil
+	}
 	r.links[l] = struct{}{}
 	return l
 }
 
-// Close ends a link; that of nil does nothing. What was counted, and still is by who holds a route, is in the next [Recorder.Take], up to the first in which there was nothing.
+// Close ends a link; that of nil does nothing. What was counted, and still is by who holds a route, is in the next [Recorder.Take].
 func (l *Link) Close() {
 	if l == nil {
 		return
@@ -167,8 +172,8 @@ func (l *Link) Close() {
 		last := (*f)()
 		l.used.Store(new(func() Use { return last }))
 	}
-	if l.closed.CompareAndSwap(false, true) {
-		l.recorder.closed.Add(1)
+	if l.closed.CompareAndSwap(false, true) && l.recorder.closed.Add(1)%maxClosed == 0 && !l.recorder.Taken() {
+		go l.recorder.tidy() // who closes may hold what a look at other links waits for
 	}
 }
 
@@ -207,6 +212,7 @@ func (l *Link) newRoute(name RouteName) *Route {
 	}
 	r := &Route{name: name, link: l, stripes: make([]stripe, stripes())}
 	r.active.Store(1)
+	r.gone.Store(l.forgotten)
 	routes := make(map[RouteName]*Route, len(old)+1)
 	for n, r := range old {
 		routes[n] = r
@@ -235,6 +241,7 @@ type Route struct {
 	decided atomic.Pointer[[]decided] // nil: nothing was
 	stripes []stripe
 	active  atomic.Uint32 // stripes that are used: a power of 2, more when two calls have met
+	gone    atomic.Bool   // the link is forgotten, and comes back if something is counted
 	prints  prints
 	open    Open
 }
@@ -277,6 +284,9 @@ func (r *Route) Record(hint uint32, c *Call) {
 		s.count()
 	}
 	s.mu.Unlock()
+	if r.gone.Load() {
+		r.link.back()
+	}
 }
 
 // count counts the calls that are held.
@@ -331,6 +341,9 @@ func (r *Route) RecordMessage(hint uint32, m *Message) {
 		s.stats.Gap.Record(int64(m.Waited))
 	}
 	s.mu.Unlock()
+	if r.gone.Load() {
+		r.link.back()
+	}
 }
 
 // Waits are sums of where calls waited, ns.
@@ -467,7 +480,7 @@ func (r *Recorder) Take() []Taken {
 	return all
 }
 
-// drain empties all routes, of which it tells totals; of how many calls were open only for who takes. Links that are closed, and have no more to tell, are forgotten then, or if nobody takes. The caller holds taking.
+// drain empties all routes, of which it tells totals; of how many calls were open only for who takes. Links that are closed are forgotten once there was nothing, or if nobody takes, until something is counted on them. The caller holds taking.
 func (r *Recorder) drain(take bool) []Taken {
 	r.closed.Store(0)
 	looks := r.looks
@@ -487,10 +500,10 @@ func (r *Recorder) drain(take bool) []Taken {
 				r.taken[l.Side] += s.Calls()
 			}
 		}
-		if closed && len(all) == first && (take || !r.takes) {
+		l.share(all[first:])
+		if alone := !r.takes.Load(); closed && (alone || take && len(all) == first) {
 			r.forget(l)
 		}
-		l.share(all[first:])
 	}
 	for t := range r.totals {
 		t.add(all)
@@ -509,6 +522,7 @@ func (l *Link) share(routes []Taken) {
 		return
 	}
 	now := (*used)()
+	now = Use{max(now.Wakes, l.told.Wakes), max(now.Spin, l.told.Spin)} // a link that is closed has kept what there was a moment before
 	left := Use{now.Wakes - l.told.Wakes, now.Spin - l.told.Spin}
 	l.told = now
 	for _, t := range routes {

@@ -6,14 +6,21 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // sums are calls of totals, by method, and what else they say of all.
-func sums(t *Totals) (calls map[string]uint64, all *Stats) {
-	calls, all = map[string]uint64{}, &Stats{}
-	t.Each(func(of TotalOf, s *Stats) {
+func sums(t *Totals) (calls map[string]uint64, all *Total) {
+	calls, all = map[string]uint64{}, &Total{}
+	t.Each(func(of TotalOf, s *Total) {
 		calls[of.Method] += s.Calls()
-		all.Merge(s)
+		for code, n := range s.Codes {
+			all.Codes[code] += n
+		}
+		all.Duration.Merge(&s.Duration)
+		all.Waits.add(&s.Waits)
+		all.Use.Wakes += s.Use.Wakes
+		all.Decisions.add(&s.Decisions)
 	})
 	return calls, all
 }
@@ -41,10 +48,10 @@ func TestTotalsBesideTaker(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
-	taken := &Stats{}
+	taken := &Total{}
 	take := func() {
 		for _, one := range r.Take() {
-			taken.Merge(one.Stats)
+			taken.add(&one)
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
@@ -71,7 +78,7 @@ func TestTotalsBesideTaker(t *testing.T) {
 	second.Close()
 	_, closed := sums(second)
 	const total = callers * links * calls
-	for what, s := range map[string]*Stats{"taken": taken, "first": one, "second": other, "second, closed": closed} {
+	for what, s := range map[string]*Total{"taken": taken, "first": one, "second": other, "second, closed": closed} {
 		if s.Calls() != total || s.Duration.Count() != total || s.Waits != (Waits{total, 10 * total, 40 * total, 20 * total, 30 * total}) || s.Decisions[Retry] != total || s.Use.Wakes != total {
 			t.Errorf("%s: %d calls of %d, %+v, %v, %d wake-ups", what, s.Calls(), total, s.Waits, s.Decisions, s.Use.Wakes)
 		}
@@ -109,23 +116,159 @@ func TestTotalsOpen(t *testing.T) {
 
 // TestTotalsAlone: while nobody takes, and nobody asks for totals, connections that come and go are not held, and no call of them is missing.
 func TestTotalsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRecorder()
+		totals := r.Totals()
+		defer totals.Close()
+		const links = 20 * maxClosed
+		for n := range links {
+			l := r.Link(Server, "unix-stream", Peer{PID: n, Process: Identity{byte(n)}})
+			l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+			l.Close()
+			l.Close()
+			if n%100 == 0 {
+				if synctest.Wait(); len(r.links) > maxClosed {
+					t.Fatalf("%d links are held", len(r.links))
+				}
+			}
+		}
+		if calls, _ := sums(totals); calls["m"] != links {
+			t.Errorf("%v, want %d", calls, links)
+		}
+	})
+}
+
+// TestTotalsBurst: links that are closed at once, after which none is made, are not held either.
+func TestTotalsBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRecorder()
+		totals := r.Totals()
+		defer totals.Close()
+		var links []*Link
+		for range 10 * maxClosed {
+			links = append(links, r.Link(Server, "shm", Peer{}))
+		}
+		for _, l := range links {
+			l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+			l.Close()
+		}
+		synctest.Wait()
+		if len(r.links) > maxClosed {
+			t.Errorf("%d links are held", len(r.links))
+		}
+		if calls, _ := sums(totals); calls["m"] != 10*maxClosed || len(r.links) > 0 {
+			t.Errorf("%v, and %d links", calls, len(r.links))
+		}
+	})
+}
+
+// TestTotalsLate: a call whose handler ends long after its connection counts, whoever has looked meanwhile.
+func TestTotalsLate(t *testing.T) {
+	for _, takes := range []bool{false, true} {
+		r := NewRecorder()
+		totals := r.Totals()
+		if takes {
+			r.Enable()
+		}
+		l := r.Link(Server, "shm", Peer{})
+		taken := &Total{}
+		late := func() {
+			l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+			l.Route(RouteName{Method: "/m"}).RecordMessage(0, &Message{})
+			l.Route(RouteName{Method: "/n"}).Record(0, &Call{})
+			l.Route(RouteName{Method: "/n"}).Decide(Late)
+		}
+		late()
+		l.Close()
+		for range 3 {
+			sums(totals)
+			sums(totals)
+			for range 3 {
+				if takes {
+					for _, one := range r.Take() {
+						taken.add(&one)
+					}
+				}
+			}
+			late()
+		}
+		for _, one := range r.Take() {
+			taken.add(&one)
+		}
+		if calls, all := sums(totals); calls["m"] != 8 || calls["n"] != 4 || all.Decisions[Late] != 4 {
+			t.Errorf("takes %v: %v, %v", takes, calls, all.Decisions)
+		}
+		if takes && (taken.Calls() != 12 || taken.Decisions[Late] != 4) {
+			t.Errorf("%d calls were taken, %v", taken.Calls(), taken.Decisions)
+		}
+		totals.Close()
+	}
+}
+
+// TestTotalsAgain: what connections that were there carry once nobody wants to know is nobody's later, either.
+func TestTotalsAgain(t *testing.T) {
+	r := NewRecorder()
+	first := r.Totals()
+	open, closed := r.Link(Server, "shm", Peer{}), r.Link(Server, "shm", Peer{})
+	call := func() {
+		for _, l := range []*Link{open, closed} {
+			l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+			l.Route(RouteName{Method: "/m"}).Decide(Late)
+		}
+	}
+	call()
+	closed.Close()
+	sums(first)
+	first.Close()
+	call()
+	if len(r.links) > 0 {
+		t.Errorf("%d links are held for nobody", len(r.links))
+	}
+	second := r.Totals()
+	defer second.Close()
+	call()
+	if calls, all := sums(second); len(calls) > 0 || all.Decisions.Any() {
+		t.Errorf("%v and %v of before", calls, all.Decisions)
+	}
+}
+
+// TestUseGrows: what a connection has done is not less when its last word is from a moment before.
+func TestUseGrows(t *testing.T) {
 	r := NewRecorder()
 	totals := r.Totals()
 	defer totals.Close()
-	const links = 20 * maxClosed
-	most := 0
-	for n := range links {
-		l := r.Link(Server, "unix-stream", Peer{PID: n, Process: Identity{byte(n)}})
+	l := r.Link(Client, "shm", Peer{})
+	now := uint64(7)
+	l.Uses(func() Use { return Use{Wakes: now} })
+	for _, now = range []uint64{7, 5, 9} {
 		l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
-		l.Close()
-		l.Close()
-		most = max(most, len(r.links))
+		if _, all := sums(totals); all.Use.Wakes != max(now, 7) {
+			t.Errorf("%d wake-ups after %d", all.Use.Wakes, now)
+		}
 	}
-	if most > 3*maxClosed {
-		t.Errorf("%d links were held", most)
+}
+
+// TestTotalsNames: two names of one way of calls are one.
+func TestTotalsNames(t *testing.T) {
+	r := NewRecorder()
+	totals := r.Totals()
+	defer totals.Close()
+	for transport, address := range map[string]string{"unix-stream": "unix:///tmp/s", "unix": "/tmp/s", "tcp-loopback": "localhost:80", "tcp": "localhost:80"} {
+		l := r.Link(Client, transport, Peer{Address: address})
+		for _, name := range []RouteName{{Method: "/a/B"}, {Method: "/a/B", Stream: true}, {Method: "a/B"}} {
+			l.Route(name).Record(0, &Call{Far: true, Duration: 5})
+		}
 	}
-	if calls, _ := sums(totals); calls["m"] != links {
-		t.Errorf("%v, want %d", calls, links)
+	got := map[TotalOf]Total{}
+	totals.Each(func(of TotalOf, s *Total) { got[of] = *s })
+	unix, tcp := got[TotalOf{Transport: "unix", Address: "/tmp/s", Method: "a/B"}], got[TotalOf{Transport: "tcp", Address: "localhost:80", Method: "a/B"}]
+	if len(got) != 2 || unix.Calls() != 6 || tcp.Calls() != 6 || unix.Waits != (Waits{Calls: 4, Transport: 20}) {
+		t.Errorf("%v", got)
+	}
+	for target, path := range map[string]string{"unix:/s": "/s", "unix:s": "s", "unix-abstract:s": "@s", "unix:///s": "/s", "host:80": "host:80", "/s": "/s", "": ""} {
+		if got := socketPath(target); got != path {
+			t.Errorf("%q is %q", target, got)
+		}
 	}
 }
 
@@ -185,32 +328,41 @@ func TestTotalsBegin(t *testing.T) {
 	(*Totals)(nil).Close()
 }
 
-// TestTotalsBounded: names and addresses without end do not fill the memory, and no call is missing.
+// TestTotalsBounded: addresses and names without end do not fill the memory, no call is missing, and of new ones it is still known how they went.
 func TestTotalsBounded(t *testing.T) {
 	r := NewRecorder()
 	totals := r.Totals()
 	defer totals.Close()
-	const addresses = 2 * maxTotals
-	for n := range addresses {
-		l := r.Link(Client, "tcp", Peer{Address: fmt.Sprint(n)})
-		l.Route(RouteName{Method: "/m"}).Record(0, &Call{})
+	call := func(transport, address, method string) {
+		l := r.Link(Client, transport, Peer{Address: address})
+		l.Route(RouteName{Method: method}).Record(0, &Call{})
 		l.Close()
 	}
-	routes := 0
-	totals.Each(func(TotalOf, *Stats) { routes++ })
-	calls, _ := sums(totals)
+	count := func(of TotalOf) (n uint64, ways int) {
+		totals.Each(func(is TotalOf, s *Total) {
+			ways++
+			if is == of {
+				n = s.Calls()
+			}
+		})
+		return n, ways
+	}
+	for n := range maxTotals + 10 {
+		call("tcp", fmt.Sprint(n), "/m")
+	}
+	if n, ways := count(TotalOf{Transport: "tcp", Method: "m"}); n != 10 || ways != maxTotals+1 {
+		t.Errorf("%d calls without their addresses of 10, %d ways", n, ways)
+	}
+	for n := range maxTotals + 9 {
+		call("shm", "a", fmt.Sprint("/", n))
+	}
+	sums(totals) // in whichever order they come
 	topic := r.Link(Client, "broker", Peer{Topic: "orders"})
 	topic.Route(RouteName{Method: "send orders"}).RecordMessage(0, &Message{})
-	messages := uint64(0)
-	totals.Each(func(of TotalOf, s *Stats) {
-		if of.Topic != "" {
-			messages += s.Calls()
-		}
-	})
-	if messages != 1 {
-		t.Errorf("%d messages of 1", messages)
+	if n, ways := count(TotalOf{Transport: "shm", Method: OtherMethod}); n != 10 || ways != 2*maxTotals+2 {
+		t.Errorf("%d calls without their methods of 10, %d ways", n, ways)
 	}
-	if routes != maxTotals+1 || calls["m"]+calls[OtherMethod] != addresses {
-		t.Errorf("%d routes, %v", routes, calls)
+	if n, _ := count(TotalOf{Topic: OtherMethod}); n != 1 {
+		t.Errorf("%d messages of 1", n)
 	}
 }

@@ -49,6 +49,9 @@ func (b *Buffer) Start() {
 	b.choice.start()
 }
 
+// Started reports whether it chooses.
+func (b *Buffer) Started() bool { return b.choice.every.Load() != 0 }
+
 // Stop ends that, and forgets what is held.
 func (b *Buffer) Stop() {
 	b.choice.stop()
@@ -74,7 +77,7 @@ func (b *Buffer) Root() *Span {
 
 // Child returns the span of a call of a trace, which a span of it has made; or of the other side of that call.
 func (b *Buffer) Child(trace TraceID, parent uint64) *Span {
-	if b.choice.every.Load() == 0 {
+	if !b.Started() {
 		return nil
 	}
 	return &Span{Trace: trace, ID: b.choice.id(), Parent: parent}
@@ -101,7 +104,7 @@ func (b *Buffer) Claim(c *Claims) bool {
 
 // Add takes in the span of a call that has ended. There is no room for too many, and none if all stripes are in use just now: it counts as lost then.
 func (b *Buffer) Add(hint uint32, s *Span) {
-	if b.choice.every.Load() == 0 {
+	if !b.Started() {
 		return
 	}
 	if b.held.Add(1) > maxSpans {

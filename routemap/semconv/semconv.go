@@ -259,7 +259,7 @@ func (f *Facts) class(said string) string {
 			return clip("grpc " + code)
 		}
 	}
-	if said == "" && !isFailed(f.of[failed]) {
+	if said == "" && !isFailed(f.of[failed]) && (f.of[failed] != "" || f.of[errorType] == "") { // which is there if something failed
 		if n, err := strconv.Atoi(f.of[httpStatus]); err != nil || n < 500 {
 			return ""
 		}

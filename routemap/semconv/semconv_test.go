@@ -32,6 +32,7 @@ func TestNames(t *testing.T) {
 		"database, new": {"x", "db.system.name=postgresql db.namespace=shop db.operation.name=SELECT db.query.text=SELECT", routemap.Span{Operation: "SELECT shop", Peer: "postgresql shop", PeerKind: routemap.External}},
 		"messages":      {"x", "messaging.system=nats messaging.destination.name=orders messaging.message.body.size=3", routemap.Span{Peer: "nats", PeerKind: routemap.Queue, Destination: "orders", Request: 3}},
 		"a socket":      {"x", "network.transport=unix server.address=/run/s peer.service=db", routemap.Span{Peer: "db", PeerKind: routemap.External, Transport: routemap.UnixStream}},
+		"an error":      {"x", "rpc.system.name=grpc rpc.method=s.S/Get error.type=_OTHER", routemap.Span{Operation: "s.S/Get", Class: "_OTHER"}},
 		"OpenTracing":   {"x", "span.kind=server error=true component=x", routemap.Span{Kind: routemap.Server, Class: routemap.ClassError}},
 		"error's type":  {"x", "error=true error.type=java.net.X", routemap.Span{Class: "java.net.X"}},
 		"error, or not": {"x", "error=false error.type=x", routemap.Span{}},

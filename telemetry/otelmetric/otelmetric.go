@@ -133,36 +133,37 @@ type series struct {
 	all        map[string]metricdata.Aggregation
 }
 
-// add adds what was counted of a route.
-func (s *series) add(of telemetry.TotalOf, stats *telemetry.Stats) {
+// add adds what was counted on a way of calls.
+func (s *series) add(of telemetry.TotalOf, total *telemetry.Total) {
 	if of.Topic != "" {
-		s.message(of, stats)
+		s.message(of, total)
 		return
 	}
-	to, parts := client, map[string]int64{"client_queue": stats.Waits.ClientQueue, "transport": stats.Waits.Transport, "server_queue": stats.Waits.ServerQueue, "handler": stats.Waits.Handler}
-	if of.Side == telemetry.Server { // which knows of the last two alone
-		to, parts = server, map[string]int64{"server_queue": stats.Waits.ServerQueue, "handler": stats.Waits.Handler}
+	to, at, w := client, callAttributes(of), total.Waits
+	if of.Side == telemetry.Server {
+		to = server
 	}
-	at := callAttributes(of)
 	if s.durations {
-		s.histogram(to.duration, at, &stats.Duration)
+		s.histogram(to.duration, at, total)
 	}
-	s.count(to.prefix+calls, stats.Calls(), at)
-	s.failures(to.prefix+errors, at, stats)
-	for part, ns := range parts {
-		s.seconds(to.prefix+wait, float64(ns), with(at, attribute.String("stile.call.part", part)))
+	s.count(to.prefix+calls, total.Calls(), at)
+	s.failures(to.prefix+errors, at, total)
+	for part, ns := range map[string]int64{"client_queue": w.ClientQueue, "transport": w.Transport, "server_queue": w.ServerQueue, "handler": w.Handler} {
+		if of.Side == telemetry.Client || part == "server_queue" || part == "handler" { // of the others a server knows nothing
+			s.seconds(to.prefix+wait, float64(ns), at, attribute.String("stile.call.part", part))
+		}
 	}
-	for i, n := range stats.Decisions {
-		s.count(to.prefix+decisions, n, with(at, attribute.Stringer("stile.call.decision", telemetry.Decision(i))))
+	for i, n := range total.Decisions {
+		s.count(to.prefix+decisions, n, at, attribute.String("stile.call.decision", telemetry.Decision(i).String()))
 	}
-	s.count(to.prefix+wakeups, stats.Use.Wakes, at)
-	s.seconds(to.prefix+spin, float64(stats.Use.Spin), at)
-	s.count(to.prefix+request, uint64(stats.Request.Sum()), at)
-	s.count(to.prefix+response, uint64(stats.Response.Sum()), at)
+	s.count(to.prefix+wakeups, total.Use.Wakes, at)
+	s.seconds(to.prefix+spin, float64(total.Use.Spin), at)
+	s.count(to.prefix+request, uint64(total.Request), at)
+	s.count(to.prefix+response, uint64(total.Response), at)
 }
 
 // message adds what was counted of a topic's messages.
-func (s *series) message(of telemetry.TotalOf, stats *telemetry.Stats) {
+func (s *series) message(of telemetry.TotalOf, total *telemetry.Total) {
 	operation, duration := "send", sendDuration
 	if of.Side == telemetry.Server {
 		operation, duration = "process", processDuration
@@ -171,25 +172,32 @@ func (s *series) message(of telemetry.TotalOf, stats *telemetry.Stats) {
 		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.name", operation),
 		attribute.String("messaging.operation.type", operation), attribute.String("messaging.destination.name", of.Topic),
 	}
-	s.histogram(duration, at, &stats.Duration)
-	s.failures(messageErrors, at, stats)
-	s.seconds(messageWait, stats.Gap.Sum(), at)
+	s.histogram(duration, at, total)
+	s.failures(messageErrors, at, total)
+	s.seconds(messageWait, total.Stored, at)
 }
 
-func (s *series) failures(name string, at []attribute.KeyValue, stats *telemetry.Stats) {
+func (s *series) failures(name string, at []attribute.KeyValue, total *telemetry.Total) {
 	by := map[string]uint64{}
-	for code, n := range stats.Codes {
-		if code != 0 {
+	for code, n := range total.Codes {
+		if code != 0 && n > 0 {
 			by[codeName(code)] += n
 		}
 	}
 	for code, n := range by {
-		s.count(name, n, with(at, attribute.String("error.type", code)))
+		s.count(name, n, at, attribute.String("error.type", code))
 	}
 }
 
-// histogram adds durations. None is not told, nor are the sums below if they are 0.
-func (s *series) histogram(name string, at []attribute.KeyValue, h *telemetry.Histogram) {
+// histogram adds the durations of what went well, and of what failed, of which it is not known which failed how.
+func (s *series) histogram(name string, at []attribute.KeyValue, total *telemetry.Total) {
+	good := total.Duration.Without(&total.Failures)
+	s.durationsOf(name, &good, at)
+	s.durationsOf(name, &total.Failures, at, attribute.String("error.type", "_OTHER"))
+}
+
+// durationsOf adds a point to a histogram. One of nothing is not told, nor are the sums below if they are 0.
+func (s *series) durationsOf(name string, h *telemetry.Histogram, at []attribute.KeyValue, more ...attribute.KeyValue) {
 	if h.Count() == 0 {
 		return
 	}
@@ -197,48 +205,50 @@ func (s *series) histogram(name string, at []attribute.KeyValue, h *telemetry.Hi
 	to, _ := s.all[name].(metricdata.ExponentialHistogram[float64])
 	to.Temporality = metricdata.CumulativeTemporality
 	to.DataPoints = append(to.DataPoints, metricdata.ExponentialHistogramDataPoint[float64]{
-		Attributes: attribute.NewSet(at...), StartTime: s.start, Time: s.now,
-		Count: h.Count(), Sum: h.Sum() / 1e9, Min: metricdata.NewExtrema(float64(h.Quantile(0)) / 1e9), Max: metricdata.NewExtrema(float64(h.Quantile(1)) / 1e9),
+		Attributes: set(at, more), StartTime: s.start, Time: s.now, Count: h.Count(), Sum: h.Sum() / 1e9,
 		Scale: e.Scale, ZeroCount: e.Zero, PositiveBucket: metricdata.ExponentialBucket{Offset: e.Offset, Counts: e.Counts},
 	})
 	s.all[name] = to
 }
 
-func (s *series) count(name string, n uint64, at []attribute.KeyValue) { sum(s, name, int64(n), at) }
-
-func (s *series) seconds(name string, ns float64, at []attribute.KeyValue) {
-	sum(s, name, ns/1e9, at)
+func (s *series) count(name string, n uint64, at []attribute.KeyValue, more ...attribute.KeyValue) {
+	sum(s, name, int64(n), at, more)
 }
 
-func sum[N int64 | float64](s *series, name string, value N, at []attribute.KeyValue) {
+func (s *series) seconds(name string, ns float64, at []attribute.KeyValue, more ...attribute.KeyValue) {
+	sum(s, name, ns/1e9, at, more)
+}
+
+func sum[N int64 | float64](s *series, name string, value N, at, more []attribute.KeyValue) {
 	if value == 0 {
 		return
 	}
 	to, _ := s.all[name].(metricdata.Sum[N])
 	to.Temporality, to.IsMonotonic = metricdata.CumulativeTemporality, true
-	to.DataPoints = append(to.DataPoints, metricdata.DataPoint[N]{Attributes: attribute.NewSet(at...), StartTime: s.start, Time: s.now, Value: value})
+	to.DataPoints = append(to.DataPoints, metricdata.DataPoint[N]{Attributes: set(at, more), StartTime: s.start, Time: s.now, Value: value})
 	s.all[name] = to
 }
 
-// callAttributes name calls by OpenTelemetry's conventions.
+func set(at, more []attribute.KeyValue) attribute.Set {
+	return attribute.NewSet(slices.Concat(at, more)...)
+}
+
+// callAttributes name calls by OpenTelemetry's conventions. No two ways of calls have the same.
 func callAttributes(of telemetry.TotalOf) []attribute.KeyValue {
 	at := []attribute.KeyValue{attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", of.Method)}
-	if transport := transports[of.Transport]; transport != "" {
-		at = append(at, attribute.String("network.transport", transport))
+	if of.Transport != "" {
+		at = append(at, attribute.String("network.transport", of.Transport))
 	}
 	if of.Address == "" {
 		return at
 	}
 	if host, port, err := net.SplitHostPort(of.Address); err == nil {
-		if n, err := strconv.Atoi(port); err == nil && strconv.Itoa(n) == port { // else two addresses would be one
+		if n, err := strconv.Atoi(port); err == nil && net.JoinHostPort(host, strconv.Itoa(n)) == of.Address { // else two addresses would be one
 			return append(at, attribute.String("server.address", host), attribute.Int("server.port", n))
 		}
 	}
 	return append(at, attribute.String("server.address", of.Address))
 }
-
-// transports are OpenTelemetry's names for ours, and "shm", for which it has none.
-var transports = map[string]string{"shm": "shm", "unix-stream": "unix", "tcp-loopback": "tcp", "tcp": "tcp"}
 
 // codeName is a gRPC code's, as OpenTelemetry has it.
 func codeName(code int) string {
@@ -246,9 +256,4 @@ func codeName(code int) string {
 		return name
 	}
 	return "UNKNOWN"
-}
-
-// with adds an attribute to others, which stay as they are.
-func with(at []attribute.KeyValue, more attribute.KeyValue) []attribute.KeyValue {
-	return append(at[:len(at):len(at)], more)
 }
