@@ -37,12 +37,12 @@ var _ metric.Producer = (*Producer)(nil)
 // Option is one of [NewProducer].
 type Option func(*Producer)
 
-// WithCallDuration has the durations of calls told, too, as rpc.client.call.duration and rpc.server.call.duration, exponential histograms of seconds: for programs
-// that do not measure their calls already, as by otelgrpc, beside whose the same calls would be there twice.
+// WithCallDuration has the durations of calls told, too, as rpc.client.call.duration and rpc.server.call.duration, exponential histograms of seconds, of calls that failed with an error.type of _OTHER: for programs
+// that do not measure their calls already, as by otelgrpc, beside whose the same calls would be there twice. Of calls over gRPC the client's alone are told.
 func WithCallDuration() Option { return func(p *Producer) { p.durations = true } }
 
-// NewProducer has this process count its calls and messages, on connections that are made from now on, and returns what tells of them, until it is closed. Each call takes about 150 ns
-// more at each side, and no allocation. With STILE_TELEMETRY=off nothing is counted, and nothing is told.
+// NewProducer has this process count its calls and messages, on connections that are made from now on, and returns what tells of them, until it is closed. Each local call takes about 150 ns
+// more at each side, and no allocation; of calls over gRPC the client's are counted. With STILE_TELEMETRY=off nothing is counted, and nothing is told.
 func NewProducer(opts ...Option) *Producer {
 	p := &Producer{totals: telemetry.Process().Totals()}
 	for _, o := range opts {
@@ -51,7 +51,7 @@ func NewProducer(opts ...Option) *Producer {
 	return p
 }
 
-// Close ends the counting, if nobody else wants it. What was counted is still told. It returns nil.
+// Close ends the counting, if nobody else wants it; connections that are open go on with it until they are closed, for nobody. What was counted is still told. It returns nil.
 func (p *Producer) Close() error {
 	p.totals.Close()
 	return nil
@@ -117,12 +117,12 @@ func (s side) metrics() []metricdata.Metrics {
 		{Name: s.duration, Unit: "s", Description: "Duration of calls that were " + s.calls},
 		{Name: s.prefix + calls, Unit: "{call}", Description: "Calls that were " + s.calls},
 		{Name: s.prefix + errors, Unit: "{call}", Description: "Calls that were " + s.calls + " and did not end with OK"},
-		{Name: s.prefix + wait, Unit: "s", Description: "Where the time of unary calls that were " + s.calls + " went, by part"},
+		{Name: s.prefix + wait, Unit: "s", Description: "Where the time of local unary calls that were " + s.calls + " went, by part"},
 		{Name: s.prefix + decisions, Unit: "{decision}", Description: "Decisions of policies and deadlines about calls that were " + s.calls},
 		{Name: s.prefix + wakeups, Unit: "{wakeup}", Description: "Times that the other end was woken, a system call each, for calls that were " + s.calls},
 		{Name: s.prefix + spin, Unit: "s", Description: "Time that this end waited without sleep for calls that were " + s.calls},
-		{Name: s.prefix + request, Unit: "By", Description: "Bytes of requests of calls that were " + s.calls},
-		{Name: s.prefix + response, Unit: "By", Description: "Bytes of responses of calls that were " + s.calls},
+		{Name: s.prefix + request, Unit: "By", Description: "Bytes of requests of local calls that were " + s.calls},
+		{Name: s.prefix + response, Unit: "By", Description: "Bytes of responses of local calls that were " + s.calls},
 	}
 }
 
