@@ -95,44 +95,6 @@ func anyOf(all []decided) bool {
 	return false
 }
 
-// forget takes a closed link away, unless something was counted or decided meanwhile.
-func (r *Recorder) forget(l *Link) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l.leave(true)
-	for _, route := range *l.routes.Load() {
-		if at := route.decided.Load(); at != nil && anyOf(*at) || route.counted() > 0 {
-			l.leave(false)
-			return
-		}
-	}
-	delete(r.links, l)
-}
-
-// leave notes that a link is forgotten, or is not. The caller holds the recorder's mu.
-func (l *Link) leave(forgotten bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgotten = forgotten
-	for _, route := range *l.routes.Load() {
-		route.gone.Store(forgotten)
-	}
-}
-
-// back has a link that was forgotten taken again.
-func (l *Link) back() {
-	r := l.recorder
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !l.forgotten {
-		return
-	}
-	l.leave(false)
-	if l.over = l.over || !r.Enabled(); !l.over {
-		r.links[l] = struct{}{}
-	}
-}
-
 // Tally counts the decisions about calls to a method of a target, on the way that these go now. What is decided before the first has gone any way is
 // counted with it. The zero value is one.
 type Tally struct {
