@@ -206,13 +206,18 @@ func (d *dialer) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		return nil, e.unsent(ctx, desc, method, &rec, opts)
 	}
 	e.goesFar(ctx, method, desc, &rec)
-	if rec.begun != 0 {
-		far := rec
-		opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) { e.recordFar(ctx, &far, err) }))
+	if rec.begun == 0 {
+		return streamer(ctx, desc, cc, method, opts...)
 	}
-	s, err := streamer(ctx, desc, cc, method, opts...)
-	if err != nil { // who is to be told of its end is not
-		e.recordFar(ctx, &rec, err)
+	far, ended := rec, &atomic.Bool{}
+	end := func(err error) {
+		if ended.CompareAndSwap(false, true) {
+			e.recordFar(ctx, &far, err)
+		}
+	}
+	s, err := streamer(ctx, desc, cc, method, append(slices.Clip(opts), grpc.OnFinish(end))...)
+	if err != nil { // which grpc-go tells OnFinish of from v1.79 on
+		end(err)
 	}
 	return s, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"testing"
 	"time"
 
@@ -114,6 +115,35 @@ func TestProducerAgrees(t *testing.T) {
 	for name, want := range map[string]float64{"stile_call_count_total": calls, "stile_server_call_count_total": calls, "rpc_client_call_duration_seconds": 2 * calls} {
 		if counts[name] != want {
 			t.Errorf("%s is %v, want %v: %v", name, counts[name], want, counts)
+		}
+	}
+}
+
+// TestStreamsThatDoNotBegin: a stream that cannot begin is a call that failed, once, whichever grpc-go tells of its end.
+func TestStreamsThatDoNotBegin(t *testing.T) {
+	p := otelmetric.NewProducer()
+	defer p.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	_ = l.Close()
+	e := newEnv(t, shmDoor(t))
+	defer e.close()
+	cc := e.dialTo(nobody)
+	for range 3 {
+		if _, err := cc.NewStream(e.ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/compat.Test/Bidi"); status.Code(err) != codes.Unavailable {
+			t.Errorf("%v", err)
+		}
+	}
+	all, err := p.Produce(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	for _, m := range all[0].Metrics {
+		if points := m.Data.(metricdata.Sum[int64]).DataPoints; len(points) != 1 || points[0].Value != 3 {
+			t.Errorf("%s: %+v", m.Name, points)
 		}
 	}
 }

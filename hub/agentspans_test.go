@@ -117,7 +117,6 @@ func TestSpansRefused(t *testing.T) {
 		"no ID":            func(s *hubpb.Span) { s.Id = 0 },
 		"its own parent":   func(s *hubpb.Span) { s.Parent = s.Id },
 		"no side":          func(s *hubpb.Span) { s.Side = 0 },
-		"no method":        func(s *hubpb.Span) { s.Method = "" },
 		"a long method":    func(s *hubpb.Span) { s.Method = string(make([]byte, 300)) },
 		"a peer too short": func(s *hubpb.Span) { s.Peer = []byte{1} },
 		"a long time":      func(s *hubpb.Span) { s.Over = 1 << 60 },
@@ -135,6 +134,10 @@ func TestSpansRefused(t *testing.T) {
 		if bad := status.Code(err); !strings.HasPrefix(name, "a long") && bad != codes.InvalidArgument || bad == codes.OK {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	unnamed := spanAt(2, 1, 0, hubpb.Side_SIDE_CLIENT, "", nil, "x") // which a client may call, and must not lose a window for
+	if _, err := r.agents.Report(t.Context(), &hubpb.ReportRequest{Process: r.is, Hub: r.hub, Spans: []*hubpb.Span{unnamed}}); err != nil {
+		t.Errorf("a call of no method: %v", err)
 	}
 	far := spanAt(1, 1, 0, hubpb.Side_SIDE_CLIENT, "/s.S/M", nil, "x")
 	far.BegunUnixNano = uint64(time.Now().Add(48 * time.Hour).UnixNano())

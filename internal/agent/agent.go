@@ -263,13 +263,16 @@ func (a *Agent) send(ctx context.Context) {
 }
 
 // ask reports, and says so if the hub is away, and when it is back. refused tells that it is, and does not take the report.
-func (a *Agent) ask(ctx context.Context, r *hubpb.ReportRequest) (answer *hubpb.ReportResponse, refused bool) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (a *Agent) ask(until context.Context, r *hubpb.ReportRequest) (answer *hubpb.ReportResponse, refused bool) {
+	ctx, cancel := context.WithTimeout(until, answerWithin)
 	defer cancel()
 	if a.cfg.Token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+a.cfg.Token)
 	}
 	answer, err := hubpb.NewAgentsClient(a.cfg.Hub).Report(ctx, r)
+	if err != nil && until.Err() != nil && until != a.last { // by Close, which reports once more: the hub may be there
+		return nil, false
+	}
 	switch {
 	case err != nil && !a.away:
 		a.cfg.Logger.Warn("stile: the hub cannot be told what was counted, which is tried again", "error", err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -306,10 +307,50 @@ func TestOpen(t *testing.T) {
 	})
 }
 
+// TestShortRun: a process that ends before the hub has answered the first time reports all, and says of no hub that it is away.
+func TestShortRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHub{name: 1}
+		slow := slowHub{h, new(atomic.Bool)}
+		r := telemetry.NewRecorder()
+		r.Enable()
+		var log strings.Builder
+		a := Start(Config{Hub: slow, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		synctest.Wait()
+		r.Link(telemetry.Client, "shm", telemetry.Peer{}).Route(telemetry.RouteName{Method: "/s/M"}).Record(0, &telemetry.Call{})
+		a.Close(t.Context())
+		if h.calls() != 1 || log.Len() > 0 {
+			t.Errorf("%d calls, %s", h.calls(), &log)
+		}
+		log.Reset()
+		h.away = true
+		a = Start(Config{Hub: h, Recorder: r, Process: Self(telemetry.Identity{1}), Listens: func() []string { return nil }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if a.Close(ended); !strings.Contains(log.String(), "cannot be told") {
+			t.Errorf("of a hub that is away: %s", &log)
+		}
+	})
+}
+
+// slowHub answers from the second time on.
+type slowHub struct {
+	*fakeHub
+	asked *atomic.Bool
+}
+
+func (h slowHub) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if !h.asked.Swap(true) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.fakeHub.Invoke(ctx, method, args, reply, opts...)
+}
+
 // TestServiceName: a process is named as OpenTelemetry's SDKs name it.
 func TestServiceName(t *testing.T) {
 	for _, c := range []struct{ name, attributes, exe, want string }{
-		{"cart", "service.name=other", "/bin/x", "cart"}, {"", "a=b, service.name = orders ,c", "/bin/x", "orders"}, {"", "service.name=", "/bin/x.exe", "x"}, {"", "", "", "unknown"},
+		{"cart", "service.name=other", "/bin/x", "cart"}, {"", "a=b, service.name = orders ,c", "/bin/x", "orders"}, {"", "service.name=from%20here%2C+1", "", "from here,+1"}, {"", "service.name=5%", "", "5%"}, {"", "service.name=", "/bin/x.exe", "x"}, {"", "", "", "unknown"},
 	} {
 		got := serviceName(func(k string) string {
 			return map[string]string{"OTEL_SERVICE_NAME": c.name, "OTEL_RESOURCE_ATTRIBUTES": c.attributes}[k]

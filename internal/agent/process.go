@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -50,7 +51,11 @@ func serviceName(env func(string) string, exe string) string {
 	}
 	for pair := range strings.SplitSeq(env("OTEL_RESOURCE_ATTRIBUTES"), ",") {
 		if k, v, _ := strings.Cut(pair, "="); strings.TrimSpace(k) == "service.name" && strings.TrimSpace(v) != "" {
-			return strings.TrimSpace(v)
+			v = strings.TrimSpace(v)
+			if plain, err := url.PathUnescape(v); err == nil { // values are percent-encoded
+				return plain
+			}
+			return v
 		}
 	}
 	if name := strings.TrimSuffix(filepath.Base(exe), ".exe"); name != "" && name != "." {
