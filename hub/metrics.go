@@ -214,6 +214,9 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 	}
 	if s.Waits.Calls > 0 {
 		for part, ns := range waitParts(&s.Waits) {
+			if s.Client.Count() == 0 && (part == "client_queue" || part == "transport") { // the server alone tells of the calls, and does not know
+				continue
+			}
 			m.count(out, metricWait, seconds(ns), with(part)...)
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)

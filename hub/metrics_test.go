@@ -68,6 +68,12 @@ func TestMetrics(t *testing.T) {
 	if wait := regexp.MustCompile(`(?m)^stile_call_wait_seconds_total\{.*part="handler".*service_name="front"\} 6$`); !wait.Match(r.body) {
 		t.Error("it does not say how long handlers took")
 	}
+	parts := func(service string) int {
+		return len(regexp.MustCompile(`(?m)^stile_call_wait_seconds_total\{.*service_name="`+service+`"\} `).FindAllString(string(r.body), -1))
+	}
+	if front, unknown := parts("front"), parts("queue a"); front != 4 || unknown != 2 {
+		t.Errorf("%d parts of calls that their client tells of, %d of those that the server alone tells of", front, unknown)
+	}
 	problems, err := promlint.New(strings.NewReader(string(r.body))).Lint()
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)

@@ -151,7 +151,11 @@ func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Ro
 	fmt.Fprintln(w, "CLIENT QUEUE\tTRANSPORT\tSERVER QUEUE\tHANDLER\tSWITCHES\tWAITS TO RUN\tWAKE-UPS\tSPUN\tSENT\tRECEIVED\tROUTE")
 	for _, r := range first(counted, rows) {
 		each := func(ns int64) string { return routemap.Readable(ns / int64(r.Waits.Calls)) }
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%s\t%.3g\t%s\t%.0f B\t%.0f B\t%s\n", each(r.Waits.ClientQueue), each(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),
+		ofClient := each
+		if r.Client.Count() == 0 { // the server alone tells of the calls, and knows nothing of what was before
+			ofClient = func(int64) string { return "-" }
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%s\t%.3g\t%s\t%.0f B\t%.0f B\t%s\n", ofClient(r.Waits.ClientQueue), ofClient(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),
 			float64(r.Switches)/float64(max(r.Calls, 1)), routemap.Readable(r.RunQueue/int64(max(r.Calls, 1))), float64(r.Wakes)/float64(max(r.Calls, 1)), routemap.Readable(r.Spin/int64(max(r.Calls, 1))), r.Request.Mean(), r.Response.Mean(), plain(r.Key.String()))
 	}
 	_ = w.Flush() // to memory

@@ -52,3 +52,22 @@ func TestPrintBeyond(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 }
+
+// TestWaitsOfServer: of calls that the server alone tells of nothing is said of what was before it.
+func TestWaitsOfServer(t *testing.T) {
+	stats := func(client bool) routemap.Route {
+		s := routemap.Stats{Calls: 2, Waits: routemap.Waits{Calls: 2, ServerQueue: 4000, Handler: 6000}}
+		if client {
+			s.Client.RecordN(5000, 2)
+		}
+		return routemap.Route{Stats: &s}
+	}
+	for client, want := range map[bool]string{true: "0s 0s 2µs 3µs", false: "- - 2µs 3µs"} {
+		var b strings.Builder
+		printCounted(&b, terminal.Style{}, []routemap.Route{stats(client)}, 10)
+		lines := strings.Split(b.String(), "\n")
+		if got := strings.Join(strings.Fields(lines[3])[:4], " "); got != want {
+			t.Errorf("client %v: %q, want %q", client, got, want)
+		}
+	}
+}
