@@ -42,7 +42,7 @@ queue/internal/redo       :
 queue/embedded            : internal/filelock
 queue                     : policy/control queue/embedded queue/internal/redo telemetry
 routemap                  : internal/packed telemetry
-routemap/semconv          : routemap
+routemap/semconv          : routemap telemetry
 routemap/tracefile        : routemap routemap/semconv
 hostmap                   : routemap internal/procfs internal/usage
 hub/internal/store        : internal/filelock internal/packed routemap

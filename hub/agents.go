@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	codepb "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -391,10 +391,7 @@ func (a *agents) onDisk(windows upTo) {
 
 // errorClass is how maps name a code of gRPC.
 func errorClass(code uint32) string {
-	if name, known := codepb.Code_name[int32(code)]; known {
-		return name
-	}
-	return "UNKNOWN"
+	return cmp.Or(telemetry.CodeName(int(code)), "UNKNOWN")
 }
 
 // Agents tells of what processes have reported.

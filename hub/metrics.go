@@ -213,10 +213,7 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 		m.count(out, metricErrors, float64(n), with(class)...)
 	}
 	if s.Waits.Calls > 0 {
-		for part, ns := range waitParts(&s.Waits) {
-			if s.Client.Count() == 0 && (part == "client_queue" || part == "transport") { // the server alone tells of the calls, and does not know
-				continue
-			}
+		for part, ns := range waitParts(s) {
 			m.count(out, metricWait, seconds(ns), with(part)...)
 		}
 		m.count(out, metricSwitches, float64(s.Switches), labels...)
@@ -237,9 +234,13 @@ func (m *metrics) route(out chan<- prometheus.Metric, k routemap.Key, s *routema
 	}
 }
 
-// waitParts are sums of where calls waited, ns, by the names that they have outside.
-func waitParts(w *routemap.Waits) map[string]int64 {
-	return map[string]int64{"client_queue": w.ClientQueue, "transport": w.Transport, "server_queue": w.ServerQueue, "handler": w.Handler}
+// waitParts are sums of where calls waited, as far as it is known, ns, by the names that they have outside.
+func waitParts(s *routemap.Stats) map[string]int64 {
+	parts := map[string]int64{"server_queue": s.Waits.ServerQueue, "handler": s.Waits.Handler}
+	if !s.ServerAlone() {
+		parts["client_queue"], parts["transport"] = s.Waits.ClientQueue, s.Waits.Transport
+	}
+	return parts
 }
 
 func seconds[N int64 | float64](ns N) float64 { return float64(ns) / 1e9 }

@@ -71,7 +71,7 @@ func (r *ownBody) add(k routemap.Key, s *total) bool {
 	for class, n := range s.Errors {
 		at.sum(ownErrors, "{call}", float64(n), stringAttribute("error.type", class))
 	}
-	for part, ns := range waitParts(&s.Waits) {
+	for part, ns := range waitParts(&s.Stats) {
 		at.sum(ownWait, "s", seconds(ns), stringAttribute("stile.call.part", part))
 	}
 	for i, n := range s.Decisions.Counts() {

@@ -163,6 +163,9 @@ func (s *Stats) failN(class string, n uint64) {
 	s.Errors[class] += n
 }
 
+// ServerAlone reports whether calls are known by their server alone, which does not know where they waited before.
+func (s *Stats) ServerAlone() bool { return s.Client.Count() == 0 }
+
 // Failed is how many calls ended with an error.
 func (s *Stats) Failed() uint64 {
 	n := uint64(0)

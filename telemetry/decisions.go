@@ -51,9 +51,7 @@ func (r *Route) Decide(d Decision) { r.decide(d, 1) }
 
 func (r *Route) decide(d Decision, n uint64) {
 	r.decisions()[int(rand.Uint32())&(len(r.stripes)-1)].counts[d].Add(n)
-	if r.gone.Load() {
-		r.link.back()
-	}
+	r.back()
 }
 
 // decisions is where they are counted, which routes without any have no room for.

@@ -59,6 +59,8 @@ func (l *Link) Uses(f func() Use) {
 	}
 }
 
+func (u *Use) add(o Use) { u.Wakes, u.Spin = u.Wakes+o.Wakes, u.Spin+o.Spin }
+
 // RouteName is a method, and whether its calls are streams.
 type RouteName struct {
 	Method string // "/package.Service/Method"
@@ -199,6 +201,13 @@ func (l *Link) leave(forgotten bool) {
 	l.forgotten = forgotten
 	for _, route := range *l.routes.Load() {
 		route.gone.Store(forgotten)
+	}
+}
+
+// back has the link of a route on which something was counted taken again, if it was forgotten.
+func (r *Route) back() {
+	if r.gone.Load() {
+		r.link.back()
 	}
 }
 

@@ -66,9 +66,7 @@ func (r *Route) Record(hint uint32, c *Call) {
 		s.count()
 	}
 	s.mu.Unlock()
-	if r.gone.Load() {
-		r.link.back()
-	}
+	r.back()
 }
 
 // count counts the calls that are held.
@@ -123,9 +121,7 @@ func (r *Route) RecordMessage(hint uint32, m *Message) {
 		s.stats.Gap.Record(int64(m.Waited))
 	}
 	s.mu.Unlock()
-	if r.gone.Load() {
-		r.link.back()
-	}
+	r.back()
 }
 
 // counted is how many calls the route has, which nobody has taken. Each has a duration.

@@ -93,7 +93,7 @@ func (s *Stats) Merge(o *Stats) {
 	}
 	s.Waits.add(&o.Waits)
 	s.Repeats.add(&o.Repeats)
-	s.Use.Wakes, s.Use.Spin = s.Use.Wakes+o.Use.Wakes, s.Use.Spin+o.Use.Spin
+	s.Use.add(o.Use)
 	s.Decisions.add(&o.Decisions)
 	s.Arrivals.merge(&o.Arrivals)
 	s.Open.merge(&o.Open)

@@ -57,7 +57,7 @@ func (t *Total) add(one *Taken) {
 	}
 	t.Request += one.Request.Sum()
 	t.Response += one.Response.Sum()
-	t.Use.Wakes, t.Use.Spin = t.Use.Wakes+one.Use.Wakes, t.Use.Spin+one.Use.Spin
+	t.Use.add(one.Use)
 	t.Decisions.add(&one.Decisions)
 }
 

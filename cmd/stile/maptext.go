@@ -152,7 +152,7 @@ func printCounted(b *strings.Builder, style terminal.Style, routes []routemap.Ro
 	for _, r := range first(counted, rows) {
 		each := func(ns int64) string { return routemap.Readable(ns / int64(r.Waits.Calls)) }
 		ofClient := each
-		if r.Client.Count() == 0 { // the server alone tells of the calls, and knows nothing of what was before
+		if r.ServerAlone() {
 			ofClient = func(int64) string { return "-" }
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.3g\t%s\t%.3g\t%s\t%.0f B\t%.0f B\t%s\n", ofClient(r.Waits.ClientQueue), ofClient(r.Waits.Transport), each(r.Waits.ServerQueue), each(r.Waits.Handler),

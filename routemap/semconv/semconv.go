@@ -2,6 +2,7 @@
 package semconv
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/stile-ipc/stile/routemap"
+	"github.com/stile-ipc/stile/telemetry"
 )
 
 // fact is what an attribute tells.
@@ -239,15 +241,11 @@ func (f *Facts) transport() string {
 	return routemap.TCP
 }
 
-// codes are gRPC's, by number.
-var codes = []string{"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
-	"FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"}
-
 // class is that of the span's error. said is what the format itself has.
 func (f *Facts) class(said string) string {
 	if code := f.of[rpcStatus]; code != "" {
-		if n, err := strconv.Atoi(code); err == nil && n >= 0 && n < len(codes) {
-			code = codes[n]
+		if n, err := strconv.Atoi(code); err == nil {
+			code = cmp.Or(telemetry.CodeName(n), code)
 		}
 		switch code = strings.ToUpper(code); code {
 		case "OK":

@@ -8,6 +8,7 @@
 package otelmetric
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"slices"
@@ -18,7 +19,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/instrumentation"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	codepb "google.golang.org/genproto/googleapis/rpc/code"
 
 	"github.com/stile-ipc/stile/telemetry"
 )
@@ -149,9 +149,7 @@ func (s *series) add(of telemetry.TotalOf, total *telemetry.Total) {
 	s.count(to.prefix+calls, total.Calls(), at)
 	s.failures(to.prefix+errors, at, total)
 	for part, ns := range map[string]int64{"client_queue": w.ClientQueue, "transport": w.Transport, "server_queue": w.ServerQueue, "handler": w.Handler} {
-		if of.Side == telemetry.Client || part == "server_queue" || part == "handler" { // of the others a server knows nothing
-			s.seconds(to.prefix+wait, float64(ns), at, attribute.String("stile.call.part", part))
-		}
+		s.seconds(to.prefix+wait, float64(ns), at, attribute.String("stile.call.part", part)) // a server knows of none in the first two
 	}
 	for i, n := range total.Decisions {
 		s.count(to.prefix+decisions, n, at, attribute.String("stile.call.decision", telemetry.Decision(i).String()))
@@ -181,7 +179,7 @@ func (s *series) failures(name string, at []attribute.KeyValue, total *telemetry
 	by := map[string]uint64{}
 	for code, n := range total.Codes {
 		if code != 0 && n > 0 {
-			by[codeName(code)] += n
+			by[cmp.Or(telemetry.CodeName(code), "UNKNOWN")] += n
 		}
 	}
 	for code, n := range by {
@@ -248,12 +246,4 @@ func callAttributes(of telemetry.TotalOf) []attribute.KeyValue {
 		}
 	}
 	return append(at, attribute.String("server.address", of.Address))
-}
-
-// codeName is a gRPC code's, as OpenTelemetry has it.
-func codeName(code int) string {
-	if name, known := codepb.Code_name[int32(code)]; known {
-		return name
-	}
-	return "UNKNOWN"
 }
